@@ -1,0 +1,33 @@
+"""Engines: where records and resources are kept.
+
+api        the two protocols (`Log` for records, `Catalog` for everything else) and their value types
+memory     both in plain containers; forgets everything; the oracle of the contract tests
+embedded   both in one LMDB environment, durable, with group commit
+
+The server's handlers call them; an engine knows nothing of HTTP, names, apps or tags. `disstream.testing.check_engine`
+tells whether an engine keeps the contract.
+"""
+
+from .api import (
+    AppendRefused,
+    Batch,
+    Bounds,
+    Catalog,
+    Engine,
+    Log,
+    PartitionRef,
+    Row,
+    Versioned,
+)
+
+__all__ = [
+    "AppendRefused",
+    "Batch",
+    "Bounds",
+    "Catalog",
+    "Engine",
+    "Log",
+    "PartitionRef",
+    "Row",
+    "Versioned",
+]

@@ -1,0 +1,142 @@
+"""One supervisor task per public object.
+
+A task group entered in one task and left in another breaks, as pytest fixtures and web frameworks do all the time. So
+each public object (client, producer, consumer, server) has one task that enters its resources and its task group, and
+leaves them; `start`, `close` and `async with` only signal that task.
+
+    state     idle -> starting -> running -> closing -> closed       (starting or running -> closed when the body fails)
+
+The body is one coroutine function `run(scope)`:
+
+    async def _run(self, scope: Scope) -> None:
+        async with anyio.create_task_group() as tasks:
+            ... start what belongs to the object ...
+            scope.started()
+            await scope.closing.wait()         # close() was called
+            ... drain; what takes longer than the object's close_timeout_s is the body's to cut ...
+
+If the body raises, everybody who waits in `start()` or `close()` gets the exception; a task group that failed for one
+reason raises that reason. Calls on the object in between should go through `check()`, which raises ClosedError from it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import anyio
+
+from .errors import ClosedError
+
+
+class Scope:
+    """What a body gets: `started()` to let `start()` return, `closing` to wait for."""
+
+    def __init__(self, closing: anyio.Event, on_started: Callable[[], None]) -> None:
+        self.closing = closing
+        self._on_started = on_started
+
+    def started(self) -> None:
+        self._on_started()
+
+
+class Supervisor:
+    """Runs one body in its own task, from `start()` to `close()` or `abort()`."""
+
+    def __init__(self, name: str, body: Callable[[Scope], Awaitable[None]]) -> None:
+        self._name = name
+        self._body = body
+        self._task: asyncio.Task[None] | None = None
+        self._started: asyncio.Future[None] | None = None
+        self._closing: anyio.Event | None = None
+        self._failure: BaseException | None = None
+
+    @property
+    def running(self) -> bool:
+        """Started, not closing, not failed."""
+        return (
+            self._task is not None
+            and not self._task.done()
+            and self._started is not None
+            and self._started.done()
+            and self._closing is not None
+            and not self._closing.is_set()
+        )
+
+    def check(self) -> None:
+        """Raise ClosedError unless the object runs: never started, closing, closed, or dead (then from its failure)."""
+        if self.running:
+            return
+        if self._task is None:
+            raise ClosedError(
+                f"{self._name} is not started: use 'async with', or await its start()"
+            ) from self._failure
+        if self._failure is not None:
+            raise ClosedError(f"{self._name} died: {self._failure}") from self._failure
+        raise ClosedError(f"{self._name} is closed")
+
+    async def start(self) -> None:
+        """Run the body until it calls `scope.started()`.
+
+        Raises what the body raises before that. Cancelled while waiting: the body is cancelled and has ended when this
+        re-raises. A second start raises ClosedError.
+        """
+        if self._task is not None:
+            raise ClosedError(f"{self._name} was started already: make a new one")
+        loop = asyncio.get_running_loop()
+        self._started = started = loop.create_future()
+        self._closing = anyio.Event()
+        scope = Scope(self._closing, lambda: None if started.done() else started.set_result(None))
+        self._task = loop.create_task(self._run(scope), name=self._name)
+        try:
+            await asyncio.wait({started, self._task}, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            await self.abort()
+            raise
+        if not started.done():
+            started.cancel()
+            raise self._failure or ClosedError(f"{self._name} ended while starting")
+
+    async def _run(self, scope: Scope) -> None:
+        try:
+            await self._body(scope)
+        except asyncio.CancelledError:
+            self._failure = ClosedError(f"{self._name} was aborted")
+        except BaseException as exc:
+            self._failure = unwrap(exc)
+            if not isinstance(exc, Exception):
+                raise
+
+    async def close(self) -> None:
+        """Ask the body to end and wait for it; raises what it raised. Twice is fine: the second raises nothing.
+
+        Cancelled while waiting: the body is aborted, and has ended when this re-raises.
+        """
+        if self._task is None or self._closing is None:
+            return
+        first = not self._closing.is_set()
+        self._closing.set()
+        try:
+            await asyncio.wait({self._task})
+        except asyncio.CancelledError:
+            await self.abort()
+            raise
+        if first and self._failure is not None:
+            raise self._failure
+
+    async def abort(self) -> None:
+        """End now: cancel the body and wait until it has cleaned up. Raises nothing of the body's."""
+        if self._task is None or self._closing is None:
+            return
+        self._closing.set()
+        with anyio.CancelScope(shield=True):
+            while not self._task.done():
+                self._task.cancel()
+                await asyncio.wait({self._task}, timeout=1.0)
+
+
+def unwrap(exc: BaseException) -> BaseException:
+    """A group that holds one exception becomes that exception, at every depth."""
+    while isinstance(exc, BaseExceptionGroup) and len(exc.exceptions) == 1:
+        exc = exc.exceptions[0]
+    return exc

@@ -1,0 +1,195 @@
+"""The words of disstream as types: what users hold, what crosses the rooms.
+
+Values only. Structs that exist once per record are msgspec structs without GC tracking: creating one costs a tenth
+of a frozen dataclass, and the collector never walks them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, NamedTuple, Self
+
+import msgspec
+
+from .errors import DeliveryFailed, RecordRejected
+
+MAX_HASH_KEY = 2**63 - 1
+"""The highest hash key, and the highest sequence number a cursor may name."""
+
+
+class Partition(NamedTuple):
+    """A partition as consumers name it."""
+
+    stream: str
+    partition_id: str
+
+
+class HashRange(NamedTuple):
+    """Hash keys a partition owns, both ends included."""
+
+    low: int
+    high: int
+
+
+class SequenceRange(NamedTuple):
+    """`start` is the oldest sequence number still readable, `end` the next one to be written (exclusive)."""
+
+    start: int
+    end: int
+
+
+class Record(msgspec.Struct, frozen=True, gc=False, eq=False, rename={"key": "partition_key"}):
+    """A record as read from a stream. Immutable.
+
+    `timestamp` is milliseconds since the epoch: the producer's own if it gave one, else when the service wrote it.
+    """
+
+    data: bytes
+    sequence_number: int
+    timestamp: int = 0
+    key: str | None = None
+    stream: str = ""
+    partition_id: str = ""
+
+    @property
+    def partition(self) -> Partition:
+        return Partition(self.stream, self.partition_id)
+
+    def text(self) -> str:
+        """The data as UTF-8 text; raises UnicodeDecodeError."""
+        return self.data.decode()
+
+    def json(self) -> Any:
+        """The data decoded as JSON; raises msgspec.DecodeError (a ValueError)."""
+        return msgspec.json.decode(self.data)
+
+    # Pages decode into a subclass per partition, whose defaults are the stream and the partition (wire/records.py):
+    # equality, hash, repr and pickling must not tell the subclass from the class.
+    def _values(self) -> tuple[object, ...]:
+        return (self.data, self.sequence_number, self.timestamp, self.key, self.stream, self.partition_id)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Record):
+            return NotImplemented
+        return self._values() == other._values()
+
+    def __hash__(self) -> int:
+        return hash((self.stream, self.partition_id, self.sequence_number))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Record, self._values())
+
+
+class NewRecord(msgspec.Struct, gc=False, omit_defaults=True, rename={"key": "partition_key"}):
+    """A record to be written; also its form on the wire (PutRecordsRequestEntry, API 5.4.1).
+
+    Routing precedence: `partition_id`, `explicit_hash_key` (decimal digits, 0 to 2**63-1), `key`; with none of them the
+    service picks a partition. With `partition_id` the service does not keep the key. `timestamp`: ms since the epoch.
+    """
+
+    data: bytes
+    key: str | None = None
+    partition_id: str | None = None
+    explicit_hash_key: str | None = None
+    timestamp: int | None = None
+
+
+class PutResult(msgspec.Struct, frozen=True, gc=False):
+    """What became of one record of a put: stored at (`partition_id`, `sequence_number`), or `error_code`."""
+
+    partition_id: str | None = None
+    sequence_number: int | None = None
+    error_code: str | None = None
+    error_message: str | None = None
+
+    @property
+    def ok(self) -> bool:
+        return not self.error_code
+
+
+class PutResults(list[PutResult]):
+    """One result per record, in the order of the request."""
+
+    @property
+    def failed(self) -> list[tuple[int, PutResult]]:
+        """(index, result) of every record that was not stored."""
+        return [(i, r) for i, r in enumerate(self) if not r.ok]
+
+    def raise_for_failed(self) -> Self:
+        """Raise `DeliveryFailed` if any record was not stored (its `results` are these), else return self."""
+        failed = self.failed
+        if failed:
+            index, first = failed[0]
+            error = DeliveryFailed(
+                f"{len(failed)} of {len(self)} records were not stored; the first is record {index}: "
+                f"{RecordRejected(first.error_code or '', first.error_message or '')}"
+            )
+            error.results = tuple(self)
+            raise error
+        return self
+
+
+class Page(msgspec.Struct, frozen=True):
+    """One answer of a read: records in order, and the cursor that continues behind them (5 minutes valid)."""
+
+    records: Sequence[Record]
+    next_cursor: str
+
+
+class PartitionInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A partition as described by the service. ACTIVE: written and read; DELETED: still read; EXPIRED: gone.
+
+    `hash_range` is None for a partition that owns none; `sequence_range` is None once it expired.
+    """
+
+    partition_id: str
+    status: str = "ACTIVE"
+    hash_range: HashRange | None = None
+    sequence_range: SequenceRange | None = None
+    parent_partitions: str | None = None
+
+    READABLE: ClassVar[frozenset[str]] = frozenset({"ACTIVE", "DELETED"})
+
+    @property
+    def writable(self) -> bool:
+        return self.status == "ACTIVE"
+
+    @property
+    def readable(self) -> bool:
+        return self.status in self.READABLE
+
+
+class StreamSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """A stream as listed (API 5.1.2). Times are ms since the epoch, `retention_h` hours."""
+
+    name: str
+    stream_id: str = ""
+    status: str = ""
+    stream_type: str = "COMMON"
+    data_type: str = "BLOB"
+    partition_count: int = 0
+    retention_h: int = 24
+    create_time: int = 0
+    tags: dict[str, str] = {}
+    sys_tags: dict[str, str] = {}
+
+
+class StreamInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A stream as described (API 5.1.4), with all its partitions. Times are ms since the epoch."""
+
+    name: str
+    stream_id: str
+    status: str
+    stream_type: str = "COMMON"
+    data_type: str = "BLOB"
+    data_schema: str | None = None
+    compression_format: str | None = None
+    csv_delimiter: str | None = None
+    retention_h: int = 24
+    create_time: int = 0
+    last_modified_time: int = 0
+    partitions: tuple[PartitionInfo, ...] = ()
+    writable_partition_count: int = 0
+    readable_partition_count: int = 0
+    tags: dict[str, str] = {}
+    sys_tags: dict[str, str] = {}

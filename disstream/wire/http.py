@@ -1,0 +1,60 @@
+"""What an HTTP exchange is to us: two plain values. aiohttp lives behind `Transport` and behind the server's edge."""
+
+from __future__ import annotations
+
+from urllib.parse import quote, unquote_plus
+
+import msgspec
+
+JSON = "application/json"
+
+
+class Request(msgspec.Struct, kw_only=True):
+    """`target` is path and query exactly as sent (a signature covers it); header names are lower case.
+
+    `timeout_s` bounds the whole exchange; None: the transport's own default.
+    """
+
+    method: str
+    target: str
+    headers: dict[str, str] = {}
+    body: bytes = b""
+    timeout_s: float | None = None
+
+
+class Response(msgspec.Struct, kw_only=True):
+    """Header names are lower case."""
+
+    status: int
+    headers: dict[str, str] = {}
+    body: bytes = b""
+
+
+def split_target(target: str) -> tuple[list[str], dict[str, str]]:
+    """Decoded path segments (without a trailing slash) and decoded query.
+
+    As lenient as official clients need (facts 2.1, 5): a trailing `&`, unencoded values and parameters without a
+    value are fine; an empty value counts as absent; the first non-empty value of a repeated key wins.
+    """
+    path, _, text = target.partition("?")
+    segments = [_unquote(s) for s in path.split("/")[1:]]
+    while segments and not segments[-1]:
+        segments.pop()
+    query: dict[str, str] = {}
+    for pair in text.split("&") if text else ():
+        key, _, value = pair.partition("=")
+        if value and key not in query:
+            query[_unquote(key)] = unquote_plus(value) if "%" in value or "+" in value else value
+    return segments, query
+
+
+def _unquote(text: str) -> str:
+    return unquote_plus(text.replace("+", "%2B")) if "%" in text else text
+
+
+def build_target(segments: tuple[str, ...], query: dict[str, str]) -> str:
+    """The encoded path and query; absent values are the caller's to leave out."""
+    path = "/" + "/".join(quote(s, safe="") for s in segments)
+    if not query:
+        return path
+    return path + "?" + "&".join(f"{quote(k, safe='')}={quote(v, safe='')}" for k, v in query.items())
