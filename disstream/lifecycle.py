@@ -68,9 +68,7 @@ class Supervisor:
         if self.running:
             return
         if self._task is None:
-            raise ClosedError(
-                f"{self._name} is not started: use 'async with', or await its start()"
-            ) from self._failure
+            raise ClosedError(f"{self._name} is not started: use 'async with', or await its start()") from self._failure
         if self._failure is not None:
             raise ClosedError(f"{self._name} died: {self._failure}") from self._failure
         raise ClosedError(f"{self._name} is closed")

@@ -129,11 +129,25 @@ class PutResults(list[PutResult]):
         return self
 
 
+class Cursor(str):
+    """An opaque read position, 5 minutes valid. A plain string to the service; here it remembers what it points into."""
+
+    __slots__ = ("partition_id", "stream")
+    stream: str
+    partition_id: str
+
+    def __new__(cls, token: str, stream: str = "", partition_id: str = "") -> Self:
+        self = super().__new__(cls, token)
+        self.stream = stream
+        self.partition_id = partition_id
+        return self
+
+
 class Page(msgspec.Struct, frozen=True):
     """One answer of a read: records in order, and the cursor that continues behind them (5 minutes valid)."""
 
     records: Sequence[Record]
-    next_cursor: str
+    next_cursor: Cursor
 
 
 class PartitionInfo(msgspec.Struct, frozen=True, kw_only=True):

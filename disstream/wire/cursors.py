@@ -1,7 +1,7 @@
 """Cursors (API 5.4.3): the query that asks for one, and the token itself.
 
-The token is not opaque to one official client, which decodes it and reads the offset from it, so its shape is fixed
-(facts 2.8): base64url over JSON with exactly two top-level keys, at most 512 characters:
+The token is not opaque to one official client, which decodes it and reads the offset from it, so its shape is fixed:
+base64url over JSON with exactly two top-level keys, at most 512 characters:
 
     {"getIteratorParam": {"stream-name": "s", "partition-id": "0", "cursor-type": "AT_SEQUENCE_NUMBER",
                           "starting-sequence-number": "10", "stream-id": "8QM3Nt9YTLOwtUVYJhO"},
@@ -36,7 +36,7 @@ CURSOR_TYPES: tuple[CursorType, ...] = (
 )
 
 
-class Cursor(NamedTuple):
+class CursorState(NamedTuple):
     """What a token says: read `stream_id`'s partition `partition` from `sequence` on; issued at `issued_ms`."""
 
     stream_name: str
@@ -63,7 +63,7 @@ _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(_Token)
 
 
-def encode_cursor(cursor: Cursor) -> str:
+def encode_cursor(cursor: CursorState) -> str:
     token = _Token(
         _Param(
             cursor.stream_name,
@@ -77,19 +77,17 @@ def encode_cursor(cursor: Cursor) -> str:
     return urlsafe_b64encode(_encoder.encode(token)).rstrip(b"=").decode("ascii")
 
 
-def decode_cursor(token: str) -> Cursor:
+def decode_cursor(token: str) -> CursorState:
     """What the token says; its age is the caller's to judge. Raises ApiError DIS.4217."""
     if not 1 <= len(token) <= MAX_TOKEN_CHARS:
-        raise api_error(
-            "DIS.4217", f"[a cursor has 1 to {MAX_TOKEN_CHARS} characters, this has {len(token)}]"
-        )
+        raise api_error("DIS.4217", f"[a cursor has 1 to {MAX_TOKEN_CHARS} characters, this has {len(token)}]")
     try:
         # Lenient towards the standard alphabet and towards padding: both travel in the wild.
         text = token.replace("+", "-").replace("/", "_").rstrip("=")
         raw = urlsafe_b64decode(text + "=" * (-len(text) % 4))
         parsed = _decoder.decode(raw)
         param = parsed.get_iterator_param
-        cursor = Cursor(
+        cursor = CursorState(
             param.stream_name,
             param.stream_id,
             int(param.partition_id),
@@ -134,9 +132,7 @@ def parse_cursor_query(query: dict[str, str]) -> CursorQuery:
         text = query.get("starting-sequence-number", "")
         # isascii: str.isdigit alone accepts superscripts, which int() refuses
         if not (text.isascii() and text.isdigit() and len(text) <= 19 and int(text) <= MAX_HASH_KEY):
-            raise api_error(
-                "DIS.4216", f"[starting-sequence-number={text[:40]}] is not within 0..{MAX_HASH_KEY}."
-            )
+            raise api_error("DIS.4216", f"[starting-sequence-number={text[:40]}] is not within 0..{MAX_HASH_KEY}.")
         sequence = int(text)
     elif cursor_type == "AT_TIMESTAMP":
         text = query.get("timestamp", "")

@@ -1,7 +1,7 @@
 """One table of DIS errors (API chapter 7): code -> HTTP status, exception class, message shape.
 
 The server raises `api_error(code, detail)` and encodes it; the client decodes an answer into the same class. Message
-shapes that official clients parse with regular expressions (facts 2.8) are kept to the letter.
+shapes that official clients parse with regular expressions are kept to the letter.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ class Response(msgspec.Struct, kw_only=True):
 def split_target(target: str) -> tuple[list[str], dict[str, str]]:
     """Decoded path segments (without a trailing slash) and decoded query.
 
-    As lenient as official clients need (facts 2.1, 5): a trailing `&`, unencoded values and parameters without a
+    As lenient as official clients need: a trailing `&`, unencoded values and parameters without a
     value are fine; an empty value counts as absent; the first non-empty value of a repeated key wins.
     """
     path, _, text = target.partition("?")

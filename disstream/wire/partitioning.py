@@ -1,4 +1,4 @@
-"""Partition ids, key hashing and hash ranges, exactly as the service publishes them (facts 2.4)."""
+"""Partition ids, key hashing and hash ranges, exactly as the service publishes them."""
 
 from __future__ import annotations
 
@@ -36,9 +36,7 @@ def hash_key(key: str) -> int:
 def hash_ranges(count: int) -> list[HashRange]:
     """The published division into `count` partitions: equal shares, the rest goes to the last."""
     share = MAX_HASH_KEY // count
-    return [
-        HashRange(i * share, MAX_HASH_KEY if i == count - 1 else (i + 1) * share - 1) for i in range(count)
-    ]
+    return [HashRange(i * share, MAX_HASH_KEY if i == count - 1 else (i + 1) * share - 1) for i in range(count)]
 
 
 class HashRouter:

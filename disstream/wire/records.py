@@ -65,9 +65,7 @@ def encode_put_answer(
     for index, number in enumerate(lanes):
         failure = failures.get(index) if failures else None
         if failure is not None:
-            parts.append(
-                _encoder.encode({"error_code": failure.code, "error_message": failure.message}).decode()
-            )
+            parts.append(_encoder.encode({"error_code": failure.code, "error_message": failure.message}).decode())
             continue
         sequence = following[number]
         following[number] = sequence + 1

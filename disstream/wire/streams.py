@@ -170,7 +170,7 @@ def _wire_partition(p: PartitionInfo) -> _Partition:
     return _Partition(
         status=p.status,
         partition_id=p.partition_id,
-        # A partition without keys of its own shows [-1 : -1] (facts 2.8, scaling).
+        # A partition without keys of its own shows [-1 : -1].
         hash_range=format_range(*(p.hash_range or (-1, -1))),
         sequence_number_range=format_range(*p.sequence_range) if p.sequence_range else None,
         parent_partitions=p.parent_partitions,
