@@ -1,0 +1,29 @@
+"""Producing: records in, one truthful end for each.
+
+producer      the public object: accepts records, runs one sending task per group
+config        ProducerConfig
+delivery      what callers hold: Delivery, BatchDelivery, Receipts
+budget        the byte budget: who may enter, in which order
+accumulator*  batches per lane; what goes into the next request; what an answer means (the core)
+lanes*        lanes, groups, and the way from a key to its lane
+outcome*      the four ends of a record, and the batch that deliveries point into
+pacing*       how long to wait before the next attempt
+
+`*` = pure. Stands on `client` (one call: records.put_encoded). Knows nothing of HTTP or of the server.
+"""
+
+from .config import Order, ProducerConfig
+from .delivery import BatchDelivery, Delivery, Receipts
+from .outcome import Receipt
+from .producer import Producer, ProducerStats
+
+__all__ = [
+    "BatchDelivery",
+    "Delivery",
+    "Order",
+    "Producer",
+    "ProducerConfig",
+    "ProducerStats",
+    "Receipt",
+    "Receipts",
+]

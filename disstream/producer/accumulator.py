@@ -1,0 +1,611 @@
+"""The core of the producer: what goes into the next request, and what an answer means for each record.
+
+Pure: knows neither clock nor network. The shell (`producer.py`) calls, in this order, for each group:
+
+    add(lane, row, weight)             records enter a lane's open batch, which is sealed when full; or
+    open(lane, row, weight, now)       start a new one
+    take(group, now) -> Shipment       what the group's next request carries; the group is busy until it is settled by
+    stored(shipment, body)                 a 2xx answer, wholly or record by record
+    refused(shipment, error, now)          an error answer
+    lost(shipment, error, now)             no answer: maybe applied
+    sweep(now)                         records whose time is up get their end
+
+A record moves:  open batch -> part in its lane's queue -> shipment -> settled, or back to the *front* of the queue.
+
+What can never happen: two shipments of a group at once, hence never two of a lane; a record behind a retried one of its
+lane leaving before it; a record with two ends; an end "rejected" or "not stored" after an attempt that may have been
+applied. `check()` asserts what can be asserted from the outside.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from typing import Literal
+
+from ..errors import ApiError, ConfigError, ThrottledError, TransportError
+from ..model import NewRecord, PartitionInfo, PutResult
+from ..wire.errors import RETRYABLE_RECORD_CODES
+from ..wire.partitioning import partition_number
+from ..wire.records import decode_failed_count, decode_put_answer
+from .config import ProducerConfig
+from .lanes import Group, Lane, Lanes
+from .outcome import Answer, Batch, End, Failure, Ledger, Receipt
+from .pacing import Backoff
+
+RECORD_OVERHEAD = 200
+"""What a waiting record costs beside payload and key: MEASURE"""
+
+SEAL_AFTER_S = 1.0
+"""An open batch takes no more records after this: all records of a batch expire together, with its oldest."""
+
+MIN_ATTEMPT_S = 0.05
+"""Nothing is sent with less time left than this: it would only turn "not stored" into "unknown"."""
+
+_SPLIT_STATUS = {400, 413}
+_NOT_ABOUT_CONTENT = {"DIS.4117", "DIS.4301"}
+"""Refusals of a whole request that no other composition of records would avoid."""
+_RETRYABLE_CODES = {"DIS.4205"}
+"""The stream is not running: it may be being created, or scaled."""
+
+
+class Part:
+    """Records of one batch that travel together: all of it (`indices` None), or what is left of it."""
+
+    __slots__ = ("alone", "attempts", "batch", "indices", "last_error", "maybe_applied", "overtaken", "throttled")
+
+    def __init__(self, batch: Batch, indices: list[int] | None = None) -> None:
+        self.batch = batch
+        self.indices = indices
+        self.attempts = 0
+        self.maybe_applied = False  # sticky
+        self.throttled = False  # the last attempt ended by flow control
+        self.alone = False  # must not share a request: a refusal of the whole request is being narrowed down
+        self.last_error = ""
+        self.overtaken: frozenset[int] = frozenset()  # records of whose key a later one was stored already
+
+    def __len__(self) -> int:
+        return len(self.batch.rows) if self.indices is None else len(self.indices)
+
+    def each(self) -> Iterable[int]:
+        return range(len(self.batch.rows)) if self.indices is None else self.indices
+
+    def rows(self) -> list[NewRecord]:
+        rows = self.batch.rows
+        return rows if self.indices is None else [rows[i] for i in self.indices]
+
+    @property
+    def weight(self) -> int:
+        return self.batch.weight if self.indices is None else sum(map(weight_of, self.rows()))
+
+    def rest(self, indices: list[int]) -> Part:
+        """A part for some of these records, with the same past."""
+        part = Part(self.batch, indices)
+        part.attempts = self.attempts
+        part.maybe_applied = self.maybe_applied
+        part.throttled = self.throttled
+        part.last_error = self.last_error
+        part.overtaken = self.overtaken
+        return part
+
+
+class Shipment:
+    """One request: its records in order, and which part and lane they come from."""
+
+    __slots__ = ("count", "deadline", "group", "parts", "weight")
+
+    def __init__(self, group: Group) -> None:
+        self.group = group
+        self.parts: list[tuple[Lane, Part]] = []
+        self.count = 0
+        self.weight = 0
+        self.deadline = float("inf")  # when the first of its records must have its end
+
+    def add(self, lane: Lane, part: Part, weight: int) -> None:
+        self.parts.append((lane, part))
+        self.count += len(part)
+        self.weight += weight
+        self.deadline = min(self.deadline, part.batch.deadline)
+
+    def rows(self) -> list[NewRecord]:
+        if len(self.parts) == 1:
+            return self.parts[0][1].rows()
+        return [row for _, part in self.parts for row in part.rows()]
+
+
+class Counts:
+    """What has happened so far, in records (and requests)."""
+
+    __slots__ = ("not_stored", "refused_attempts", "rejected", "reordered", "requests", "stored", "unknown")
+
+    def __init__(self) -> None:
+        self.stored = self.rejected = self.not_stored = self.unknown = 0
+        self.reordered = self.requests = self.refused_attempts = 0
+
+
+def weight_of(row: NewRecord) -> int:
+    return len(row.data) + (len(row.key) if row.key else 0)
+
+
+class Accumulator:
+    """Batches per lane. open -> sealed -> in flight -> settled (retry: back to sealed)."""
+
+    def __init__(self, config: ProducerConfig, partitions: Iterable[PartitionInfo], backoff: Backoff) -> None:
+        self._config = config
+        self._max_records = config.max_batch_records
+        self._max_bytes = config.max_batch_bytes
+        self._min_attempt_s = min(MIN_ATTEMPT_S, config.delivery_timeout_s / 10)
+        self._backoff = backoff
+        self._ordered = config.order != "none"
+        self._strict = config.order == "strict"
+        self.lanes = Lanes(list(partitions), config.max_in_flight, ordered=self._ordered)
+        self.ledger = Ledger()
+        self.counts = Counts()
+        self.live: dict[Batch, None] = {}  # batches with unsettled records
+        self.in_flight: set[Shipment] = set()
+        self.freed = 0  # budget given back since the shell last looked
+        self.frozen = False  # the layout is being changed: nothing is taken
+        self.stale = False  # an answer named another partition than we expected
+        self._trust_layout = True  # False: the service places keys differently; stop comparing
+
+    # --- records in -----------------------------------------------------------------------------------------------
+
+    def add(self, lane: Lane, row: NewRecord, weight: int) -> Batch | None:
+        """Put a record into the open batch of its lane, as its last; None: there is none with room, `open` one first.
+
+        The hot path; opening is a call of its own so that this one needs no clock.
+        """
+        batch = lane.open
+        if batch is None or batch.weight + weight > self._max_bytes:
+            return None
+        rows = batch.rows
+        rows.append(row)
+        batch.weight += weight
+        if len(rows) >= self._max_records:
+            self.seal(lane)
+        return batch
+
+    def open(self, lane: Lane, row: NewRecord, weight: int, now: float) -> Batch:
+        """Start a new batch in `lane` with this record."""
+        self.seal(lane)
+        batch = Batch(now, now + self._config.linger_s, now + self._config.delivery_timeout_s, self.ledger)
+        batch.rows.append(row)
+        batch.weight = weight
+        lane.open = batch
+        self.live[batch] = None
+        self._activate(lane)
+        if self._max_records == 1:
+            self.seal(lane)
+        return batch
+
+    def seal(self, lane: Lane) -> None:
+        """Close the open batch, if any: it takes no more records and may go at once."""
+        if lane.open is not None:
+            lane.queue.append(Part(lane.open))
+            lane.open = None
+
+    def hurry(self, now: float) -> None:
+        """Let every open batch go as soon as its lane is idle, whatever the linger."""
+        for lane in self.lanes.all():
+            if lane.open is not None:
+                lane.open.due_at = min(lane.open.due_at, now)
+
+    @staticmethod
+    def _activate(lane: Lane) -> None:
+        if lane.group is not None:
+            lane.group.active.setdefault(lane)
+
+    # --- requests out ---------------------------------------------------------------------------------------------
+
+    def take(self, group: Group, now: float) -> Shipment | None:
+        """What `group` should send now; None: nothing is ready (see `next_wake`)."""
+        if group.busy or self.frozen:
+            return None
+        shipment = Shipment(group)
+        own, free = list(group.active), self.lanes.free
+        lanes = [free, *own] if group.free_first else [*own, free]
+        group.free_first = not group.free_first
+        for lane in lanes:
+            if lane.empty:
+                group.active.pop(lane, None)
+                continue
+            if lane.not_before > now:
+                continue
+            self._pick(lane, shipment, now)
+            if lane.group is not None:
+                del group.active[lane]  # to the end of the line, or out of it
+                if not lane.empty:
+                    group.active[lane] = None
+            if shipment.count >= self._max_records or shipment.weight >= self._max_bytes:
+                break
+            if shipment.parts and shipment.parts[-1][1].alone:
+                break
+        if not shipment.parts:
+            return None
+        for _, part in shipment.parts:
+            part.attempts += 1
+        group.busy = True
+        self.in_flight.add(shipment)
+        self.counts.requests += 1
+        return shipment
+
+    def _pick(self, lane: Lane, shipment: Shipment, now: float) -> None:
+        if lane.open is not None and lane.open.due_at <= now:
+            self.seal(lane)
+        if self._strict and lane.number is not None:
+            self._pick_one_per_key(lane, shipment, now)
+            return
+        while lane.queue:
+            part = lane.queue[0]
+            if self._expire(part, now):
+                lane.queue.popleft()
+                continue
+            weight = part.weight
+            if shipment.parts and (
+                part.alone
+                or shipment.count + len(part) > self._max_records
+                or shipment.weight + weight > self._max_bytes
+            ):
+                return
+            lane.queue.popleft()
+            shipment.add(lane, part, weight)
+            if part.alone:
+                return
+
+    def _pick_one_per_key(self, lane: Lane, shipment: Shipment, now: float) -> None:
+        """Order "strict": the first waiting record of each key. What stays keeps its place."""
+        passed: set[str | None] = set()
+        kept: deque[Part] = deque()
+        scanned = 0
+        while lane.queue and shipment.count < self._max_records and scanned < 4 * self._max_records:
+            part = lane.queue[0]
+            if part.alone and (shipment.parts or kept):
+                break
+            lane.queue.popleft()
+            if self._expire(part, now):
+                continue
+            mine: list[int] = []
+            left: list[int] = []
+            weight = 0
+            for i in part.each():
+                row = part.batch.rows[i]
+                room = shipment.count + len(mine) < self._max_records and (
+                    shipment.weight + weight + weight_of(row) <= self._max_bytes or not (mine or shipment.parts)
+                )
+                if row.key in passed or not room:
+                    left.append(i)
+                else:
+                    mine.append(i)
+                    weight += weight_of(row)
+                if row.key is not None:
+                    passed.add(row.key)
+            scanned += len(part)
+            if mine:
+                taken = part if not left else part.rest(mine)
+                taken.alone = part.alone
+                shipment.add(lane, taken, weight)
+            if left:
+                rest = part if not mine else part.rest(left)
+                kept.append(rest)
+            if part.alone:
+                break
+        lane.queue.extendleft(reversed(kept))
+
+    def next_wake(self, group: Group) -> float | None:
+        """When `take` may have something for an idle group although nothing new happened."""
+        if group.busy or self.frozen:
+            return None
+        times = [
+            max(lane.not_before, lane.open.due_at if lane.open and not lane.queue else 0.0)
+            for lane in (*group.active, self.lanes.free)
+            if not lane.empty
+        ]
+        return min(times, default=None)
+
+    # --- answers in -----------------------------------------------------------------------------------------------
+
+    def stored(self, shipment: Shipment, body: bytes, now: float) -> None:
+        """The service answered 2xx. A body that does not fit the request counts as no answer."""
+        try:
+            if decode_failed_count(body) == 0 and self._as_expected(shipment, body):
+                self._settle_all(shipment, Answer(body))
+                return
+            results = decode_put_answer(body)
+        except TransportError as exc:
+            self.lost(shipment, exc, now)
+            return
+        if len(results) != shipment.count:
+            told = f"the answer has {len(results)} results for {shipment.count} records"
+            self.lost(shipment, TransportError(told, outcome_unknown=True), now)
+            return
+        self._settle_each(shipment, results, now)
+
+    def _as_expected(self, shipment: Shipment, body: bytes) -> bool:
+        """Whether the answer has a place for every record, in the predicted partition: counted, not decoded."""
+        if not self._trust_layout or any(lane.number is None for lane, _ in shipment.parts):
+            return body.count(b'"sequence_number"') == shipment.count
+        per_lane: dict[bytes, int] = {}
+        for lane, part in shipment.parts:
+            per_lane[lane.quoted_id] = per_lane.get(lane.quoted_id, 0) + len(part)
+        return all(body.count(quoted) == count for quoted, count in per_lane.items())
+
+    def _settle_all(self, shipment: Shipment, answer: Answer) -> None:
+        offset = 0
+        for lane, part in shipment.parts:
+            lane.failures = 0
+            count = len(part)
+            if part.indices is None and not part.overtaken:
+                self.counts.stored += count
+                self.freed += part.batch.weight + count * RECORD_OVERHEAD
+                del self.live[part.batch]
+                part.batch.settle_whole(answer, offset, part.attempts)
+            else:
+                for place, i in enumerate(part.each(), offset):
+                    self._store(part, i, answer.receipt(place, part.attempts))
+                self._wake(part)
+            offset += count
+        self._done(shipment)
+
+    def _settle_each(self, shipment: Shipment, results: list[PutResult], now: float) -> None:
+        """The slow way: a partial failure, or an answer that names other partitions than predicted."""
+        offset = 0
+        retries: list[tuple[Lane, Part]] = []
+        for lane, part in shipment.parts:
+            again: list[int] = []
+            again_keys: set[str] = set()  # keys of which an earlier record must be sent again
+            late: set[str] = set()  # ... and a later one was stored
+            throttled = False
+            for result, i in zip(results[offset : offset + len(part)], part.each(), strict=True):
+                key = part.batch.rows[i].key
+                if result.ok and result.sequence_number is not None:
+                    self._compare_place(lane, result)
+                    if key in again_keys and self._ordered:
+                        late.add(key or "")
+                    place = Receipt(result.partition_id or "", result.sequence_number, part.attempts)
+                    self._store(part, i, place)
+                elif (result.error_code or "").startswith(RETRYABLE_RECORD_CODES) or not result.error_code:
+                    throttled = result.error_code == "DIS.4303"
+                    part.last_error = f"{result.error_code}: {result.error_message}"
+                    self.counts.refused_attempts += 1
+                    again.append(i)
+                    if key is not None:
+                        again_keys.add(key)
+                else:
+                    self._refuse_one(part, i, result.error_code, result.error_message or "")
+            offset += len(part)
+            if again:
+                rest = part.rest(again)
+                rest.throttled = throttled
+                rest.overtaken |= {i for i in again if part.batch.rows[i].key in late}
+                retries.append((lane, rest))
+            self._wake(part)
+        self._done(shipment)
+        self._again(retries, now)
+        for lane in {lane for lane, _ in shipment.parts} - {lane for lane, _ in retries}:
+            lane.failures = 0
+
+    def _compare_place(self, lane: Lane, result: PutResult) -> None:
+        if self._trust_layout and lane.number is not None and result.partition_id:
+            try:
+                self.stale |= partition_number(result.partition_id) != lane.number
+            except ApiError:
+                self.stale = True
+
+    def refused(self, shipment: Shipment, error: ApiError, now: float) -> None:
+        """The service refused the request as a whole: nothing of it is stored, unless it failed itself (5xx)."""
+        if error.outcome_unknown:
+            self.lost(shipment, error, now)
+            return
+        for _, part in shipment.parts:
+            part.last_error = str(error)
+            part.throttled = isinstance(error, ThrottledError)
+        self.counts.refused_attempts += shipment.count
+        if error.retryable or error.code in _RETRYABLE_CODES:
+            self._done(shipment)
+            wait = error.retry_after_s if isinstance(error, ThrottledError) else None
+            self._again(shipment.parts, now, wait or 0.0)
+        elif error.status in _SPLIT_STATUS and error.code not in _NOT_ABOUT_CONTENT and shipment.count > 1:
+            # One record that the service does not take must not sink the others: halve until it stands alone.
+            self._done(shipment)
+            self._put_back([(lane, half) for lane, part in shipment.parts for half in _halves(part, shipment)])
+        else:
+            for _, part in shipment.parts:
+                for i in part.each():
+                    self._refuse_one(part, i, error.code or f"HTTP {error.status}", error.message)
+                self._wake(part)
+            self._done(shipment)
+            self.stale |= error.code in ("DIS.4302", "DIS.4319")
+
+    def lost(self, shipment: Shipment, error: ApiError | TransportError, now: float) -> None:
+        """No answer, or one that says nothing about the records: try again, remembering that it may be there."""
+        for _, part in shipment.parts:
+            part.last_error = str(error)
+            part.throttled = False
+            part.maybe_applied |= error.outcome_unknown
+        self._done(shipment)
+        self._again(shipment.parts, now)
+
+    def _again(self, parts: list[tuple[Lane, Part]], now: float, at_least_s: float = 0.0) -> None:
+        for lane in {lane: None for lane, _ in parts}:
+            lane.failures += 1
+            lane.not_before = now + self._backoff.pause_s(lane.failures, at_least_s)
+        self._put_back(parts)
+
+    def _put_back(self, parts: list[tuple[Lane, Part]]) -> None:
+        """To the front of their lanes, in order: nothing of a lane may pass what is tried again."""
+        for lane, part in reversed(parts):
+            lane.queue.appendleft(part)
+            self._activate(lane)
+
+    # --- ends -----------------------------------------------------------------------------------------------------
+
+    def _done(self, shipment: Shipment) -> None:
+        shipment.group.busy = False
+        self.in_flight.discard(shipment)
+
+    def _store(self, part: Part, index: int, receipt: Receipt) -> None:
+        if index in part.overtaken:
+            self.counts.reordered += 1
+            receipt = Receipt(receipt.partition_id, receipt.sequence_number, receipt.attempts, True)
+        self.counts.stored += 1
+        self._end(part.batch, index, receipt)
+
+    def _refuse_one(self, part: Part, index: int, code: str, message: str) -> None:
+        if part.maybe_applied:
+            self._unknown(part, index, f"refused now ({code}: {message}), but an earlier attempt may have stored it")
+        else:
+            self.counts.rejected += 1
+            self._end(part.batch, index, Failure("rejected", code, message))
+
+    def _unknown(self, part: Part, index: int, detail: str) -> None:
+        self.counts.unknown += 1
+        self._end(part.batch, index, Failure("unknown", "", detail))
+
+    def _end(self, batch: Batch, index: int, end: End) -> None:
+        self.freed += weight_of(batch.rows[index]) + RECORD_OVERHEAD
+        batch.settle(index, end)
+
+    def _wake(self, part: Part) -> None:
+        if part.batch.settled:
+            self.live.pop(part.batch, None)
+        part.batch.wake()
+
+    def _expire(self, part: Part, now: float) -> bool:
+        """Whether the part's time is up (it has got its end then), or too little is left for an attempt."""
+        left = part.batch.deadline - now
+        if left > self._min_attempt_s:
+            return False
+        timeout = f"delivery_timeout_s={self._config.delivery_timeout_s:g}"
+        why = f"not settled within {timeout} after {part.attempts} attempts"
+        if part.last_error:
+            why += f"; the last: {part.last_error}"
+        self._give_up(part, "throttled" if part.throttled else "expired", why)
+        return True
+
+    def _give_up(self, part: Part, reason: Literal["expired", "throttled", "closed"], detail: str) -> None:
+        for i in part.each():
+            if part.maybe_applied:
+                self._unknown(part, i, f"{reason}: {detail}; an attempt may have stored it")
+            else:
+                self.counts.not_stored += 1
+                self._end(part.batch, i, Failure("not stored", reason, detail))
+        self._wake(part)
+
+    def sweep(self, now: float) -> float | None:
+        """End what is overdue; the instant when to look again (None: nothing waits)."""
+        for lane in self.lanes.all():
+            batch = lane.open
+            if batch is not None and (
+                now - batch.opened_at >= SEAL_AFTER_S or batch.deadline - now <= self._min_attempt_s
+            ):
+                self.seal(lane)
+            if lane.queue:
+                lane.queue = deque(part for part in lane.queue if not self._expire(part, now))
+        if not self.live:
+            return None
+        soonest = min(batch.deadline for batch in self.live) - self._min_attempt_s
+        # What is in flight is overdue for a moment until its attempt has timed out: no reason to spin.
+        return min(now + SEAL_AFTER_S, max(soonest, now + self._min_attempt_s))
+
+    def abandon(self, detail: str) -> None:
+        """Give every record that has no end its end, now. What is in flight is unknown."""
+        for shipment in list(self.in_flight):
+            for _, part in shipment.parts:
+                part.maybe_applied = True
+                self._give_up(part, "closed", detail)
+            self._done(shipment)
+        for lane in self.lanes.all():
+            self.seal(lane)
+            while lane.queue:
+                self._give_up(lane.queue.popleft(), "closed", detail)
+
+    # --- layout ---------------------------------------------------------------------------------------------------
+
+    def relayout(self, partitions: Iterable[PartitionInfo]) -> bool:
+        """Route what waits over a new layout, keeping its order; nothing may be in flight. False: nothing changed.
+
+        If the layout is the one we had although an answer contradicted it, the service places keys by a rule of its
+        own: lanes then only group keys, which is all that order needs, and places are not compared any more.
+        """
+        assert not self.in_flight, "old lanes are settled before new ones open"
+        self.stale = False
+        new = Lanes(list(partitions), self._config.max_in_flight, ordered=self._ordered)
+        if new.ranges == self.lanes.ranges:
+            self._trust_layout = False
+            return False
+        old, self.lanes = self.lanes, new
+        for lane in old.all():
+            self.seal(lane)
+            for part in lane.queue:
+                self._reroute(part)
+        return True
+
+    def _reroute(self, part: Part) -> None:
+        by_lane: dict[Lane, list[int]] = {}
+        for i in part.each():
+            try:
+                lane = self.lanes.of_row(part.batch.rows[i])
+            except ConfigError as exc:  # it named a partition that is not written any more
+                self._refuse_one(part, i, "DIS.4319", str(exc))
+            else:
+                by_lane.setdefault(lane, []).append(i)
+        for lane, indices in by_lane.items():
+            whole = part.indices is None and len(indices) == len(part.batch.rows)
+            lane.queue.append(part if whole else part.rest(indices))
+            self._activate(lane)
+        if part.batch.ends is not None:
+            self._wake(part)
+
+    # --- looking --------------------------------------------------------------------------------------------------
+
+    @property
+    def drained(self) -> bool:
+        return not self.live
+
+    @property
+    def waiting(self) -> int:
+        """Records that were accepted and have no end yet."""
+        return sum(len(b.rows) - len(b.ends or ()) for b in self.live)
+
+    def check(self) -> None:
+        """Assert every invariant."""
+        seen: dict[Batch, set[int]] = {}
+
+        def claim(part: Part) -> None:
+            mine = seen.setdefault(part.batch, set())
+            for i in part.each():
+                assert i not in mine, "a record waits in two places"
+                assert not part.batch.ends or i not in part.batch.ends, "a settled record waits"
+                mine.add(i)
+
+        for lane in self.lanes.all():
+            for part in lane.queue:
+                claim(part)
+            if lane.open is not None:
+                claim(Part(lane.open))
+            if lane.group is not None:
+                assert lane.empty or lane in lane.group.active, f"{lane!r} waits but its group does not know"
+        groups = [shipment.group for shipment in self.in_flight]
+        assert len(groups) == len(set(groups)), "two shipments of one group"
+        for shipment in self.in_flight:
+            assert shipment.group.busy
+            assert shipment.count == sum(len(part) for _, part in shipment.parts) <= self._max_records
+            for _, part in shipment.parts:
+                claim(part)
+        assert set(seen) <= set(self.live), "a batch waits that is not live"
+        for batch in self.live:
+            ended = len(batch.ends or ())
+            assert len(seen.get(batch, ())) + ended == len(batch.rows), "a record is nowhere"
+
+
+def _halves(part: Part, shipment: Shipment) -> list[Part]:
+    """The part as one or two that travel alone: the first step is to separate parts, the next to halve them."""
+    indices = list(part.each())
+    middle = len(indices) // 2 if len(shipment.parts) == 1 else len(indices)
+    halves = []
+    for piece in (indices[:middle], indices[middle:]):
+        if piece:
+            half = part.rest(piece)
+            half.alone = True
+            halves.append(half)
+    return halves

@@ -1,0 +1,119 @@
+"""Lanes: where order is kept, and how a record finds its lane.
+
+A lane is the queue of one partition; at most one request of a lane is in flight, so a lane's records are stored in
+order. Lanes are dealt out to at most `max_in_flight` *groups*; a request takes lanes of one group only. (If any lane
+could share a request with any other, lanes that shared one would finish and refill together, and concurrency fall to
+one.)
+
+Records without a key have no order to keep. They share the *free* lane, from which every group may take.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ..errors import ConfigError
+from ..model import MAX_HASH_KEY, HashRange, NewRecord, PartitionInfo
+from ..wire.partitioning import HashRouter, hash_key, partition_id, partition_number
+
+if TYPE_CHECKING:
+    from .accumulator import Part
+    from .outcome import Batch
+
+KEY_CACHE_SIZE = 65_536
+"""Keys whose lane is remembered: a hit costs a twentieth of the MD5. Full: forget all, so that memory stays bounded."""
+
+
+class Group:
+    """What one sending task serves."""
+
+    __slots__ = ("active", "busy", "free_first", "index")
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.busy = False  # a request is in flight
+        self.free_first = False  # whose turn it is: the free lane's or our own lanes'
+        self.active: dict[Lane, None] = {}  # our lanes that hold records, longest waiting first
+
+
+class Lane:
+    """Records of one partition (or the free ones) that wait: sealed parts in order, behind them the open batch."""
+
+    __slots__ = ("failures", "group", "not_before", "number", "open", "queue", "quoted_id")
+
+    def __init__(self, number: int | None, group: Group | None) -> None:
+        self.number = number
+        self.group = group
+        self.quoted_id = f'"{partition_id(number)}"'.encode() if number is not None else b""
+        self.open: Batch | None = None
+        self.queue: deque[Part] = deque()
+        self.failures = 0  # attempts that failed in a row
+        self.not_before = 0.0  # back-off: nothing is taken until then
+
+    @property
+    def empty(self) -> bool:
+        return not self.queue and self.open is None
+
+    def __repr__(self) -> str:
+        return "the free lane" if self.number is None else f"lane {partition_id(self.number)}"
+
+
+class Lanes:
+    """The lanes of one layout of the stream."""
+
+    def __init__(self, partitions: Sequence[PartitionInfo], max_groups: int, *, ordered: bool) -> None:
+        """`ordered=False`: everything goes to the free lane (order "none")."""
+        writable = [p for p in partitions if p.writable]
+        numbers = [partition_number(p.partition_id) for p in writable]
+        self.ranges: list[tuple[int, HashRange]] = [
+            (n, p.hash_range) for n, p in zip(numbers, writable, strict=True) if p.hash_range is not None
+        ]
+        self.groups = [Group(i) for i in range(max_groups)]
+        self.free = Lane(None, None)
+        self._ordered = ordered
+        self._router = HashRouter(self.ranges)
+        self._by_number = {n: Lane(n, self.groups[i % max_groups]) for i, n in enumerate(sorted(numbers))}
+        self.by_key: dict[str | None, Lane] = {}
+        self._forget_keys()
+
+    def _forget_keys(self) -> None:
+        self.by_key.clear()
+        self.by_key[None] = self.free
+
+    def all(self) -> list[Lane]:
+        return [*self._by_number.values(), self.free]
+
+    def of_key(self, key: str) -> Lane:
+        """The lane of a partition key, remembered for the next time. Raises ConfigError for what is no key."""
+        if not isinstance(key, str):
+            raise ConfigError(f"key={key!r} is a {type(key).__name__}: a partition key is text, use str(...)")
+        if not key:
+            raise ConfigError("key='': the service takes an empty key for none; leave it out (None)")
+        lane = self._of_hash(hash_key(key))
+        if len(self.by_key) >= KEY_CACHE_SIZE:
+            self._forget_keys()
+        self.by_key[key] = lane
+        return lane
+
+    def of_row(self, row: NewRecord) -> Lane:
+        """The lane of any record, by the service's precedence: partition id, explicit hash key, key."""
+        if row.partition_id is not None:
+            lane = self._by_number.get(partition_number(row.partition_id))
+            if lane is None:
+                known = ", ".join(partition_id(n) for n in list(self._by_number)[:8])
+                raise ConfigError(f"partition_id={row.partition_id!r}: the stream's writable partitions are {known}")
+            return lane if self._ordered else self.free
+        if row.explicit_hash_key is not None:
+            hashed = int(row.explicit_hash_key)
+            if not 0 <= hashed <= MAX_HASH_KEY:
+                raise ConfigError(f"explicit_hash_key={hashed}: must lie within 0 and {MAX_HASH_KEY}")
+            return self._of_hash(hashed)
+        return self.by_key.get(row.key) or self.of_key(row.key or "")
+
+    def _of_hash(self, hashed: int) -> Lane:
+        if not self._ordered:
+            return self.free
+        number = self._router.owner(hashed)
+        return self.free if number is None else self._by_number[number]

@@ -1,0 +1,508 @@
+"""The producer: accepts records, and runs one sending task per group around the pure core.
+
+    send() -> budget -> accumulator (lanes, batches) -> task send-0..n: take, encode, put, settle -> deliveries wake
+
+Tasks, all children of the supervisor's group: `send-i` (one per group, at most one request in flight each), `sweep`
+(ends what is overdue), `layout` (re-reads the stream when an answer shows that it was scaled).
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+import anyio
+
+from ..client import Client
+from ..errors import ApiError, ClosedError, ConfigError, DisError, TransportError, Undelivered
+from ..lifecycle import Scope, Supervisor
+from ..model import NewRecord, StreamInfo
+from ..wire.partitioning import partition_id as long_partition_id
+from ..wire.records import encode_put
+from .accumulator import RECORD_OVERHEAD, Accumulator, Shipment
+from .budget import ByteBudget
+from .config import MAX_RECORD_BYTES, ProducerConfig
+from .delivery import BatchDelivery, Delivery
+from .lanes import Lane
+from .outcome import Batch, Receipt
+from .pacing import Backoff
+
+log = logging.getLogger("disstream.producer")
+
+Payload = bytes | bytearray | memoryview | str
+
+
+@dataclass(frozen=True, slots=True)
+class ProducerStats:
+    """A snapshot. Records: accepted = waiting + stored + rejected + not_stored + unknown."""
+
+    accepted: int
+    waiting: int
+    stored: int
+    rejected: int
+    not_stored: int
+    unknown: int
+    reordered: int
+    """Records stored after a later one of their key: the service broke the suffix rule."""
+    requests: int
+    refused_attempts: int
+    """Records in attempts that the service refused for now (throttling), each time counted."""
+    in_flight: int
+    """Requests on the wire."""
+    buffered_bytes: int
+    """Of ProducerConfig.buffer_bytes."""
+
+
+class Producer:
+    """Writes records to one stream, in batches, in order, with one truthful end for each record.
+
+    Made by `DisClient.producer`. Use it with `async with`, or `start()` and `close()`, from any task of one loop; any
+    number of tasks may send. API 5.4.1.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        stream: str,
+        config: ProducerConfig | None = None,
+        *,
+        rng: random.Random | None = None,
+    ) -> None:
+        self._client = client
+        self._stream = stream
+        self._config = config or ProducerConfig()
+        self._rng = rng or random.Random()
+        self._supervisor = Supervisor(f"producer of {stream!r}", self._run)
+        self._budget = ByteBudget(self._config.buffer_bytes)
+        self._by_key: dict[str | None, Lane] = {}
+        self._core: Accumulator
+        self._wakes: list[anyio.Event] = []
+        self._next_free = 0
+        self._changed = anyio.Event()  # something was settled, or the layout task has work
+        self._sweep_wake = anyio.Event()
+        self._raising = False
+
+    # --- life -----------------------------------------------------------------------------------------------------
+
+    async def start(self) -> Self:
+        """Read the stream's layout and begin. Raises ApiError (NotFoundError: no such stream), TransportError."""
+        await self._supervisor.start()
+        return self
+
+    async def close(self) -> None:
+        """Stop accepting, send what was accepted (at most close_timeout_s), end the rest as not stored or unknown.
+
+        Raises Undelivered if records failed that nobody awaited. Twice is fine. Cancelled: as `abort`.
+        """
+        self._budget.close(ClosedError(f"the producer of {self._stream!r} is closed"))
+        await self._supervisor.close()
+
+    async def abort(self) -> None:
+        """End now: what was not sent is "not stored (closed)", what is on the wire unknown. Raises nothing."""
+        self._raising = True
+        self._budget.close(ClosedError(f"the producer of {self._stream!r} was aborted"))
+        await self._supervisor.abort()
+
+    async def __aenter__(self) -> Self:
+        return await self.start()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # An exception from the block is what the user must see: undelivered records are then logged, not raised.
+        self._raising = exc is not None
+        try:
+            await self.close()
+        except DisError:
+            if exc is None:
+                raise
+            log.exception("closing failed stream=%s", self._stream)
+
+    async def _run(self, scope: Scope) -> None:
+        config = self._config
+        info = await self._client.streams.describe(self._stream)
+        core = Accumulator(config, info.partitions, Backoff(config.retry_base_s, config.retry_max_s, self._rng))
+        self._core = core
+        self._adopt_lanes()
+        self._wakes = [anyio.Event() for _ in core.lanes.groups]
+        self._budget.open(anyio.current_time())
+        try:
+            async with anyio.create_task_group() as tasks:
+                for i in range(len(core.lanes.groups)):
+                    tasks.start_soon(self._send_loop, i, name=f"send-{i}")
+                tasks.start_soon(self._sweep_loop, name="sweep")
+                tasks.start_soon(self._layout_loop, name="layout")
+                scope.started()
+                await scope.closing.wait()
+                with anyio.move_on_after(config.close_timeout_s):
+                    await self._drain()
+                tasks.cancel_scope.cancel()
+        finally:
+            self._budget.close(ClosedError(f"the producer of {self._stream!r} is closed"))
+            core.abandon("the producer was closed before the record was settled")
+            self._give_back()
+        report = core.ledger.report()
+        if report and not self._raising:
+            raise Undelivered(report)
+        for cause, count in report.items():
+            log.warning("undelivered records stream=%s count=%d cause=%s", self._stream, count, cause)
+
+    # --- records in -----------------------------------------------------------------------------------------------
+
+    async def send(
+        self,
+        data: Payload,
+        *,
+        key: str | None = None,
+        partition_id: str | int | None = None,
+        explicit_hash_key: int | str | None = None,
+        timestamp: int | None = None,
+    ) -> Delivery:
+        """Accept one record, waiting only for room. `str` is sent as UTF-8; `timestamp` is ms since the epoch.
+
+        Prefer `key`; with `partition_id` the service forgets the key. Records of a key are stored in the order of the
+        calls. Raises BufferFull (no room within send_timeout_s), ConfigError (a record the service would refuse),
+        ClosedError.
+        Cancelled while waiting: the record was not accepted.
+        """
+        if type(data) is not bytes:
+            data = _as_bytes(data)
+        if partition_id is None and explicit_hash_key is None and timestamp is None:
+            row = NewRecord(data, key)
+            lane = self._by_key.get(key)
+            if lane is None or len(data) > MAX_RECORD_BYTES:
+                lane = self._check(row)
+        else:
+            row = _new_record(data, key, partition_id, explicit_hash_key, timestamp)
+            lane = self._check(row)
+        weight = len(data) + (len(key) if key else 0)
+        budget = self._budget
+        used = budget.used + weight + RECORD_OVERHEAD
+        if used > budget.mark:
+            self._supervisor.check()
+            await budget.enter(weight + RECORD_OVERHEAD, self._config.send_timeout_s, self._named(lane))
+            lane = self._lane_now(row, weight)
+        else:
+            budget.used = used
+        return self._accept(lane, row, weight)
+
+    def try_send(
+        self,
+        data: Payload,
+        *,
+        key: str | None = None,
+        partition_id: str | int | None = None,
+        explicit_hash_key: int | str | None = None,
+        timestamp: int | None = None,
+    ) -> Delivery:
+        """As `send`, but never waits: raises BufferFull where `send` would."""
+        row = _new_record(_as_bytes(data), key, partition_id, explicit_hash_key, timestamp)
+        self._supervisor.check()
+        lane = self._check(row)
+        weight = len(row.data) + (len(key) if key else 0)
+        self._budget.enter_nowait(weight + RECORD_OVERHEAD, self._named(lane))
+        return self._accept(lane, row, weight)
+
+    async def send_and_wait(
+        self,
+        data: Payload,
+        *,
+        key: str | None = None,
+        partition_id: str | int | None = None,
+        explicit_hash_key: int | str | None = None,
+        timestamp: int | None = None,
+    ) -> Receipt:
+        """`send`, then await the delivery. Cancelled: the record may still be stored."""
+        delivery = await self.send(
+            data, key=key, partition_id=partition_id, explicit_hash_key=explicit_hash_key, timestamp=timestamp
+        )
+        return await delivery
+
+    async def send_many(self, records: Iterable[tuple[Payload, str | None] | NewRecord]) -> BatchDelivery:
+        """Accept many records at once, room for all or none: the fast lane. Each is (data, key), or a NewRecord.
+
+        Raises as `send`; then none was accepted. Order per key is the order given.
+        """
+        rows: list[NewRecord] = []
+        total = 0
+        known = self._by_key
+        for record in records:
+            if isinstance(record, NewRecord):
+                row = _new_record(
+                    _as_bytes(record.data), record.key, record.partition_id, record.explicit_hash_key, record.timestamp
+                )
+                self._check(row)
+            else:
+                data, key = record
+                row = NewRecord(data if type(data) is bytes else _as_bytes(data), key)
+                if len(row.data) > MAX_RECORD_BYTES or key not in known:
+                    self._check(row)
+            total += len(row.data) + (len(row.key) if row.key else 0)
+            rows.append(row)
+        need = total + len(rows) * RECORD_OVERHEAD
+        budget = self._budget
+        used = budget.used + need
+        if used > budget.mark:
+            self._supervisor.check()
+            await budget.enter(need, self._config.send_timeout_s, f"{len(rows)} records for {self._stream!r}")
+            for row in rows:  # the layout may have changed meanwhile
+                self._lane_now(row, need - RECORD_OVERHEAD)
+        else:
+            budget.used = used
+        return self._accept_all(rows)
+
+    def _accept(self, lane: Lane, row: NewRecord, weight: int) -> Delivery:
+        batch = self._core.add(lane, row, weight)
+        if batch is None:
+            batch = self._open(lane, row, weight)
+            return Delivery(batch, 0)
+        if lane.open is None:  # this one made it full
+            self._wake(lane)
+            return Delivery(batch, self._config.max_batch_records - 1)
+        return Delivery(batch, len(batch.rows) - 1)
+
+    def _accept_all(self, rows: Sequence[NewRecord]) -> BatchDelivery:
+        order: list[Batch] = []
+        spans: dict[Batch, int] = {}
+        add, of_row, known = self._core.add, self._core.lanes.of_row, self._by_key
+        for row in rows:
+            key = row.key
+            lane = known.get(key) if row.partition_id is None and row.explicit_hash_key is None else None
+            if lane is None:
+                lane = of_row(row)
+            weight = len(row.data) + (len(key) if key else 0)
+            batch = add(lane, row, weight)
+            if batch is None:
+                batch = self._open(lane, row, weight)
+            elif lane.open is None:
+                self._wake(lane)
+            if batch not in spans:
+                spans[batch] = len(batch.rows) - 1
+            order.append(batch)
+        return BatchDelivery(order, spans)
+
+    def _open(self, lane: Lane, row: NewRecord, weight: int) -> Batch:
+        batch = self._core.open(lane, row, weight, anyio.current_time())
+        self._wake(lane)
+        self._sweep_wake.set()
+        return batch
+
+    def _check(self, row: NewRecord) -> Lane:
+        """The lane of a record the service would take. Raises ConfigError for one it would not."""
+        if len(row.data) > MAX_RECORD_BYTES:
+            raise ConfigError(
+                f"a record of {len(row.data)} bytes: the service takes at most {MAX_RECORD_BYTES} (1 MiB); split it"
+            )
+        if not self._supervisor.running:
+            self._supervisor.check()
+        return self._core.lanes.of_row(row)
+
+    def _lane_now(self, row: NewRecord, weight: int) -> Lane:
+        """The lane after a wait in which the layout may have changed. If there is none now, nothing was accepted."""
+        try:
+            return self._core.lanes.of_row(row)
+        except ConfigError:
+            self._budget.leave(weight + RECORD_OVERHEAD)
+            raise
+
+    def _named(self, lane: Lane) -> str:
+        place = long_partition_id(lane.number) if lane.number is not None else "any partition"
+        return f"a record for {place} of {self._stream!r}"
+
+    # --- requests out ---------------------------------------------------------------------------------------------
+
+    def _wake(self, lane: Lane) -> None:
+        """Let the task that may take from `lane` look."""
+        groups = self._core.lanes.groups
+        if lane.group is not None:
+            self._wakes[lane.group.index].set()
+            return
+        for i in range(self._next_free, self._next_free + len(groups)):
+            group = groups[i % len(groups)]
+            if not group.busy:
+                self._wakes[group.index].set()
+                self._next_free = (i + 1) % len(groups)
+                return
+
+    async def _send_loop(self, index: int) -> None:
+        core = self._core
+        while True:
+            self._wakes[index] = wake = anyio.Event()
+            now = anyio.current_time()
+            shipment = core.take(core.lanes.groups[index], now)
+            if shipment is not None:
+                await self._send(shipment, now)
+                continue
+            self._give_back()  # take may have ended what was overdue
+            await _wait(wake, core.next_wake(core.lanes.groups[index]))
+
+    async def _send(self, shipment: Shipment, now: float) -> None:
+        core = self._core
+        timeout_s = min(self._config.request_timeout_s, shipment.deadline - now)
+        try:
+            body = encode_put(self._stream, shipment.rows())
+            answer = await self._client.records.put_encoded(body, timeout_s=timeout_s)
+        except ApiError as exc:
+            log.debug("put refused stream=%s records=%d error=%s", self._stream, shipment.count, exc)
+            core.refused(shipment, exc, anyio.current_time())
+        except TransportError as exc:
+            log.debug("put lost stream=%s records=%d error=%s", self._stream, shipment.count, exc)
+            core.lost(shipment, exc, anyio.current_time())
+        except BaseException:
+            # Cancelled (or a bug of ours): the request may have been applied. The records keep their place.
+            core.lost(shipment, TransportError("the request was cancelled", outcome_unknown=True), anyio.current_time())
+            raise
+        else:
+            core.stored(shipment, answer, anyio.current_time())
+        self._give_back()
+        if core.frozen or core.stale:
+            self._changed.set()  # the layout task waits for this
+
+    def _give_back(self) -> None:
+        """Return to the budget what the core has settled, and tell who waits for progress."""
+        freed = self._core.freed
+        if freed:
+            self._core.freed = 0
+            self._budget.leave(freed)
+            self._changed.set()
+
+    async def _sweep_loop(self) -> None:
+        while True:
+            self._sweep_wake = anyio.Event()
+            again_at = self._core.sweep(anyio.current_time())
+            self._give_back()
+            if again_at is None:
+                await self._sweep_wake.wait()
+            else:
+                await anyio.sleep_until(again_at)
+
+    # --- layout ---------------------------------------------------------------------------------------------------
+
+    async def _layout_loop(self) -> None:
+        """When an answer names another partition than predicted: settle the old lanes, then open the new ones."""
+        core = self._core
+        failures = 0
+        while True:
+            while not core.stale:
+                await self._next_change()
+            core.frozen = True
+            while core.in_flight:
+                await self._next_change()
+            try:
+                info = await self._client.streams.describe(self._stream)
+            except (ApiError, TransportError) as exc:
+                failures += 1
+                core.frozen = False  # better in the old lanes than not at all
+                self._wake_all()
+                log.warning("the layout cannot be read stream=%s error=%s", self._stream, exc)
+                await anyio.sleep(min(self._config.retry_max_s, self._config.retry_base_s * 2.0 ** min(failures, 30)))
+                continue
+            failures = 0
+            self._relayout(info)
+
+    def _relayout(self, info: StreamInfo) -> None:
+        core = self._core
+        if core.relayout(info.partitions):
+            log.info("layout changed stream=%s writable=%d", self._stream, info.writable_partition_count)
+        else:
+            log.warning(
+                "the service does not place keys by their MD5; order is kept all the same stream=%s",
+                self._stream,
+            )
+        self._adopt_lanes()
+        core.frozen = False
+        self._give_back()
+        self._wake_all()
+
+    def _adopt_lanes(self) -> None:
+        self._by_key = self._core.lanes.by_key
+
+    def _wake_all(self) -> None:
+        for wake in self._wakes:
+            wake.set()
+
+    async def _next_change(self) -> None:
+        self._changed = changed = anyio.Event() if self._changed.is_set() else self._changed
+        await changed.wait()
+
+    # --- waiting and looking --------------------------------------------------------------------------------------
+
+    async def flush(self) -> None:
+        """Wait until every record accepted so far has its end, without lingering. Raises nothing for failed records.
+
+        Cancelled: nothing is touched.
+        """
+        self._supervisor.check()
+        await self._drain()
+
+    async def _drain(self) -> None:
+        self._core.hurry(anyio.current_time())
+        self._wake_all()
+        for batch in list(self._core.live):
+            while not batch.settled:
+                await self._next_change()
+
+    def stats(self) -> ProducerStats:
+        """What has happened so far. Raises ClosedError before `start`; works after `close`."""
+        if not hasattr(self, "_core"):
+            self._supervisor.check()
+        core, counts = self._core, self._core.counts
+        waiting = core.waiting
+        return ProducerStats(
+            accepted=waiting + counts.stored + counts.rejected + counts.not_stored + counts.unknown,
+            waiting=waiting,
+            stored=counts.stored,
+            rejected=counts.rejected,
+            not_stored=counts.not_stored,
+            unknown=counts.unknown,
+            reordered=counts.reordered,
+            requests=counts.requests,
+            refused_attempts=counts.refused_attempts,
+            in_flight=len(core.in_flight),
+            buffered_bytes=self._budget.used,
+        )
+
+
+async def _wait(event: anyio.Event, until: float | None) -> None:
+    """Wait for the event, at most until the instant."""
+    if until is None:
+        await event.wait()
+        return
+    with anyio.CancelScope(deadline=until):
+        await event.wait()
+
+
+def _as_bytes(data: Payload) -> bytes:
+    if type(data) is bytes:
+        return data
+    if isinstance(data, str):
+        return data.encode()
+    if isinstance(data, bytes | bytearray | memoryview):
+        return bytes(data)
+    raise ConfigError(
+        f"data is a {type(data).__name__}: send bytes, or str (sent as UTF-8); encode anything else first"
+    )
+
+
+def _new_record(
+    data: bytes,
+    key: str | None,
+    partition_id: str | int | None,
+    explicit_hash_key: int | str | None,
+    timestamp: int | None,
+) -> NewRecord:
+    """A record in its wire form. Raises ConfigError for values the wire cannot carry."""
+    if explicit_hash_key is not None:
+        text = str(explicit_hash_key)
+        if not (text.isascii() and text.isdigit()):
+            raise ConfigError(f"explicit_hash_key={explicit_hash_key!r}: must be a number from 0 to 2**63-1")
+        explicit_hash_key = text
+    if timestamp is not None and (type(timestamp) is not int or timestamp < 0):
+        raise ConfigError(f"timestamp={timestamp!r}: must be milliseconds since the epoch, a whole number")
+    if isinstance(partition_id, int):
+        partition_id = long_partition_id(partition_id)
+    return NewRecord(data, key, partition_id, explicit_hash_key, timestamp)

@@ -1,0 +1,454 @@
+"""Proves the producer's core: every record gets one true end, and order per key holds, whatever the service answers."""
+
+from __future__ import annotations
+
+import random
+from typing import Any, Literal
+
+import msgspec
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from disstream.errors import DeliveryUnknown, NotStored, RecordRejected, TransportError
+from disstream.model import NewRecord, PartitionInfo
+from disstream.producer.accumulator import RECORD_OVERHEAD, Accumulator, Shipment, weight_of
+from disstream.producer.config import Order, ProducerConfig
+from disstream.producer.outcome import Batch, Failure, Receipt
+from disstream.producer.pacing import Backoff
+from disstream.wire.errors import api_error
+from disstream.wire.partitioning import HashRouter, hash_key, hash_ranges, partition_id, partition_number
+
+KEYS = [None, "a", "b", "c", "d", "e", "f"]
+
+
+def layout(count: int) -> list[PartitionInfo]:
+    return [
+        PartitionInfo(partition_id=partition_id(i), hash_range=hash_range)
+        for i, hash_range in enumerate(hash_ranges(count))
+    ]
+
+
+def make(order: Order = "key", partitions: int = 3, **options: Any) -> Accumulator:
+    settled: dict[str, Any] = {"max_batch_records": 4, "max_batch_bytes": 60, "max_in_flight": 2} | options
+    config = ProducerConfig(order=order, delivery_timeout_s=100.0, **settled)
+    return Accumulator(config, layout(partitions), Backoff(0.05, 5.0, random.Random(1)))
+
+
+def add(core: Accumulator, row: NewRecord, now: float = 0.0) -> tuple[Batch, int]:
+    lane = core.lanes.of_row(row)
+    weight = weight_of(row)
+    batch = core.add(lane, row, weight) or core.open(lane, row, weight, now)
+    return batch, len(batch.rows) - 1
+
+
+class Service:
+    """A DIS that stores what it is told to: partitions by hash, one log per partition, a global clock of stores."""
+
+    def __init__(self, partitions: int) -> None:
+        self.next: dict[int, int] = {}
+        self.log: list[tuple[str | None, bytes, int, int]] = []  # key, data, partition, sequence: in order of storing
+        self._turn = 0
+        self.scale(partitions)
+
+    def scale(self, partitions: int) -> None:
+        self.partitions = partitions
+        self.router = HashRouter(list(enumerate(hash_ranges(partitions))))
+
+    def place(self, row: NewRecord) -> int:
+        if row.partition_id is not None:
+            return partition_number(row.partition_id)
+        if row.key is not None:
+            number = self.router.owner(hash_key(row.key))
+            assert number is not None
+            return number
+        self._turn += 1
+        return self._turn % self.partitions
+
+    def put(self, rows: list[NewRecord], failing: dict[int, str], *, suffix_rule: bool) -> bytes:
+        """Store `rows` but for the records whose index is in `failing` (code), and what the suffix rule adds."""
+        results: list[dict[str, str]] = []
+        broken: set[int] = set()
+        for index, row in enumerate(rows):
+            number = self.place(row)
+            code = failing.get(index) or ("DIS.4303" if suffix_rule and number in broken else None)
+            if code:
+                if code == "DIS.4303":
+                    broken.add(number)
+                results.append({"error_code": code, "error_message": "no"})
+                continue
+            sequence = self.next.get(number, 0)
+            self.next[number] = sequence + 1
+            self.log.append((row.key, row.data, number, sequence))
+            results.append({"partition_id": partition_id(number), "sequence_number": str(sequence)})
+        failed = sum("error_code" in r for r in results)
+        return msgspec.json.encode({"failed_record_count": failed, "records": results})
+
+    def order_violations(self) -> list[tuple[str, int, int]]:
+        """Pairs of records of a key whose first occurrences are stored in the wrong order."""
+        seen: set[bytes] = set()
+        latest: dict[str, int] = {}
+        wrong = []
+        for key, data, _, _ in self.log:
+            if key is None or data in seen:
+                continue
+            seen.add(data)
+            number = int(data)
+            if latest.get(key, -1) > number:
+                wrong.append((key, latest[key], number))
+            latest[key] = max(latest.get(key, -1), number)
+        return wrong
+
+
+class AccumulatorMachine(RuleBasedStateMachine):
+    """Any sequence of adds, requests, answers, losses, time and scaling; check() after every step."""
+
+    order: Order = "key"
+    suffix_rule = True
+
+    @initialize(partitions=st.integers(1, 5), in_flight=st.integers(1, 4), linger=st.sampled_from([0.0, 0.5]))
+    def begin(self, partitions: int, in_flight: int, linger: float) -> None:
+        self.core = make(self.order, partitions, max_in_flight=in_flight, linger_s=linger)
+        self.service = Service(partitions)
+        self.now = 0.0
+        self.sent: list[tuple[Batch, int, NewRecord]] = []
+        self.used = 0
+        self.flying: list[Shipment] = []
+        self.lossy = False
+
+    @rule(key=st.sampled_from(KEYS), burst=st.integers(1, 7))
+    def send(self, key: str | None, burst: int) -> None:
+        for _ in range(burst):
+            row = NewRecord(b"%d" % len(self.sent), key)
+            self.used += weight_of(row) + RECORD_OVERHEAD
+            self.sent.append((*add(self.core, row, self.now), row))
+
+    @rule(group=st.integers(0, 3))
+    def take(self, group: int) -> None:
+        groups = self.core.lanes.groups
+        shipment = self.core.take(groups[group % len(groups)], self.now)
+        if shipment is not None:
+            self.flying.append(shipment)
+
+    def _land(self, which: int) -> Shipment:
+        return self.flying.pop(which % len(self.flying))
+
+    @precondition(lambda self: self.flying)
+    @rule(which=st.integers(0, 3), data=st.data())
+    def answer(self, which: int, data: st.DataObject) -> None:
+        shipment = self._land(which)
+        codes = st.sampled_from(["DIS.4303", "DIS.4303", "DIS.5250", "DIS.4200"])
+        failing = data.draw(st.dictionaries(st.integers(0, 4), codes, max_size=2))
+        body = self.service.put(shipment.rows(), failing, suffix_rule=self.suffix_rule)
+        self.core.stored(shipment, body, self.now)
+
+    @precondition(lambda self: self.flying)
+    @rule(which=st.integers(0, 3), applied=st.booleans(), known=st.booleans())
+    def lose(self, which: int, applied: bool, known: bool) -> None:
+        shipment = self._land(which)
+        self.lossy = True
+        if applied:
+            self.service.put(shipment.rows(), {}, suffix_rule=True)
+        self.core.lost(shipment, TransportError("cut", outcome_unknown=applied or not known), self.now)
+
+    @precondition(lambda self: self.flying)
+    @rule(which=st.integers(0, 3), code=st.sampled_from(["DIS.4303", "DIS.4205", "DIS.5000", "DIS.4200", "DIS.4301"]))
+    def refuse(self, which: int, code: str) -> None:
+        self.core.refused(self._land(which), api_error(code), self.now)
+
+    @precondition(lambda self: self.flying)
+    @rule(which=st.integers(0, 3), body=st.sampled_from([b"", b"{}", b'{"records":[]}', b"<html>"]))
+    def garble(self, which: int, body: bytes) -> None:
+        shipment = self._land(which)
+        self.lossy = True
+        self.service.put(shipment.rows(), {}, suffix_rule=True)
+        self.core.stored(shipment, body, self.now)
+
+    @rule(seconds=st.sampled_from([0.01, 0.3, 2.0, 40.0]))
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+        again = self.core.sweep(self.now)
+        assert (again is None) == self.core.drained
+        assert again is None or again > self.now
+
+    @rule(partitions=st.integers(1, 6))
+    def scale(self, partitions: int) -> None:
+        self.service.scale(partitions)
+
+    @precondition(lambda self: not self.flying and self.core.stale)
+    @rule()
+    def relayout(self) -> None:
+        self.core.relayout(layout(self.service.partitions))
+
+    @invariant()
+    def consistent(self) -> None:
+        if hasattr(self, "core"):
+            self.core.check()
+            waiting = sum(1 for batch, i, _ in self.sent if not self._ended(batch, i))
+            assert self.core.waiting == waiting
+            assert self.used - self.core.freed == sum(
+                weight_of(row) + RECORD_OVERHEAD for batch, i, row in self.sent if not self._ended(batch, i)
+            )
+
+    @staticmethod
+    def _ended(batch: Batch, index: int) -> bool:
+        return batch.answer is not None or index in (batch.ends or {})
+
+    def teardown(self) -> None:
+        if not hasattr(self, "core"):
+            return
+        self.core.abandon("test over")
+        stored_data = {data for _, data, _, _ in self.service.log}
+        places = {(number, sequence): data for _, data, number, sequence in self.service.log}
+        for batch, index, row in self.sent:
+            end = batch.end(index)
+            assert end is not None, "a record without an end"
+            if isinstance(end, Receipt):
+                assert places[(partition_number(end.partition_id), end.sequence_number)] == row.data
+            elif end.kind != "unknown":
+                assert row.data not in stored_data, f"{end} but it is stored"
+        self.check_order()
+        assert self.core.ledger.report() == {}, "everything was looked at"
+
+    def check_order(self) -> None:
+        assert self.service.order_violations() == []
+
+
+class StrictMachine(AccumulatorMachine):
+    """Order "strict" is exact even where the service stores later records of a partition behind refused ones."""
+
+    order: Order = "strict"
+    suffix_rule = False
+
+
+class CountingMachine(AccumulatorMachine):
+    """Order "key" on a service without the suffix rule: order may break, and `reordered` tells when it did."""
+
+    suffix_rule = False
+
+    def check_order(self) -> None:
+        ends = [batch.end(i) for batch, i, _ in self.sent]
+        late = sum(isinstance(end, Receipt) and end.reordered for end in ends)
+        assert late == self.core.counts.reordered
+        if not self.lossy:  # a lost answer may hide a partial failure that no client can see
+            assert bool(late) == bool(self.service.order_violations())
+
+
+class NoOrderMachine(AccumulatorMachine):
+    order: Order = "none"
+    suffix_rule = False
+
+    def check_order(self) -> None:
+        pass
+
+
+_settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+for _machine in (AccumulatorMachine, StrictMachine, CountingMachine, NoOrderMachine):
+    _machine.TestCase.settings = _settings
+TestKeyOrder = AccumulatorMachine.TestCase
+TestStrictOrder = StrictMachine.TestCase
+TestCountedOrder = CountingMachine.TestCase
+TestNoOrder = NoOrderMachine.TestCase
+
+
+def ship(core: Accumulator, now: float = 0.0) -> Shipment:
+    for group in core.lanes.groups:
+        if (shipment := core.take(group, now)) is not None:
+            return shipment
+    raise AssertionError("nothing to take")
+
+
+def test_an_idle_lane_sends_at_once_and_a_busy_one_fills() -> None:
+    """Without linger a record goes at once; while its request is in flight, later ones gather in one batch."""
+    core = make(partitions=1, max_batch_records=10)
+    add(core, NewRecord(b"0", "a"))
+    first = ship(core)
+    for i in range(1, 5):
+        add(core, NewRecord(b"%d" % i, "a"))
+    assert core.take(core.lanes.groups[0], 0.0) is None
+    core.stored(first, Service(1).put(first.rows(), {}, suffix_rule=True), 0.0)
+    assert [row.data for row in ship(core).rows()] == [b"1", b"2", b"3", b"4"]
+
+
+def test_linger_holds_a_batch_until_it_is_due_full_or_hurried() -> None:
+    """With linger a batch goes when it is old enough, full, or a flush asks for it."""
+    core = make(partitions=1, linger_s=0.5, max_batch_records=3)
+    group = core.lanes.groups[0]
+    add(core, NewRecord(b"0", "a"), now=10.0)
+    assert core.take(group, 10.4) is None
+    assert core.next_wake(group) == 10.5
+    assert core.take(group, 10.5) is not None
+    core = make(partitions=1, linger_s=0.5, max_batch_records=3)
+    for i in range(3):
+        add(core, NewRecord(b"%d" % i, "a"), now=10.0)
+    assert core.take(core.lanes.groups[0], 10.0) is not None
+    core = make(partitions=1, linger_s=0.5)
+    add(core, NewRecord(b"0", "a"), now=10.0)
+    core.hurry(10.1)
+    assert core.take(core.lanes.groups[0], 10.1) is not None
+
+
+def test_lanes_of_two_groups_never_share_a_request() -> None:
+    """A request takes lanes of one group only, so that groups stay in flight side by side."""
+    core = make(partitions=4, max_in_flight=2, max_batch_records=100, max_batch_bytes=10_000)
+    for i in range(200):
+        add(core, NewRecord(b"x", f"key-{i}"))
+    shipments = [core.take(group, 0.0) for group in core.lanes.groups]
+    lanes = [{lane.number for lane, _ in s.parts} for s in shipments if s is not None]
+    assert len(lanes) == 2
+    assert all(lane in {0, 2} for lane in lanes[0])
+    assert all(lane in {1, 3} for lane in lanes[1])
+
+
+def test_strict_order_puts_one_record_of_a_key_on_the_wire() -> None:
+    """In order "strict" a request never holds two records of a key, and keys still flow side by side."""
+    core = make("strict", partitions=1, max_batch_records=10)
+    for i in range(3):
+        for key in ("a", "b"):
+            add(core, NewRecord(f"{key}{i}".encode(), key))
+    service = Service(1)
+    seen = []
+    for _ in range(3):
+        shipment = ship(core)
+        seen.append([row.data for row in shipment.rows()])
+        core.stored(shipment, service.put(shipment.rows(), {}, suffix_rule=True), 0.0)
+    assert seen == [[b"a0", b"b0"], [b"a1", b"b1"], [b"a2", b"b2"]]
+
+
+def test_a_partial_failure_resends_from_the_first_failed_record() -> None:
+    """After a partial failure the lane goes on with exactly what failed, in order, before anything newer."""
+    core = make(partitions=1, max_batch_records=4, max_batch_bytes=10_000)
+    service = Service(1)
+    ends = [add(core, NewRecord(b"%d" % i, "a")) for i in range(6)]
+    shipment = ship(core)
+    core.stored(shipment, service.put(shipment.rows(), {2: "DIS.4303"}, suffix_rule=True), 0.0)
+    again = ship(core, now=10.0)
+    assert [row.data for row in again.rows()] == [b"2", b"3", b"4", b"5"]
+    core.stored(again, service.put(again.rows(), {}, suffix_rule=True), 10.0)
+    receipts = [batch.end(i) for batch, i in ends]
+    assert [r.sequence_number for r in receipts if isinstance(r, Receipt)] == [0, 1, 2, 3, 4, 5]
+    assert [r.attempts for r in receipts if isinstance(r, Receipt)] == [1, 1, 2, 2, 1, 1]
+
+
+def test_a_broken_suffix_rule_is_counted() -> None:
+    """Where a service stores k#1 after refusing k#0, k#0's receipt says so once it is stored."""
+    core = make(partitions=1)
+    service = Service(1)
+    ends = [add(core, NewRecord(b"%d" % i, "a")) for i in range(3)]
+    for failing in ({0: "DIS.4303"}, {}):
+        shipment = ship(core, now=10.0)
+        core.stored(shipment, service.put(shipment.rows(), failing, suffix_rule=False), 0.0)
+    receipts = [batch.end(i) for batch, i in ends]
+    assert [r.reordered for r in receipts if isinstance(r, Receipt)] == [True, False, False]
+    assert core.counts.reordered == len(service.order_violations()) == 1
+
+
+def test_one_bad_record_does_not_sink_the_others() -> None:
+    """A request refused as a whole is halved until the record the service does not take stands alone."""
+    core = make(partitions=2, max_batch_records=100, max_batch_bytes=10_000)
+    service = Service(2)
+    ends = [add(core, NewRecord(b"bad" if i == 13 else b"%d" % i, f"k{i % 5}")) for i in range(40)]
+    requests = 0
+    while not core.drained:
+        shipment = ship(core)
+        requests += 1
+        if any(row.data == b"bad" for row in shipment.rows()):
+            core.refused(shipment, api_error("DIS.4200", "[too odd]"), 0.0)
+        else:
+            core.stored(shipment, service.put(shipment.rows(), {}, suffix_rule=True), 0.0)
+    failures = [(i, end) for i, (b, j) in enumerate(ends) if isinstance(end := b.end(j), Failure)]
+    assert [i for i, _ in failures] == [13]
+    assert isinstance(failures[0][1].exception(), RecordRejected)
+    assert requests < 20
+    assert service.order_violations() == []
+
+
+@pytest.mark.parametrize(("applied", "kind"), [(True, DeliveryUnknown), (False, NotStored)])
+def test_ambiguity_is_sticky(applied: bool, kind: type[Exception]) -> None:
+    """A record that may have been applied once is unknown for ever, whatever refuses it later."""
+    core = make(partitions=1)
+    batch, index = add(core, NewRecord(b"0", "a"))
+    core.lost(ship(core), TransportError("cut", outcome_unknown=applied), 0.0)
+    core.lost(ship(core, now=10.0), TransportError("refused", outcome_unknown=False), 10.0)
+    core.sweep(101.0)
+    end = batch.end(index)
+    assert isinstance(end, Failure)
+    assert isinstance(end.exception(), kind)
+
+
+def test_throttled_to_the_end_says_so() -> None:
+    """A record refused by flow control until its time is up is not stored, with the reason "throttled"."""
+    core = make(partitions=1)
+    batch, index = add(core, NewRecord(b"0", "a"))
+    core.refused(ship(core), api_error("DIS.4303"), 0.0)
+    core.sweep(101.0)
+    end = batch.end(index)
+    assert isinstance(end, Failure)
+    assert (end.kind, end.code) == ("not stored", "throttled")
+
+
+def test_unobserved_failures_are_counted_by_cause_until_looked_at() -> None:
+    """The ledger holds failures nobody looked at; looking once takes a record off."""
+    core = make(partitions=1)
+    ends = [add(core, NewRecord(b"%d" % i, "a")) for i in range(3)]
+    core.abandon("over")
+    assert core.ledger.report() == {"not stored (closed)": 3}
+    ends[1][0].end(ends[1][1])
+    ends[1][0].end(ends[1][1])
+    assert core.ledger.report() == {"not stored (closed)": 2}
+
+
+@pytest.mark.parametrize("order", ["key", "strict", "none"])
+def test_a_record_heavier_than_a_batch_travels_alone(order: Literal["key", "strict", "none"]) -> None:
+    """A record above max_batch_bytes is not stuck: it gets a request of its own."""
+    core = make(order, partitions=1, max_batch_bytes=60, max_in_flight=1)
+    for data in (b"1", b"x" * 500, b"2"):
+        add(core, NewRecord(data, "a" if order == "key" else None))
+    sizes = []
+    service = Service(1)
+    while not core.drained:
+        shipment = ship(core)
+        sizes.append(shipment.count)
+        core.stored(shipment, service.put(shipment.rows(), {}, suffix_rule=True), 0.0)
+    assert sizes == [1, 1, 1]
+
+
+def test_scaling_moves_waiting_records_in_order() -> None:
+    """When an answer names another partition, what waits is routed over the new layout without losing its order."""
+    core = make(partitions=1, max_batch_records=10, max_batch_bytes=10_000)
+    service = Service(3)
+    for i in range(9):
+        add(core, NewRecord(b"%d" % i, f"key-{i % 3}"))
+    shipment = ship(core)
+    for i in range(9, 30):
+        add(core, NewRecord(b"%d" % i, f"key-{i % 3}"))
+    core.stored(shipment, service.put(shipment.rows(), {}, suffix_rule=True), 0.0)
+    assert bool(core.stale)
+    assert core.relayout(layout(3))
+    core.check()
+    while not core.drained:
+        shipment = ship(core)
+        core.stored(shipment, service.put(shipment.rows(), {}, suffix_rule=True), 0.0)
+    assert not bool(core.stale)
+    assert service.order_violations() == []
+    assert len(service.log) == 30
+
+
+def test_a_service_with_another_hash_is_not_asked_for_its_layout_for_ever() -> None:
+    """If the layout is as we knew it although places differ, places are not compared any more."""
+    core = make(partitions=2, max_batch_records=10)
+    service = Service(2)
+    service.router = HashRouter([(1 - n, r) for n, r in enumerate(hash_ranges(2))])
+    for i in range(4):
+        add(core, NewRecord(b"%d" % i, f"key-{i}"))
+    shipment = ship(core)
+    core.stored(shipment, service.put(shipment.rows(), {}, suffix_rule=True), 0.0)
+    assert bool(core.stale)
+    core.relayout(layout(2))
+    for i in range(4, 8):
+        add(core, NewRecord(b"%d" % i, f"key-{i}"))
+    while not core.drained:
+        shipment = ship(core)
+        core.stored(shipment, service.put(shipment.rows(), {}, suffix_rule=True), 0.0)
+    assert not bool(core.stale)
