@@ -50,6 +50,8 @@ class Supervisor:
         self._started: asyncio.Future[None] | None = None
         self._closing: anyio.Event | None = None
         self._failure: BaseException | None = None
+        # Not Task.cancel(): that strikes once, and through anyio's shields, so it would cut the body's cleaning up.
+        self._life: anyio.CancelScope | None = None
 
     @property
     def running(self) -> bool:
@@ -85,7 +87,8 @@ class Supervisor:
         self._started = started = loop.create_future()
         self._closing = anyio.Event()
         scope = Scope(self._closing, lambda: None if started.done() else started.set_result(None))
-        self._task = loop.create_task(self._run(scope), name=self._name)
+        self._life = anyio.CancelScope()
+        self._task = loop.create_task(self._run(scope, self._life), name=self._name)
         try:
             await asyncio.wait({started, self._task}, return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
@@ -93,12 +96,16 @@ class Supervisor:
             raise
         if not started.done():
             started.cancel()
+            self._closing.set()  # the failure is told here: close() has nothing to add
             raise self._failure or ClosedError(f"{self._name} ended while starting")
 
-    async def _run(self, scope: Scope) -> None:
+    async def _run(self, scope: Scope, life: anyio.CancelScope) -> None:
         try:
-            await self._body(scope)
-        except asyncio.CancelledError:
+            with life:
+                await self._body(scope)
+            if life.cancelled_caught:
+                self._failure = ClosedError(f"{self._name} was aborted")
+        except asyncio.CancelledError:  # the loop is being shut down
             self._failure = ClosedError(f"{self._name} was aborted")
         except BaseException as exc:
             self._failure = unwrap(exc)
@@ -124,13 +131,12 @@ class Supervisor:
 
     async def abort(self) -> None:
         """End now: cancel the body and wait until it has cleaned up. Raises nothing of the body's."""
-        if self._task is None or self._closing is None:
+        if self._task is None or self._closing is None or self._life is None:
             return
         self._closing.set()
+        self._life.cancel()
         with anyio.CancelScope(shield=True):
-            while not self._task.done():
-                self._task.cancel()
-                await asyncio.wait({self._task}, timeout=1.0)
+            await asyncio.wait({self._task})
 
 
 def unwrap(exc: BaseException) -> BaseException:

@@ -34,7 +34,8 @@ from .outcome import Answer, Batch, End, Failure, Ledger, Receipt
 from .pacing import Backoff
 
 RECORD_OVERHEAD = 200
-"""What a waiting record costs beside payload and key: MEASURE"""
+"""What a waiting record costs beside payload and key: its row, the payload's header, the delivery, list slots, rounding.
+Measured at 175 to 197 bytes for payloads of 10 to 1,000 bytes (benchmarks/producer_memory.py)."""
 
 SEAL_AFTER_S = 1.0
 """An open batch takes no more records after this: all records of a batch expire together, with its oldest."""

@@ -1,0 +1,263 @@
+"""Proves the producer's life: from any task, cancelled anywhere, closed twice, without a record or task lost."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from functools import partial
+
+import anyio
+import pytest
+
+from disstream.client import Client, ClientConfig
+from disstream.engine.memory import MemoryEngine
+from disstream.errors import BufferFull, ClosedError, ConfigError, DeliveryFailed, NotFoundError, NotStored
+from disstream.model import NewRecord
+from disstream.producer import Delivery, Producer, ProducerConfig, Receipt
+from disstream.server import App, ServerConfig
+from disstream.testing.clock import run_simulated
+from disstream.testing.network import AppTransport
+
+
+class Slow(AppTransport):
+    """A network whose puts wait for `go`."""
+
+    def __init__(self, app: App) -> None:
+        super().__init__(app)
+        self.go = anyio.Event()
+        self.go.set()
+
+    async def exchange(self, request):  # type: ignore[no-untyped-def]
+        if request.method == "POST":
+            await self.go.wait()
+        return await super().exchange(request)
+
+
+class World:
+    """A service with a stream of 4 partitions, and a client to it."""
+
+    network: Slow
+    client: Client
+
+    def producer(self, **options: object) -> Producer:
+        return Producer(self.client, "s", ProducerConfig(**options), rng=random.Random(1))  # type: ignore[arg-type]
+
+    async def stored(self) -> list[bytes]:
+        found: list[bytes] = []
+        for partition in (await self.client.streams.describe("s")).partitions:
+            cursor = await self.client.cursors.get("s", partition.partition_id, "TRIM_HORIZON")
+            while (page := await self.client.records.get(cursor)).records:
+                found += [record.data for record in page.records]
+                cursor = page.next_cursor
+        return found
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    world = World()
+    engine = MemoryEngine()
+    await engine.start()
+    world.network = Slow(App(engine, ServerConfig(data_dir=None)))
+    async with Client(world.network, "demo", ClientConfig()) as world.client:
+        await world.client.streams.create("s", partitions=4)
+        yield world
+    await engine.close()
+
+
+async def test_started_and_closed_in_different_tasks(world: World) -> None:
+    """start, send and close each from a task of its own, closed twice, then refusing with a clear error."""
+    producer = world.producer()
+    with pytest.raises(ClosedError, match="not started"):
+        await producer.send(b"early")
+    await asyncio.create_task(producer.start())
+    delivery = await asyncio.create_task(producer.send(b"x", key="k"))
+    await asyncio.create_task(producer.close())
+    await producer.close()
+    assert (await delivery).attempts == 1
+    for attempt in (producer.send(b"late"), producer.send_many([(b"late", None)]), producer.flush()):
+        with pytest.raises(ClosedError, match="is closed"):
+            await attempt
+    with pytest.raises(ClosedError, match="is closed"):
+        producer.try_send(b"late")
+
+
+async def test_a_stream_that_does_not_exist_fails_the_start(world: World) -> None:
+    """start() raises what the service says, and leaves nothing behind."""
+    producer = Producer(world.client, "nowhere")
+    with pytest.raises(NotFoundError, match="nowhere"):
+        await producer.start()
+    await producer.close()
+    assert not [task for task in asyncio.all_tasks() if "producer" in task.get_name()]
+
+
+async def test_every_kind_of_send_arrives(world: World) -> None:
+    """send, try_send, send_and_wait and send_many with key, partition, hash key and timestamp all arrive as told."""
+    async with world.producer() as producer:
+        first = await (await producer.send("größer", key="k"))
+        again = await producer.send_and_wait(bytearray(b"ba"), key="k")
+        assert again.partition_id == first.partition_id
+        assert again.sequence_number == first.sequence_number + 1
+        placed = await producer.send_and_wait(memoryview(b"mv"), partition_id=2)
+        hashed = await producer.try_send(b"h", explicit_hash_key=2**63 - 1, timestamp=17)
+        many = await producer.send_many([(b"1", "k"), (b"2", None), NewRecord(b"3", partition_id="shardId-0000000001")])
+        receipts = await many
+    assert placed.partition_id == "shardId-0000000002"
+    assert hashed.partition_id == "shardId-0000000003"
+    assert receipts[2].partition_id == "shardId-0000000001"
+    assert [r.sequence_number for r in receipts[:1]] == [again.sequence_number + 1]
+    assert len(list(receipts)) == len(receipts) == len(many) == 3
+    assert sorted(await world.stored()) == sorted(["größer".encode(), b"ba", b"mv", b"h", b"1", b"2", b"3"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({"data": 5}, "data is a int"),
+        ({"data": b"", "key": ""}, "key=''"),
+        ({"data": b"", "key": 5}, "key=5 is a int"),
+        ({"data": b"x" * 1_048_577}, "1048577 bytes"),
+        ({"data": b"", "partition_id": "shardId-9"}, "partition_id='shardId-9'"),
+        ({"data": b"", "explicit_hash_key": "far"}, "explicit_hash_key='far'"),
+        ({"data": b"", "explicit_hash_key": 2**63}, "explicit_hash_key=9223372036854775808"),
+        ({"data": b"", "timestamp": -1}, "timestamp=-1"),
+    ],
+)
+async def test_what_the_service_would_refuse_is_not_accepted(
+    world: World, arguments: dict[str, object], told: str
+) -> None:
+    """A bad record raises ConfigError naming the value, before anything is accepted; the next one is fine."""
+    async with world.producer() as producer:
+        with pytest.raises(ConfigError, match=told.replace("(", r"\(")):
+            await producer.send(**arguments)  # type: ignore[arg-type]
+        with pytest.raises(ConfigError):
+            producer.try_send(**arguments)  # type: ignore[arg-type]
+        await producer.send_and_wait(b"fine")
+        assert producer.stats().accepted == 1
+        assert producer.stats().buffered_bytes == 0
+
+
+async def test_send_many_is_all_or_none(world: World) -> None:
+    """One bad record, or no room: none of the batch was accepted."""
+    async with world.producer(buffer_bytes=10_000, max_batch_bytes=10_000, send_timeout_s=0.01) as producer:
+        with pytest.raises(ConfigError):
+            await producer.send_many([(b"1", "k"), (b"2", "")])
+        with pytest.raises(BufferFull, match="can never fit"):
+            await producer.send_many([(b"x" * 1000, "k")] * 20)
+        assert producer.stats().accepted == 0
+        assert len(await (await producer.send_many([]))) == 0
+    assert await world.stored() == []
+
+
+async def test_a_delivery_can_be_awaited_often_and_a_cancelled_wait_touches_nothing(world: World) -> None:
+    """Waits time out and are cancelled without the record noticing; later waits, also two at once, get the receipt."""
+    async with world.producer() as producer:
+        world.network.go = anyio.Event()
+        delivery = await producer.send(b"x", key="k")
+        batch = await producer.send_many([(b"y", "k"), (b"z", "other")])
+        for wait in (delivery, batch):
+            with anyio.move_on_after(0.01) as scope:
+                await wait
+            assert scope.cancelled_caught
+        assert not delivery.done()
+        assert not batch.done()
+        waits = [asyncio.ensure_future(delivery._receipt()) for _ in range(3)]
+        await anyio.lowlevel.checkpoint()
+        waits[0].cancel()
+        world.network.go.set()
+        receipts = await asyncio.gather(*waits[1:])
+        assert receipts[0] == receipts[1] == await delivery
+        assert delivery.done()
+        assert len(await batch) == 2
+        assert batch.done()
+
+
+async def test_flush_waits_for_what_was_accepted_and_does_not_linger(world: World) -> None:
+    """flush returns when everything accepted before is settled, however long the linger."""
+    async with world.producer(linger_s=60.0) as producer:
+        deliveries = [await producer.send(b"%d" % i, key=f"k{i}") for i in range(20)]
+        await producer.flush()
+        assert all(delivery.done() for delivery in deliveries)
+        assert producer.stats().waiting == 0
+
+
+async def test_try_send_never_waits(world: World) -> None:
+    """A full buffer: try_send raises BufferFull naming the partition, send waits, and goes on when room comes."""
+    async with world.producer(buffer_bytes=1_000, max_batch_bytes=1_000) as producer:
+        world.network.go = anyio.Event()
+        accepted = [await producer.send(b"x" * 100, key="k") for _ in range(3)]
+        with pytest.raises(BufferFull, match=r"a record for shardId-000000000\d of 's'"):
+            producer.try_send(b"x" * 100, key="k")
+        waiting = asyncio.ensure_future(producer.send(b"x" * 100, key="k"))
+        await anyio.lowlevel.checkpoint()
+        assert not waiting.done()
+        world.network.go.set()
+        await (await waiting)
+        assert all(delivery.done() for delivery in accepted)
+
+
+async def test_close_while_a_send_waits_for_room(world: World) -> None:
+    """A send that waits for room when the producer closes raises ClosedError; what was accepted is stored."""
+    producer = await world.producer(buffer_bytes=1_000, max_batch_bytes=1_000).start()
+    world.network.go = anyio.Event()
+    accepted = [await producer.send(b"x" * 100, key="k") for _ in range(3)]
+    waiting = asyncio.ensure_future(producer.send(b"x" * 100, key="k"))
+    await anyio.lowlevel.checkpoint()
+    closing = asyncio.ensure_future(producer.close())
+    with pytest.raises(ClosedError):
+        await waiting
+    world.network.go.set()
+    await closing
+    assert [(await delivery).attempts for delivery in accepted] == [1, 1, 1]
+
+
+def test_cancelled_at_every_step_nothing_is_lost() -> None:
+    """Cancel the sending task after its k-th step, for every k: each accepted record still has one true end."""
+
+    async def main(steps: int) -> bool:
+        world = World()
+        engine = MemoryEngine()
+        await engine.start()
+        world.network = Slow(App(engine, ServerConfig(data_dir=None)))
+        async with Client(world.network, "demo", ClientConfig()) as world.client:
+            await world.client.streams.create("s", partitions=4)
+            accepted: list[Delivery] = []
+
+            async def work() -> None:
+                async with world.producer(max_batch_records=3, buffer_bytes=2_000, max_batch_bytes=2_000) as producer:
+                    for i in range(12):
+                        accepted.append(await producer.send(b"%d" % i, key=f"k{i % 3}"))
+                    await producer.flush()
+
+            task = asyncio.ensure_future(work())
+            for _ in range(steps):
+                if task.done():
+                    break
+                await asyncio.sleep(0)
+            finished = task.done()
+            task.cancel()
+            await asyncio.wait({task})
+            await world.network.settle()
+            ends = [await end_of(delivery) for delivery in accepted]
+            stored = await world.stored()
+            for number, end in enumerate(ends):
+                if isinstance(end, Receipt):
+                    assert b"%d" % number in stored
+                elif isinstance(end, NotStored):
+                    assert b"%d" % number not in stored
+        await engine.close()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        assert not others, f"left behind: {others}"
+        return finished
+
+    steps = 0
+    while not run_simulated(partial(main, steps)):
+        steps += 1
+    assert steps > 20
+
+
+async def end_of(delivery: Delivery) -> Receipt | DeliveryFailed:
+    try:
+        return await delivery
+    except DeliveryFailed as exc:
+        return exc
