@@ -3,8 +3,10 @@
 producer      the public object: accepts records, runs one sending task per group
 config        ProducerConfig
 delivery      what callers hold: Delivery, BatchDelivery, Receipts
+payload       from what a caller gives to what the wire can carry
 budget        the byte budget: who may enter, in which order
 accumulator*  batches per lane; what goes into the next request; what an answer means (the core)
+shipment*     what travels: parts of batches, and the parts of one request
 lanes*        lanes, groups, and the way from a key to its lane
 outcome*      the four ends of a record, and the batch that deliveries point into
 pacing*       how long to wait before the next attempt

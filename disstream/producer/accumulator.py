@@ -32,9 +32,10 @@ from .config import ProducerConfig
 from .lanes import Group, Lane, Lanes
 from .outcome import Answer, Batch, End, Failure, Ledger, Receipt
 from .pacing import Backoff
+from .shipment import Part, Shipment, halves, weight_of
 
 RECORD_OVERHEAD = 200
-"""What a waiting record costs beside payload and key: its row, the payload's header, the delivery, list slots, rounding.
+"""What a waiting record costs beside payload and key: row, payload header, delivery, list slots, rounding.
 Measured at 175 to 197 bytes for payloads of 10 to 1,000 bytes (benchmarks/producer_memory.py)."""
 
 SEAL_AFTER_S = 1.0
@@ -50,70 +51,6 @@ _RETRYABLE_CODES = {"DIS.4205"}
 """The stream is not running: it may be being created, or scaled."""
 
 
-class Part:
-    """Records of one batch that travel together: all of it (`indices` None), or what is left of it."""
-
-    __slots__ = ("alone", "attempts", "batch", "indices", "last_error", "maybe_applied", "overtaken", "throttled")
-
-    def __init__(self, batch: Batch, indices: list[int] | None = None) -> None:
-        self.batch = batch
-        self.indices = indices
-        self.attempts = 0
-        self.maybe_applied = False  # sticky
-        self.throttled = False  # the last attempt ended by flow control
-        self.alone = False  # must not share a request: a refusal of the whole request is being narrowed down
-        self.last_error = ""
-        self.overtaken: frozenset[int] = frozenset()  # records of whose key a later one was stored already
-
-    def __len__(self) -> int:
-        return len(self.batch.rows) if self.indices is None else len(self.indices)
-
-    def each(self) -> Iterable[int]:
-        return range(len(self.batch.rows)) if self.indices is None else self.indices
-
-    def rows(self) -> list[NewRecord]:
-        rows = self.batch.rows
-        return rows if self.indices is None else [rows[i] for i in self.indices]
-
-    @property
-    def weight(self) -> int:
-        return self.batch.weight if self.indices is None else sum(map(weight_of, self.rows()))
-
-    def rest(self, indices: list[int]) -> Part:
-        """A part for some of these records, with the same past."""
-        part = Part(self.batch, indices)
-        part.attempts = self.attempts
-        part.maybe_applied = self.maybe_applied
-        part.throttled = self.throttled
-        part.last_error = self.last_error
-        part.overtaken = self.overtaken
-        return part
-
-
-class Shipment:
-    """One request: its records in order, and which part and lane they come from."""
-
-    __slots__ = ("count", "deadline", "group", "parts", "weight")
-
-    def __init__(self, group: Group) -> None:
-        self.group = group
-        self.parts: list[tuple[Lane, Part]] = []
-        self.count = 0
-        self.weight = 0
-        self.deadline = float("inf")  # when the first of its records must have its end
-
-    def add(self, lane: Lane, part: Part, weight: int) -> None:
-        self.parts.append((lane, part))
-        self.count += len(part)
-        self.weight += weight
-        self.deadline = min(self.deadline, part.batch.deadline)
-
-    def rows(self) -> list[NewRecord]:
-        if len(self.parts) == 1:
-            return self.parts[0][1].rows()
-        return [row for _, part in self.parts for row in part.rows()]
-
-
 class Counts:
     """What has happened so far, in records (and requests)."""
 
@@ -122,10 +59,6 @@ class Counts:
     def __init__(self) -> None:
         self.stored = self.rejected = self.not_stored = self.unknown = 0
         self.reordered = self.requests = self.refused_attempts = 0
-
-
-def weight_of(row: NewRecord) -> int:
-    return len(row.data) + (len(row.key) if row.key else 0)
 
 
 class Accumulator:
@@ -408,7 +341,9 @@ class Accumulator:
         elif error.status in _SPLIT_STATUS and error.code not in _NOT_ABOUT_CONTENT and shipment.count > 1:
             # One record that the service does not take must not sink the others: halve until it stands alone.
             self._done(shipment)
-            self._put_back([(lane, half) for lane, part in shipment.parts for half in _halves(part, shipment)])
+            self._put_back(
+                [(lane, half) for lane, part in shipment.parts for half in halves(part, alone=len(shipment.parts) == 1)]
+            )
         else:
             for _, part in shipment.parts:
                 for i in part.each():
@@ -597,16 +532,3 @@ class Accumulator:
         for batch in self.live:
             ended = len(batch.ends or ())
             assert len(seen.get(batch, ())) + ended == len(batch.rows), "a record is nowhere"
-
-
-def _halves(part: Part, shipment: Shipment) -> list[Part]:
-    """The part as one or two that travel alone: the first step is to separate parts, the next to halve them."""
-    indices = list(part.each())
-    middle = len(indices) // 2 if len(shipment.parts) == 1 else len(indices)
-    halves = []
-    for piece in (indices[:middle], indices[middle:]):
-        if piece:
-            half = part.rest(piece)
-            half.alone = True
-            halves.append(half)
-    return halves

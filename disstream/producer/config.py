@@ -9,9 +9,6 @@ from ..errors import ConfigError
 
 Order = Literal["key", "strict", "none"]
 
-MAX_RECORD_BYTES = 1_048_576
-"""The service takes at most 1 MiB of payload in one record."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProducerConfig:

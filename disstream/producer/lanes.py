@@ -19,8 +19,8 @@ from ..model import MAX_HASH_KEY, HashRange, NewRecord, PartitionInfo
 from ..wire.partitioning import HashRouter, hash_key, partition_id, partition_number
 
 if TYPE_CHECKING:
-    from .accumulator import Part
     from .outcome import Batch
+    from .shipment import Part
 
 KEY_CACHE_SIZE = 65_536
 """Keys whose lane is remembered: a hit costs a twentieth of the MD5. Full: forget all, so that memory stays bounded."""

@@ -23,17 +23,17 @@ from ..lifecycle import Scope, Supervisor
 from ..model import NewRecord, StreamInfo
 from ..wire.partitioning import partition_id as long_partition_id
 from ..wire.records import encode_put
-from .accumulator import RECORD_OVERHEAD, Accumulator, Shipment
+from .accumulator import RECORD_OVERHEAD, Accumulator
 from .budget import ByteBudget
-from .config import MAX_RECORD_BYTES, ProducerConfig
+from .config import ProducerConfig
 from .delivery import BatchDelivery, Delivery
 from .lanes import Lane
 from .outcome import Batch, Receipt
 from .pacing import Backoff
+from .payload import MAX_RECORD_BYTES, Payload, as_bytes, new_record
+from .shipment import Shipment
 
 log = logging.getLogger("disstream.producer")
-
-Payload = bytes | bytearray | memoryview | str
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,14 +170,14 @@ class Producer:
         Cancelled while waiting: the record was not accepted.
         """
         if type(data) is not bytes:
-            data = _as_bytes(data)
+            data = as_bytes(data)
         if partition_id is None and explicit_hash_key is None and timestamp is None:
             row = NewRecord(data, key)
             lane = self._by_key.get(key)
             if lane is None or len(data) > MAX_RECORD_BYTES:
                 lane = self._check(row)
         else:
-            row = _new_record(data, key, partition_id, explicit_hash_key, timestamp)
+            row = new_record(data, key, partition_id, explicit_hash_key, timestamp)
             lane = self._check(row)
         weight = len(data) + (len(key) if key else 0)
         budget = self._budget
@@ -200,7 +200,7 @@ class Producer:
         timestamp: int | None = None,
     ) -> Delivery:
         """As `send`, but never waits: raises BufferFull where `send` would."""
-        row = _new_record(_as_bytes(data), key, partition_id, explicit_hash_key, timestamp)
+        row = new_record(as_bytes(data), key, partition_id, explicit_hash_key, timestamp)
         self._supervisor.check()
         lane = self._check(row)
         weight = len(row.data) + (len(key) if key else 0)
@@ -232,13 +232,13 @@ class Producer:
         known = self._by_key
         for record in records:
             if isinstance(record, NewRecord):
-                row = _new_record(
-                    _as_bytes(record.data), record.key, record.partition_id, record.explicit_hash_key, record.timestamp
+                row = new_record(
+                    as_bytes(record.data), record.key, record.partition_id, record.explicit_hash_key, record.timestamp
                 )
                 self._check(row)
             else:
                 data, key = record
-                row = NewRecord(data if type(data) is bytes else _as_bytes(data), key)
+                row = NewRecord(data if type(data) is bytes else as_bytes(data), key)
                 if len(row.data) > MAX_RECORD_BYTES or key not in known:
                     self._check(row)
             total += len(row.data) + (len(row.key) if row.key else 0)
@@ -474,35 +474,3 @@ async def _wait(event: anyio.Event, until: float | None) -> None:
         return
     with anyio.CancelScope(deadline=until):
         await event.wait()
-
-
-def _as_bytes(data: Payload) -> bytes:
-    if type(data) is bytes:
-        return data
-    if isinstance(data, str):
-        return data.encode()
-    if isinstance(data, bytes | bytearray | memoryview):
-        return bytes(data)
-    raise ConfigError(
-        f"data is a {type(data).__name__}: send bytes, or str (sent as UTF-8); encode anything else first"
-    )
-
-
-def _new_record(
-    data: bytes,
-    key: str | None,
-    partition_id: str | int | None,
-    explicit_hash_key: int | str | None,
-    timestamp: int | None,
-) -> NewRecord:
-    """A record in its wire form. Raises ConfigError for values the wire cannot carry."""
-    if explicit_hash_key is not None:
-        text = str(explicit_hash_key)
-        if not (text.isascii() and text.isdigit()):
-            raise ConfigError(f"explicit_hash_key={explicit_hash_key!r}: must be a number from 0 to 2**63-1")
-        explicit_hash_key = text
-    if timestamp is not None and (type(timestamp) is not int or timestamp < 0):
-        raise ConfigError(f"timestamp={timestamp!r}: must be milliseconds since the epoch, a whole number")
-    if isinstance(partition_id, int):
-        partition_id = long_partition_id(partition_id)
-    return NewRecord(data, key, partition_id, explicit_hash_key, timestamp)

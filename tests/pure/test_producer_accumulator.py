@@ -13,10 +13,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from disstream.errors import DeliveryUnknown, NotStored, RecordRejected, TransportError
 from disstream.model import NewRecord, PartitionInfo
-from disstream.producer.accumulator import RECORD_OVERHEAD, Accumulator, Shipment, weight_of
+from disstream.producer.accumulator import RECORD_OVERHEAD, Accumulator
 from disstream.producer.config import Order, ProducerConfig
 from disstream.producer.outcome import Batch, Failure, Receipt
 from disstream.producer.pacing import Backoff
+from disstream.producer.shipment import Shipment, weight_of
 from disstream.wire.errors import api_error
 from disstream.wire.partitioning import HashRouter, hash_key, hash_ranges, partition_id, partition_number
 
