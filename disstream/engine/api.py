@@ -1,7 +1,7 @@
 """What an engine is: two protocols that carry "one machine or many".
 
-`Log` never sees an app, a tag or a name; `Catalog` never sees a record. Everything in a `Log` is keyed by stream *id*: a
-stream deleted and created again under its name is another stream, and no old cursor may reach it.
+`Log` never sees an app, a tag or a name; `Catalog` never sees a record. Everything in a `Log` is keyed by stream *id*:
+a stream deleted and created again under its name is another stream, and no old cursor may reach it.
 """
 
 from __future__ import annotations
@@ -86,14 +86,14 @@ class Log(Protocol):
     async def read(self, partition: PartitionRef, from_sequence: int, max_bytes: int) -> list[Batch]:
         """Rows from `from_sequence` on, in order, as many as weigh at most `max_bytes` together.
 
-        Batches are cut so that the first row is exactly `from_sequence`. Empty: nothing there yet, `from_sequence` below
-        the oldest row or above the next, or the first row alone is heavier than `max_bytes`. A partition that was never
-        opened or was dropped has no rows.
+        Batches are cut so that the first row is exactly `from_sequence`. Empty: nothing there yet, `from_sequence`
+        below the oldest row or above the next, or the first row alone is heavier than `max_bytes`. A partition that was
+        never opened or was dropped has no rows.
         """
         ...
 
     async def wait(self, partition: PartitionRef, after: int, deadline: float) -> bool:
-        """Return True as soon as the partition's next sequence number exceeds `after`, False at `deadline` (loop time)."""
+        """True as soon as the partition's next sequence number exceeds `after`, False at `deadline` (loop time)."""
         ...
 
     async def bounds(self, partitions: Sequence[PartitionRef]) -> list[Bounds | None]:
@@ -105,9 +105,9 @@ class Log(Protocol):
         ...
 
     async def trim(self, partition: PartitionRef, before: int) -> None:
-        """Forget rows below `before` (at most all); reading starts at the new oldest row at once, space may follow later.
+        """Forget rows below `before` (at most all). Never moves backwards.
 
-        Never moves backwards.
+        Reading starts at the new oldest row at once; the space may be freed later.
         """
         ...
 
@@ -124,12 +124,15 @@ class Versioned(NamedTuple):
 
 
 class Catalog(Protocol):
-    """A small ordered map of text keys to bytes: streams, partitions, apps, checkpoints, tags, tasks."""
+    """A small ordered map of text keys to bytes: streams, partitions, apps, checkpoints, tags, tasks.
+
+    A key to be put has 1 to 500 bytes as UTF-8, else ConfigError; asking for another finds nothing.
+    """
 
     async def get(self, key: str) -> Versioned | None: ...
 
     async def scan(self, prefix: str, after: str = "", limit: int = 1000) -> list[tuple[str, Versioned]]:
-        """Keys that start with `prefix` and stand behind the whole key `after` (exclusive), by code point, at most `limit`."""
+        """Keys that start with `prefix` and stand behind the whole key `after`, by code point, at most `limit`."""
         ...
 
     async def transact(
@@ -156,7 +159,7 @@ class Engine(Protocol):
     def catalog(self) -> Catalog: ...
 
     async def start(self) -> None:
-        """Open the storage. Raises StorageError with the remedy (directory in use, damaged, written by a newer version)."""
+        """Open the storage. Raises StorageError with the remedy (in use, damaged, written by a newer version)."""
         ...
 
     async def close(self) -> None:

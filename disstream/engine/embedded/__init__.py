@@ -1,0 +1,55 @@
+"""The default engine: log and catalog in one LMDB environment, with group commit.
+
+environment  the directory: its configuration, lock, format version, and the tables in the LMDB file
+batch        how a stored batch looks, byte by byte (pure)
+commit       the one thread that writes: group commit, sweeping of forgotten rows, what happens when storage fails
+log          `Log`: reads on the loop, writes as jobs for the thread
+catalog      `Catalog`, likewise
+
+The server opens it with a data directory. One process at a time; after a crash nothing needs repair.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .catalog import EmbeddedCatalog
+from .commit import Committer
+from .environment import EmbeddedConfig
+from .log import EmbeddedLog
+
+__all__ = ["EmbeddedConfig", "EmbeddedEngine"]
+
+
+class EmbeddedEngine:
+    """`Engine` in the directory `data_dir`, which is created if need be and belongs to one process at a time.
+
+    Use it from the loop that called `start()`. A fork must not use it: LMDB and the commit thread stay behind.
+    """
+
+    def __init__(self, data_dir: str | Path, config: EmbeddedConfig | None = None) -> None:
+        self._committer = Committer(Path(data_dir), config or EmbeddedConfig())
+        self._log = EmbeddedLog(self._committer)
+        self._catalog = EmbeddedCatalog(self._committer)
+
+    @property
+    def log(self) -> EmbeddedLog:
+        return self._log
+
+    @property
+    def catalog(self) -> EmbeddedCatalog:
+        return self._catalog
+
+    async def start(self) -> None:
+        """Open the directory. Raises StorageError with the remedy; a second start (also after close) raises it too.
+
+        Cancelled: the directory is released as soon as its opening ended.
+        """
+        await self._committer.start()
+
+    async def close(self) -> None:
+        """Store what was accepted, then release the directory; waits return False.
+
+        Cancelled: it closes all the same.
+        """
+        await self._committer.close()

@@ -1,0 +1,123 @@
+"""How a batch is stored: one key and one value for the rows of one append to one partition. Pure.
+
+Key, 16 bytes (big endian, so that LMDB's byte order is the order of the log):
+
+    0   8  slot          the partition's number in this directory; a dropped partition's is never used again
+    8   8  last          sequence number of the batch's LAST row: the first key >= (slot, n) is the batch that holds n
+
+Value, 32 bytes of header and the rows:
+
+    0   4  crc           CRC-32 of `rows`, continued over header bytes 4..31
+    4   4  length        how many rows, at least 1
+    8   8  first         sequence number of the first row; last = first + length - 1
+    16  8  append_ms     when they were appended, ms since the epoch
+    24  8  weight        payload and key bytes of all rows, so that a reader need not add them up
+    32  …  rows          msgpack: an array of arrays [data (bin), key (str or nil), timestamp (int or nil)]
+
+The CRC ends with the header because the rows are encoded and summed where the append was called, before the commit
+thread gives them their numbers.
+
+Example: slot 1, one row (b"hi", key "k", no timestamp) appended as number 5 at 1000 ms:
+
+    key    00000000 00000001  00000000 00000005
+    value  9752123d  00000001  00000000 00000005  00000000 000003e8  00000000 00000003
+           91 93 c4 02 68 69 a1 6b c0
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from ...errors import ConfigError
+from ..api import Row
+from ..rules import weigh
+
+_KEY = struct.Struct(">QQ")
+_CRC = struct.Struct(">I")
+_FIELDS = struct.Struct(">IQQQ")
+_HEADER_BYTES = _CRC.size + _FIELDS.size
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(list[Row])
+
+
+Buffer = bytes | bytearray | memoryview
+
+
+class Damaged(Exception):
+    """A stored batch is not what was written. The reader turns it into StorageError, knowing whose batch it is."""
+
+
+class Encoded(NamedTuple):
+    """Rows ready to be stored, as soon as they have numbers. `buffer` is the value, its header still empty."""
+
+    length: int
+    weight: int
+    buffer: bytearray
+    rows_crc: int
+
+    def value(self, first: int, append_ms: int) -> bytearray:
+        """The value to be stored; call it once."""
+        fields = _FIELDS.pack(self.length, first, append_ms, self.weight)
+        self.buffer[:_HEADER_BYTES] = _CRC.pack(zlib.crc32(fields, self.rows_crc)) + fields
+        return self.buffer
+
+
+class Header(NamedTuple):
+    """What a value tells without decoding its rows."""
+
+    length: int
+    first: int
+    append_ms: int
+    weight: int
+
+
+def encode(rows: Sequence[Row]) -> Encoded:
+    """Raises ConfigError for a key that is not UTF-8 and a timestamp beyond 64 bits."""
+    weight = weigh(rows)
+    buffer = bytearray(_HEADER_BYTES)
+    try:
+        _encoder.encode_into(rows, buffer, _HEADER_BYTES)  # behind the header: joining them would copy it all again
+    except OverflowError as exc:
+        raise ConfigError(f"a timestamp does not fit into 64 bits ({exc}): give milliseconds since the epoch") from exc
+    return Encoded(len(rows), weight, buffer, zlib.crc32(memoryview(buffer)[_HEADER_BYTES:]))
+
+
+def key(slot: int, last: int) -> bytes:
+    return _KEY.pack(slot, last)
+
+
+def parse_key(stored: bytes | memoryview) -> tuple[int, int]:
+    """(slot, last)."""
+    slot, last = _KEY.unpack(stored)
+    return slot, last
+
+
+def header(value: Buffer) -> Header:
+    """The header, unverified: good enough to find a way, not to hand anything out. Raises Damaged."""
+    if len(value) < _HEADER_BYTES:
+        raise Damaged(f"only {len(value)} bytes are left of it")
+    return Header._make(_FIELDS.unpack_from(value, _CRC.size))
+
+
+def verify(value: Buffer) -> Header:
+    """The header, after the checksum proved header and rows. Raises Damaged."""
+    found = header(value)
+    view = memoryview(value)
+    (expected,) = _CRC.unpack_from(value)
+    if zlib.crc32(view[_CRC.size : _HEADER_BYTES], zlib.crc32(view[_HEADER_BYTES:])) != expected:
+        raise Damaged("its checksum does not match")
+    return found
+
+
+def rows(value: Buffer) -> list[Row]:
+    """The rows of a verified value. Raises Damaged."""
+    try:
+        return _decoder.decode(memoryview(value)[_HEADER_BYTES:])
+    except msgspec.MsgspecError as exc:
+        raise Damaged(f"its rows cannot be decoded: {exc}") from exc

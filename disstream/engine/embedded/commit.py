@@ -1,0 +1,324 @@
+"""The one thread that writes, and group commit.
+
+    loop    submit(job) ──> queue ──┐                            ┌──> publish states, wake waits, resolve futures
+    thread                          └─> take all, apply, commit ─┘
+
+Every write is a job: a function that is applied inside an LMDB write transaction on the thread. The thread takes all
+jobs that wait, in the order of the calls, applies them in one transaction, commits it (one fsync for all of them), and
+answers all with one call into the loop. While it commits the next jobs gather: the busier, the larger the groups.
+
+- A job decides before it writes. One that refuses (raises DisError) has written nothing and disturbs nobody.
+- Partition states live in memory: `_states` belongs to the thread and is what the file holds; a transaction's changes
+  are kept beside it until the commit succeeded, so a failed transaction leaves no trace in memory either. `states`
+  belongs to the loop and follows with each answer.
+- A transaction counts from the moment its meta page is written, which is the last thing a commit does. Fails anything
+  before that (no room in the map or on the disk, a write error, even the fsync), nothing was stored: every job of the
+  transaction gets StorageError, and the engine goes on, since the next transaction starts from the last one that counts
+  and writes its pages anew. Fails the meta page, nobody can know: LMDB refuses to go on and so do we; the jobs get
+  OutcomeUnknown, later calls StorageError. So it is when the periodic sync of "relaxed" fails, which had been trusted
+  with transactions that were answered already.
+- Forgotten rows (trim, drop) are swept in small pieces, one in each transaction, so that they never hold up a commit.
+
+The thread is a daemon: a process that ends without closing the engine ends, and the file is as after any crash.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import lmdb
+
+from ...errors import DisError, OutcomeUnknown, StorageError
+from ..api import PartitionRef
+from ..waiters import Waiters
+from .environment import EmbeddedConfig, Environment, PartitionState, remedy
+
+T = TypeVar("T")
+
+_log = logging.getLogger("disstream.engine")
+
+MAX_GROUP_BYTES = 32 * 1024**2
+"""How much one transaction takes from the queue: enough to amortise any fsync, little enough to commit within a second
+on a slow disk, and far from the 512 MiB of changed pages that LMDB can hold."""
+
+SWEEP_BATCHES = 1000
+"""How many forgotten batches one transaction deletes; some 2 ms."""
+
+
+class Write:
+    """What a job works with: the transaction, and the partitions as this transaction has left them so far."""
+
+    def __init__(
+        self, env: Environment, txn: lmdb.Transaction[bytes], states: dict[PartitionRef, PartitionState]
+    ) -> None:
+        self.env = env
+        self.txn = txn
+        self._states = states
+        self.changed: dict[PartitionRef, PartitionState | None] = {}
+        self.garbage: list[tuple[int, int]] = []
+
+    def state(self, ref: PartitionRef) -> PartitionState | None:
+        return self.changed[ref] if ref in self.changed else self._states.get(ref)
+
+    def set_state(self, ref: PartitionRef, state: PartitionState | None) -> None:
+        self.changed[ref] = state
+
+
+class _Job(NamedTuple):
+    apply: Callable[[Write], Any]
+    size: int
+    future: asyncio.Future[Any]
+
+
+_CLOSE = None
+"""In the queue: end after everything before it."""
+
+
+class Committer:
+    """The open directory and its thread.  idle -> starting -> running -> closing -> closed"""
+
+    def __init__(self, data_dir: Path, config: EmbeddedConfig) -> None:
+        self.states: dict[PartitionRef, PartitionState] = {}
+        self.waiters = Waiters()
+        self._data_dir = data_dir
+        self._config = config
+        self._phase = "not started"
+        self._broken: StorageError | None = None
+        self._pending: set[asyncio.Future[Any]] = set()
+        self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        # What the thread owns.
+        self._states: dict[PartitionRef, PartitionState] = {}
+        self._garbage: deque[tuple[int, int]] = deque()
+        self._may_sweep = True
+
+    # --- on the loop ---------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        if self._phase != "not started":
+            raise StorageError(f"the engine in {self._data_dir} is {self._phase}: make a new one")
+        self._phase = "starting"
+        self._loop = asyncio.get_running_loop()
+        self._ended: asyncio.Future[None] = self._loop.create_future()
+        opened: asyncio.Future[Environment] = self._loop.create_future()
+        self._pending.add(opened)
+        self._thread = threading.Thread(target=self._main, args=(opened,), name="disstream-commit", daemon=True)
+        self._thread.start()
+        try:
+            self._env = await opened
+        except BaseException:
+            self._queue.put(_CLOSE)
+            self._phase = "closed"
+            raise
+        self._phase = "running"
+
+    async def close(self) -> None:
+        if self._phase == "running":
+            self._phase = "closing"
+            self._queue.put(_CLOSE)
+        if self._thread is None:
+            self._phase = "closed"
+        else:
+            await asyncio.shield(self._ended)
+        self.waiters.close()
+
+    def check(self) -> Environment:
+        """The environment; raises StorageError unless the engine runs."""
+        if self._phase != "running":
+            raise StorageError(f"the engine in {self._data_dir} is {self._phase}: use it between start() and close()")
+        if self._broken is not None:
+            raise StorageError(f"the engine in {self._data_dir} has stopped: {self._broken}") from self._broken
+        return self._env
+
+    def submit(self, apply: Callable[[Write], T], size: int = 0) -> asyncio.Future[T]:
+        """Queue a job of about `size` bytes; the future gets its result once it is durable."""
+        self.check()
+        future: asyncio.Future[T] = self._loop.create_future()
+        self._pending.add(future)
+        self._queue.put(_Job(apply, size, future))
+        return future
+
+    def _deliver(
+        self,
+        changed: dict[PartitionRef, PartitionState | None],
+        answers: list[tuple[asyncio.Future[Any], Any]],
+        broken: StorageError | None,
+    ) -> None:
+        """Make a transaction visible, then answer its jobs."""
+        if broken is not None and self._broken is None:
+            self._broken = broken
+            self.waiters.close()
+        for ref, state in changed.items():
+            if state is None:
+                self.states.pop(ref, None)
+            else:
+                self.states[ref] = state
+                self.waiters.advanced(ref, state.next)
+        for future, answer in answers:
+            self._pending.discard(future)
+            if future.done():  # its caller was cancelled
+                continue
+            if isinstance(answer, DisError):
+                future.set_exception(answer)
+            else:
+                future.set_result(answer)
+
+    def _end(self, env: Environment | None) -> None:
+        """The thread is done. The environment is closed here, where no read can be under way."""
+        if self._thread is not None:
+            self._thread.join()  # it has nothing left to do but to return
+        self._phase = "closed"
+        self.waiters.close()
+        if env is not None:
+            env.close()
+        for future in self._pending:  # only if the thread died of a bug, whose traceback it has printed
+            if not future.done():
+                future.set_exception(OutcomeUnknown(f"the commit thread of {self._data_dir} died: see its traceback"))
+        self._pending.clear()
+        if not self._ended.done():
+            self._ended.set_result(None)
+
+    # --- on the thread -------------------------------------------------------------------------------------------
+
+    def _main(self, opened: asyncio.Future[Environment]) -> None:
+        env: Environment | None = None
+        try:
+            try:
+                env = Environment(self._data_dir, self._config)
+                self._states = env.load()
+                self._garbage.extend(env.garbage(self._states))
+            except StorageError as exc:
+                self._call(self._deliver, {}, [(opened, exc)], None)
+                return
+            self._serve(env, opened)
+        except _LoopClosed:
+            _log.warning("the event loop ended without closing the engine in %s", self._data_dir)
+        finally:
+            try:
+                self._call(self._end, env)
+            except _LoopClosed:
+                if env is not None:
+                    env.close()
+
+    def _serve(self, env: Environment, opened: asyncio.Future[Environment]) -> None:
+        self._call(self._deliver, dict(self._states), [(opened, env)], None)
+        broken: StorageError | None = None
+        relaxed = self._config.durability == "relaxed"
+        sync_at: float | None = None
+        closing = False
+        while not closing:
+            jobs, closing = self._take(sync_at)
+            if broken is not None:
+                refused = f"nothing was stored, the engine has stopped: {broken}"
+                self._call(self._deliver, {}, [(job.future, StorageError(refused)) for job in jobs], broken)
+                continue
+            if jobs or (self._garbage and self._may_sweep):
+                broken = self._commit(env, jobs)
+                if relaxed and sync_at is None:
+                    sync_at = self._loop.time() + self._config.sync_interval_s
+            if sync_at is not None and (closing or self._loop.time() >= sync_at):
+                sync_at = None
+                broken = broken or self._sync(env)
+
+    def _take(self, sync_at: float | None) -> tuple[list[_Job], bool]:
+        """All jobs that wait, up to MAX_GROUP_BYTES, and whether to end after them. Waits if there is nothing to do."""
+        jobs: list[_Job] = []
+        size = 0
+        try:
+            if self._garbage and self._may_sweep:
+                job = self._queue.get_nowait()
+            else:
+                job = self._queue.get(timeout=None if sync_at is None else max(sync_at - self._loop.time(), 0))
+            while job is not _CLOSE:
+                jobs.append(job)
+                size += job.size
+                if size >= MAX_GROUP_BYTES:
+                    return jobs, False
+                job = self._queue.get_nowait()
+        except queue.Empty:
+            return jobs, False
+        return jobs, True
+
+    def _commit(self, env: Environment, jobs: list[_Job]) -> StorageError | None:
+        """One transaction. Returns why the engine must stop, if it must."""
+        answers: list[tuple[asyncio.Future[Any], Any]] = []
+        broken: StorageError | None = None
+        transaction = 0
+        write: Write | None = None
+        try:
+            with env.env.begin(write=True) as txn:
+                write = Write(env, txn, self._states)
+                for job in jobs:
+                    try:
+                        answers.append((job.future, job.apply(write)))
+                    except DisError as exc:
+                        answers.append((job.future, exc))
+                swept = self._sweep(env, txn)
+                transaction = txn.id()  # leaving the block commits it
+        except lmdb.Error as exc:
+            self._may_sweep = False  # not again and again for nothing: the next success allows it
+            if not transaction or _never_counted(env, transaction):
+                told = f"nothing was stored in {self._data_dir}: {exc}; {remedy(exc)}"
+                answers = [(job.future, StorageError(told)) for job in jobs]
+            else:
+                told = f"a commit to {self._data_dir} failed: {exc}; check the disk, then start again"
+                broken = StorageError(told)
+                answers = [(job.future, OutcomeUnknown(told)) for job in jobs]
+            self._call(self._deliver, {}, answers, broken)
+            return broken
+        self._may_sweep = True
+        if swept:
+            self._garbage.popleft()
+        self._garbage.extend(write.garbage)
+        for ref, state in write.changed.items():
+            if state is None:
+                self._states.pop(ref, None)
+            else:
+                self._states[ref] = state
+        if answers:
+            self._call(self._deliver, write.changed, answers, None)
+        return None
+
+    def _sweep(self, env: Environment, txn: lmdb.Transaction[bytes]) -> bool:
+        """Delete a piece of the oldest garbage; True if that is all of it."""
+        if not self._garbage or not self._may_sweep:
+            return False
+        slot, before = self._garbage[0]
+        return env.sweep(txn, slot, before, SWEEP_BATCHES)
+
+    def _sync(self, env: Environment) -> StorageError | None:
+        try:
+            env.env.sync(True)
+        except lmdb.Error as exc:
+            self._may_sweep = False
+            broken = StorageError(f"synchronising {self._data_dir} failed: {exc}; check the disk, then start again")
+            _log.error("the engine in %s stops: %s", self._data_dir, exc)
+            self._call(self._deliver, {}, [], broken)
+            return broken
+        return None
+
+    def _call(self, function: Callable[..., None], *args: object) -> None:
+        try:
+            self._loop.call_soon_threadsafe(function, *args)
+        except RuntimeError as exc:
+            raise _LoopClosed from exc
+
+
+class _LoopClosed(Exception):
+    """There is nobody left to answer."""
+
+
+def _never_counted(env: Environment, transaction: int) -> bool:
+    """Whether it is certain, after an error, that `transaction` did not take effect."""
+    try:
+        env.env.begin(write=True).abort()  # raises if the meta page could not be written
+        return env.env.info()["last_txnid"] < transaction
+    except lmdb.Error:
+        return False

@@ -1,0 +1,286 @@
+"""The data directory: who may use it, which format it has, and the tables of its LMDB file.
+
+    data.mdb         the LMDB file. Copy-on-write: a crash leaves the last committed transaction, there is no repair
+    lock.mdb         LMDB's table of readers
+    disstream.lock   flock'ed by the process that uses the directory; contains its pid
+
+Tables, numbers big endian:
+
+    meta         "format" -> 4 bytes: FORMAT         "slot", "version" -> 8 bytes: the last one given out
+    partitions   stream id length (2 bytes), stream id, partition number (4 bytes) -> PartitionState, 5 x 8 bytes
+    batches      see batch.py
+    dropped      slot (8 bytes) -> nothing: partitions whose rows are still to be swept
+    catalog      key -> version (8 bytes), value
+
+A partition's record is written when it is opened and trimmed, not when it is appended to: what `next` and `last_ms`
+have become since then is told by its last batch. So an append writes one key, and the numbers still survive that all
+rows are forgotten.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import lmdb
+
+from ...errors import ConfigError, StorageError
+from ..api import PartitionRef
+from ..rules import MAX_KEY_BYTES
+from . import batch
+
+FORMAT = 1
+
+_NUMBER = struct.Struct(">Q")
+_FORMAT = struct.Struct(">I")
+_STATE = struct.Struct(">QQQQQ")
+_REF_HEAD = struct.Struct(">H")
+_REF_TAIL = struct.Struct(">I")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbeddedConfig:
+    """How the embedded engine stores.
+
+    `durability`: "fsync" (an answered append survives a power failure) or "relaxed": commits are not synchronised one
+    by one, but every `sync_interval_s`. Relaxed survives the death of the process; a power failure or a crash of the
+    system may cost the last `sync_interval_s`, and on file systems that reorder writes the whole directory.
+    """
+
+    durability: Literal["fsync", "relaxed"] = "fsync"  # losing what was acknowledged must be somebody's decision
+    sync_interval_s: float = 1.0  # what most people who accept a loss accept; ignored with fsync
+    # Address space, not disk: the file grows as it is filled. More than one machine's disk holds for one queue, and
+    # 1/512 of what a 64-bit process can address. It can be raised later, never lowered below what is used.
+    map_size_bytes: int = 256 * 1024**3
+
+    def __post_init__(self) -> None:
+        if self.durability not in ("fsync", "relaxed"):
+            raise ConfigError(f"durability is {self.durability!r}: use 'fsync' or 'relaxed'")
+        if not self.sync_interval_s > 0:
+            raise ConfigError(f"sync_interval_s is {self.sync_interval_s}: use seconds greater than 0")
+        if self.map_size_bytes < 1024**2:
+            raise ConfigError(f"map_size_bytes is {self.map_size_bytes}: use at least 1 MiB")
+
+
+class PartitionState(NamedTuple):
+    """Where a partition stands. `last_ms`: the time of the latest append, below which no later one is stamped."""
+
+    slot: int
+    epoch: int
+    oldest: int = 0
+    next: int = 0
+    last_ms: int = 0
+
+
+class Environment:
+    """The open directory."""
+
+    def __init__(self, data_dir: Path, config: EmbeddedConfig) -> None:
+        """Open or create it. Raises StorageError with the remedy."""
+        self._lock = _lock(data_dir)
+        try:
+            self._open(data_dir, config)
+        except lmdb.Error as exc:
+            self._unlock()
+            raise StorageError(f"cannot open the data directory {data_dir}: {exc}; {remedy(exc)}") from exc
+        except OSError as exc:
+            self._unlock()
+            raise StorageError(f"cannot open the data directory {data_dir}: {exc}; check its permissions") from exc
+        except BaseException:
+            self._unlock()
+            raise
+
+    def _open(self, data_dir: Path, config: EmbeddedConfig) -> None:
+        # writemap=False: with it a stray write could damage the file, and a full disk would kill the process (SIGBUS)
+        # instead of raising. readahead stays on: a log is read forward.
+        self.env = env = lmdb.Environment(
+            os.fspath(data_dir),
+            map_size=config.map_size_bytes,
+            sync=config.durability == "fsync",
+            max_dbs=5,
+            max_spare_txns=2,
+        )
+        try:
+            _sync_directory(data_dir)
+            self.meta = env.open_db(b"meta")
+            self._check_format(data_dir)
+            self.partitions = env.open_db(b"partitions")
+            self.batches = env.open_db(b"batches")
+            self.dropped = env.open_db(b"dropped")
+            self.catalog = env.open_db(b"catalog")
+        except BaseException:
+            env.close()
+            raise
+
+    def _check_format(self, data_dir: Path) -> None:
+        with self.env.begin(write=True) as txn:
+            stored = txn.get(b"format", db=self.meta)
+            if stored is None:
+                txn.put(b"format", _FORMAT.pack(FORMAT), db=self.meta)
+                return
+        found = int.from_bytes(stored, "big")
+        if found != FORMAT:
+            raise StorageError(
+                f"the data directory {data_dir} has format {found}, this version of disstream writes format {FORMAT}: "
+                "use the version that wrote it, or another directory"
+            )
+
+    def close(self) -> None:
+        """Release the directory."""
+        self.env.close()
+        self._unlock()
+
+    def _unlock(self) -> None:
+        # Explicitly: a forked child would otherwise keep the lock with its copy of the descriptor.
+        fcntl.flock(self._lock, fcntl.LOCK_UN)
+        os.close(self._lock)
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[lmdb.Transaction[memoryview]]:
+        """A snapshot to be read without awaiting anything: an old snapshot keeps the file from reusing its space."""
+        try:
+            with self.env.begin(buffers=True) as txn:
+                yield txn
+        except lmdb.Error as exc:
+            raise StorageError(f"cannot read from {self.env.path()}: {exc}; {remedy(exc)}") from exc
+
+    def count_up(self, txn: lmdb.Transaction[Any], counter: bytes) -> int:
+        """The next number of a counter in `meta`, starting at 1."""
+        number = int.from_bytes(txn.get(counter, b"", db=self.meta), "big") + 1
+        txn.put(counter, _NUMBER.pack(number), db=self.meta)
+        return number
+
+    def put_state(self, txn: lmdb.Transaction[Any], ref: PartitionRef, state: PartitionState) -> None:
+        txn.put(_stream_prefix(ref.stream_id) + _REF_TAIL.pack(ref.number), _STATE.pack(*state), db=self.partitions)
+
+    def drop_states(self, txn: lmdb.Transaction[Any], stream_id: str) -> list[tuple[PartitionRef, int]]:
+        """Take the stream's partitions out of the table, their slots into `dropped`; returns both."""
+        gone: list[tuple[PartitionRef, int]] = []
+        if len(stream_id) > MAX_KEY_BYTES:  # more than a key can hold: no such stream was ever opened
+            return gone
+        prefix = _stream_prefix(stream_id)
+        cursor = txn.cursor(db=self.partitions)
+        cursor.set_range(prefix)
+        while bytes(cursor.key()[: len(prefix)]) == prefix:  # the key is empty behind the last one of all
+            (number,) = _REF_TAIL.unpack(cursor.key()[len(prefix) :])
+            state = PartitionState._make(_STATE.unpack(cursor.value()))
+            gone.append((PartitionRef(stream_id, number), state.slot))
+            cursor.delete()  # and stand on the next
+        for _, slot in gone:
+            txn.put(_NUMBER.pack(slot), b"", db=self.dropped)
+        return gone
+
+    def load(self) -> dict[PartitionRef, PartitionState]:
+        """All partitions as they stand, each brought up to date by its last batch."""
+        states: dict[PartitionRef, PartitionState] = {}
+        with self.reading() as txn:
+            cursor = txn.cursor(db=self.batches)
+            for stored, value in txn.cursor(db=self.partitions):
+                size = _REF_HEAD.size
+                ref = PartitionRef(str(stored[size : -_REF_TAIL.size], "utf-8"), *_REF_TAIL.unpack(stored[-4:]))
+                states[ref] = _current(cursor, ref, PartitionState._make(_STATE.unpack(value)))
+        return states
+
+    def garbage(self, states: dict[PartitionRef, PartitionState]) -> list[tuple[int, int]]:
+        """(slot, before) of everything an earlier process forgot without sweeping it."""
+        with self.reading() as txn:
+            dropped = [(int.from_bytes(stored, "big"), EVERYTHING) for stored, _ in txn.cursor(db=self.dropped)]
+        return dropped + [(state.slot, state.oldest) for state in states.values() if state.oldest]
+
+    def sweep(self, txn: lmdb.Transaction[Any], slot: int, before: int, limit: int) -> bool:
+        """Delete up to `limit` batches whose rows are all below `before`; True if none is left."""
+        cursor = txn.cursor(db=self.batches)
+        cursor.set_range(batch.key(slot, 0))
+        for _ in range(limit):
+            stored = cursor.key()  # empty behind the last batch of all
+            if not stored:
+                break
+            found, last = batch.parse_key(stored)
+            if found != slot or last >= before:
+                break
+            cursor.delete()  # and stand on the next
+        else:
+            return False
+        if before == EVERYTHING:
+            txn.delete(_NUMBER.pack(slot), db=self.dropped)
+        return True
+
+
+EVERYTHING = 2**64 - 1
+"""As a `before`: beyond every sequence number."""
+
+
+def _stream_prefix(stream_id: str) -> bytes:
+    """How the keys of a stream's partitions begin. With its length: no id is the beginning of another."""
+    encoded = stream_id.encode("utf-8", "surrogatepass")
+    return _REF_HEAD.pack(len(encoded)) + encoded
+
+
+def remedy(exc: lmdb.Error) -> str:
+    """What the operator can do about it."""
+    if isinstance(exc, lmdb.MapFullError):
+        return "raise map_size_bytes, or forget old rows"
+    if isinstance(exc, lmdb.DiskError):
+        return "free space on the disk"
+    if isinstance(exc, lmdb.MemoryError):
+        return "lower map_size_bytes, or let the process use more address space (ulimit -v)"
+    if isinstance(exc, lmdb.TxnFullError):
+        return "write less in one call"
+    if isinstance(exc, (lmdb.InvalidError, lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.VersionMismatchError)):
+        return "the file is damaged or not ours: restore a copy, or use another directory"
+    return "check the disk, the directory's owner and its permissions"
+
+
+def _current(cursor: lmdb.Cursor[memoryview], ref: PartitionRef, state: PartitionState) -> PartitionState:
+    """`state` brought up to date by the partition's last batch, if there is one."""
+    found = cursor.prev() if cursor.set_range(batch.key(state.slot + 1, 0)) else cursor.last()
+    if not found:
+        return state
+    slot, last = batch.parse_key(cursor.key())
+    if slot != state.slot:
+        return state
+    try:
+        append_ms = batch.header(cursor.value()).append_ms
+    except batch.Damaged as exc:
+        raise StorageError(f"the last batch of {ref} is damaged: {exc}; restore a copy of the directory") from exc
+    return state._replace(next=max(state.next, last + 1), last_ms=max(state.last_ms, append_ms))
+
+
+def _sync_directory(data_dir: Path) -> None:
+    """Make the names of new files durable: LMDB synchronises their content only."""
+    for directory in (data_dir, data_dir.absolute().parent):
+        descriptor = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _lock(data_dir: Path) -> int:
+    """Take the directory for this process; returns the descriptor that holds the lock."""
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(data_dir / "disstream.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as exc:
+        raise StorageError(
+            f"cannot use the data directory {data_dir}: {exc.strerror}; name a directory that can be written"
+        ) from exc
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
+    except OSError as exc:
+        holder = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip()
+        os.close(descriptor)
+        if isinstance(exc, BlockingIOError):
+            raise StorageError(
+                f"the data directory {data_dir} is in use by process {holder or 'unknown'}: stop it, or use another one"
+            ) from exc
+        raise StorageError(f"cannot lock the data directory {data_dir}: {exc.strerror}; free space or move it") from exc
+    return descriptor

@@ -1,0 +1,206 @@
+"""`Log` on LMDB: reads happen on the loop, straight from the mapped file; writes are jobs for the commit thread."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import lmdb
+
+from ...errors import StorageError
+from ..api import AppendRefused, Batch, Bounds, PartitionRef, Row
+from ..rules import check_append, check_open
+from . import batch
+from .commit import Committer, Write
+from .environment import EVERYTHING, PartitionState
+
+
+class EmbeddedLog:
+    """A read may touch the disk, if the rows are no longer cached, and then holds up the loop for that long."""
+
+    def __init__(self, committer: Committer) -> None:
+        self._committer = committer
+
+    # --- writing: the checks and the encoding here, the rest on the thread ---------------------------------------
+
+    async def open(self, partitions: Mapping[PartitionRef, int]) -> None:
+        check_open(partitions)
+        wanted = dict(partitions)
+        await self._committer.submit(lambda write: _open(write, wanted))
+
+    async def append(
+        self, entries: Sequence[tuple[PartitionRef, Sequence[Row], int]], now_ms: int
+    ) -> list[int | AppendRefused]:
+        self._committer.check()
+        check_append(entries, now_ms)
+        # Encoded here and not on the thread: it overlaps with the fsync of the jobs before. On the thread it measured
+        # 10 % faster at 100 B and 10 % slower at 1 KiB, but beside a busy loop a thread should hold the GIL briefly.
+        encoded = [(ref, batch.encode(rows), expected) for ref, rows, expected in entries]
+        size = sum([len(rows.buffer) for _, rows, _ in encoded])
+        return await self._committer.submit(lambda write: _append(write, encoded, now_ms), size)
+
+    async def trim(self, partition: PartitionRef, before: int) -> None:
+        """Does nothing for a partition that is not open."""
+        await self._committer.submit(lambda write: _trim(write, partition, before))
+
+    async def drop(self, stream_id: str) -> None:
+        await self._committer.submit(lambda write: _drop(write, stream_id))
+
+    # --- reading -------------------------------------------------------------------------------------------------
+
+    async def read(self, partition: PartitionRef, from_sequence: int, max_bytes: int) -> list[Batch]:
+        """Ends before a damaged batch; raises StorageError that names it if the first one is damaged."""
+        env = self._committer.check()
+        state = self._committer.states.get(partition)
+        if state is None or not state.oldest <= from_sequence < state.next:
+            return []
+        with env.reading() as txn, txn.cursor(db=env.batches) as cursor:
+            return _read(cursor, partition, state, from_sequence, max_bytes)
+
+    async def wait(self, partition: PartitionRef, after: int, deadline: float) -> bool:
+        """False as well when the engine closes or stops meanwhile."""
+        self._committer.check()
+        state = self._committer.states.get(partition)
+        if state is not None and state.next > after:
+            return True
+        return await self._committer.waiters.wait(partition, after, deadline)
+
+    async def bounds(self, partitions: Sequence[PartitionRef]) -> list[Bounds | None]:
+        self._committer.check()
+        found = [self._committer.states.get(ref) for ref in partitions]
+        return [Bounds(state.oldest, state.next, state.epoch) if state else None for state in found]
+
+    async def seek(self, partition: PartitionRef, time_ms: int) -> int:
+        """0 for a partition that is not open."""
+        env = self._committer.check()
+        state = self._committer.states.get(partition)
+        if state is None:
+            return 0
+        with env.reading() as txn, txn.cursor(db=env.batches) as cursor:
+            return _seek(cursor, partition, state, time_ms)
+
+
+def _open(write: Write, wanted: dict[PartitionRef, int]) -> None:
+    for ref, epoch in wanted.items():
+        state = write.state(ref)
+        if state is not None and epoch < state.epoch:
+            raise StorageError(f"epoch {epoch} of {ref} is lower than its present {state.epoch}: epochs only grow")
+    for ref, epoch in wanted.items():
+        state = write.state(ref)
+        if state is not None and epoch == state.epoch:
+            continue
+        slot = state.slot if state else write.env.count_up(write.txn, b"slot")
+        opened = state._replace(epoch=epoch) if state else PartitionState(slot, epoch)
+        write.env.put_state(write.txn, ref, opened)
+        write.set_state(ref, opened)
+
+
+def _append(
+    write: Write, entries: list[tuple[PartitionRef, batch.Encoded, int]], now_ms: int
+) -> list[int | AppendRefused]:
+    results: list[int | AppendRefused] = []
+    for ref, rows, expected in entries:
+        state = write.state(ref)
+        if state is None:
+            results.append(AppendRefused(f"{ref} is not open"))
+        elif state.epoch != expected:
+            results.append(AppendRefused(f"{ref} has epoch {state.epoch}, not {expected}", state.epoch))
+        else:
+            append_ms = max(state.last_ms, now_ms)
+            following = state.next + rows.length
+            write.txn.put(batch.key(state.slot, following - 1), rows.value(state.next, append_ms), db=write.env.batches)
+            write.set_state(ref, state._replace(next=following, last_ms=append_ms))
+            results.append(state.next)
+    return results
+
+
+def _trim(write: Write, ref: PartitionRef, before: int) -> None:
+    state = write.state(ref)
+    if state is None or min(before, state.next) <= state.oldest:
+        return
+    trimmed = state._replace(oldest=min(before, state.next))
+    write.env.put_state(write.txn, ref, trimmed)
+    write.set_state(ref, trimmed)
+    write.garbage.append((trimmed.slot, trimmed.oldest))
+
+
+def _drop(write: Write, stream_id: str) -> None:
+    for ref, slot in write.env.drop_states(write.txn, stream_id):
+        write.set_state(ref, None)
+        write.garbage.append((slot, EVERYTHING))
+
+
+def _read(
+    cursor: lmdb.Cursor[memoryview], ref: PartitionRef, state: PartitionState, from_sequence: int, max_bytes: int
+) -> list[Batch]:
+    """The batches from `from_sequence` on; the file may be ahead of `state`, never behind it."""
+    found: list[Batch] = []
+    left = max_bytes
+    wanted = from_sequence
+    more = cursor.set_range(batch.key(state.slot, from_sequence))
+    while more and wanted < state.next:
+        slot, last = batch.parse_key(cursor.key())
+        if slot != state.slot:
+            break
+        value = cursor.value()
+        try:
+            head = batch.verify(value)
+            if head.first > wanted:  # swept after a trim that `state` does not know yet
+                break
+            rows = batch.rows(value)
+            if head.first + head.length != last + 1 or len(rows) != head.length:
+                raise batch.Damaged("it has not as many rows as its header tells")
+        except batch.Damaged as exc:
+            if found:
+                break
+            raise _damaged(ref, wanted, exc) from exc
+        weight = head.weight
+        if wanted > head.first:
+            rows = rows[wanted - head.first :]
+            weight = sum([row.weight for row in rows])
+        if weight > left:
+            rows = _fitting(rows, left)
+            if rows:
+                found.append(Batch(wanted, head.append_ms, rows))
+            break
+        left -= weight
+        found.append(Batch(wanted, head.append_ms, rows))
+        wanted = last + 1
+        more = cursor.next()
+    return found
+
+
+def _fitting(rows: list[Row], left: int) -> list[Row]:
+    """As many of the first rows as weigh at most `left`."""
+    for index, row in enumerate(rows):
+        left -= row.weight
+        if left < 0:
+            return rows[:index]
+    return rows
+
+
+def _seek(cursor: lmdb.Cursor[memoryview], ref: PartitionRef, state: PartitionState, time_ms: int) -> int:
+    """Bisect the sequence numbers: append times never decrease, and each probe answers for a whole batch."""
+    low, high = state.oldest, state.next
+    while low < high:
+        middle = (low + high) // 2
+        if not cursor.set_range(batch.key(state.slot, middle)):
+            return state.next
+        slot, last = batch.parse_key(cursor.key())
+        if slot != state.slot:  # dropped, and swept, but `state` does not know yet
+            return state.next
+        try:
+            head = batch.header(cursor.value())
+        except batch.Damaged as exc:
+            raise _damaged(ref, middle, exc) from exc
+        if head.append_ms >= time_ms:
+            high = min(middle, max(head.first, low))
+        else:
+            low = min(last + 1, state.next)
+    return low
+
+
+def _damaged(ref: PartitionRef, sequence: int, exc: batch.Damaged) -> StorageError:
+    return StorageError(
+        f"the batch with sequence number {sequence} of partition {ref.number} (stream id {ref.stream_id}) is damaged: "
+        f"{exc}; read on behind it, or restore a copy of the data directory"
+    )

@@ -1,0 +1,62 @@
+"""What every engine refuses before it touches its storage, so that all of them refuse the same."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+from ..errors import ConfigError
+from .api import PartitionRef, Row
+
+MAX_KEY_BYTES = 500
+"""Of a catalog key or a stream id, as UTF-8. LMDB takes keys of 511 bytes; the rest is room for what surrounds them."""
+
+MAX_INT = 2**63 - 1
+"""Highest epoch and time: what fits a signed 64-bit field."""
+
+MAX_PARTITION = 2**32 - 1
+
+
+def weigh(rows: Sequence[Row]) -> int:
+    """What the rows weigh together; the same as the sum of `Row.weight`, at a third of its price."""
+    try:
+        keys = "".join([row.key or "" for row in rows]).encode()
+    except UnicodeEncodeError as exc:
+        raise ConfigError(f"a key cannot be written as UTF-8 ({exc}): give a key without lone surrogates") from exc
+    return sum([len(row.data) for row in rows]) + len(keys)
+
+
+def check_append(entries: Sequence[tuple[PartitionRef, Sequence[Row], int]], now_ms: int) -> None:
+    """Raise ConfigError for an entry without rows, or a time that is none."""
+    if not 0 <= now_ms <= MAX_INT:
+        raise ConfigError(f"now_ms is {now_ms}: give milliseconds since the epoch, 0 to 2**63-1")
+    for partition, rows, _ in entries:
+        if not rows:
+            raise ConfigError(f"an entry for {partition} has no rows: leave it out")
+
+
+def check_open(partitions: Mapping[PartitionRef, int]) -> None:
+    """Raise ConfigError for a partition or epoch that no engine can keep."""
+    for partition, epoch in partitions.items():
+        if not 0 <= partition.number <= MAX_PARTITION:
+            raise ConfigError(f"partition number {partition.number} is not in 0 to {MAX_PARTITION}")
+        if not 0 <= epoch <= MAX_INT:
+            raise ConfigError(f"epoch {epoch} of {partition} is not in 0 to 2**63-1")
+        _check_key("stream id", partition.stream_id)
+
+
+def check_transaction(put: Mapping[str, bytes], delete: Collection[str]) -> None:
+    """Raise ConfigError for a key both put and deleted, and for a put key that no engine can keep."""
+    both = put.keys() & set(delete)
+    if both:
+        raise ConfigError(f"{min(both)!r} is both put and deleted in one transaction: do one of them")
+    for key in put:
+        _check_key("catalog key", key)
+
+
+def _check_key(what: str, key: str) -> None:
+    try:
+        size = len(key.encode())
+    except UnicodeEncodeError as exc:
+        raise ConfigError(f"{what} {key!r} cannot be written as UTF-8: leave lone surrogates out") from exc
+    if not 1 <= size <= MAX_KEY_BYTES:
+        raise ConfigError(f"{what} {key[:40]!r} has {size} bytes as UTF-8: use 1 to {MAX_KEY_BYTES}")

@@ -1,0 +1,316 @@
+"""The embedded engine when its storage fails it: every failure is a clean StorageError, and what was stored stays."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import lmdb
+import pytest
+
+from disstream.engine.api import Bounds, PartitionRef, Row
+from disstream.engine.embedded import EmbeddedConfig, EmbeddedEngine, commit
+from disstream.engine.embedded.environment import Environment
+from disstream.errors import ConfigError, OutcomeUnknown, StorageError
+from disstream.testing.engine import opened
+
+A = PartitionRef("s", 0)
+B = PartitionRef("s", 1)
+CONFIG = EmbeddedConfig(map_size_bytes=1 << 30)
+
+
+async def append(engine: EmbeddedEngine, *data: bytes, ref: PartitionRef = A) -> object:
+    (first,) = await engine.log.append([(ref, [Row(item) for item in data], 1)], 1)
+    return first
+
+
+def environment(engine: EmbeddedEngine) -> Environment:
+    return engine.log._committer.check()
+
+
+def stored_batches(engine: EmbeddedEngine) -> int:
+    env = environment(engine)
+    with env.reading() as txn:
+        return txn.stat(env.batches)["entries"]
+
+
+class FailingEnv:
+    """An LMDB environment that fails with EIO: when it writes pages, its meta page, or when it is synchronised."""
+
+    def __init__(self, real: lmdb.Environment, fails: str) -> None:
+        self._real = real
+        self._fails = fails
+        self._panic = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    def begin(self, **options: Any) -> Any:
+        if self._panic and options.get("write"):
+            raise lmdb.PanicError("mdb_txn_begin")
+        txn = self._real.begin(**options)
+        return self._doomed(txn) if options.get("write") and self._fails in ("pages", "meta") else txn
+
+    @contextlib.contextmanager
+    def _doomed(self, txn: lmdb.Transaction) -> Iterator[lmdb.Transaction]:
+        with txn:
+            yield txn
+            if self._fails == "meta":
+                self._panic = True
+            self._fails = ""
+            raise lmdb.Error("mdb_txn_commit", errno.EIO)
+
+    def sync(self, force: bool = False) -> None:
+        raise lmdb.Error("mdb_env_sync", errno.EIO)
+
+
+async def test_full_map_stores_nothing(tmp_path: Path) -> None:
+    """A full map refuses the append, names the setting, leaves no hole in the numbers, and the engine goes on."""
+    async with opened(EmbeddedEngine(tmp_path, EmbeddedConfig(map_size_bytes=1 << 20))) as engine:
+        await engine.log.open({A: 1, B: 1})
+        assert await append(engine, b"before") == 0
+        with pytest.raises(StorageError, match="map_size_bytes") as caught:
+            await engine.log.append([(B, [Row(b"small")], 1), (A, [Row(bytes(4 << 20))], 1)], 1)
+        assert not isinstance(caught.value, OutcomeUnknown)
+        assert await engine.log.bounds([A, B]) == [Bounds(0, 1, 1), Bounds(0, 0, 1)]
+        assert await append(engine, b"after") == 1
+        assert await append(engine, b"after", ref=B) == 0
+
+
+async def test_full_disk_stores_nothing(tmp_path: Path) -> None:
+    """A commit that cannot write its pages stored nothing, and the engine goes on when there is room again."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    async with opened(EmbeddedEngine(tmp_path, CONFIG)) as engine:
+        await engine.log.open({A: 1})
+        await append(engine, b"before")
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))  # write() fails with EFBIG beyond 1 MiB
+        try:
+            with pytest.raises(StorageError, match="nothing was stored") as caught:
+                await append(engine, bytes(4 << 20))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert not isinstance(caught.value, OutcomeUnknown)
+        assert await append(engine, b"after") == 1
+    async with opened(EmbeddedEngine(tmp_path, CONFIG)) as engine:
+        assert [row.data for batch in await engine.log.read(A, 0, 99) for row in batch.rows] == [b"before", b"after"]
+
+
+async def test_failed_write_stores_nothing(tmp_path: Path) -> None:
+    """A commit that fails before its meta page certainly stored nothing, and the next one is as good as ever."""
+    async with opened(EmbeddedEngine(tmp_path, CONFIG)) as engine:
+        await engine.log.open({A: 1})
+        env = environment(engine)
+        env.env = FailingEnv(env.env, "pages")  # type: ignore[assignment]
+        with pytest.raises(StorageError, match="nothing was stored") as caught:
+            await append(engine, b"lost")
+        assert not isinstance(caught.value, OutcomeUnknown)
+        assert await append(engine, b"stored") == 0
+    async with opened(EmbeddedEngine(tmp_path, CONFIG)) as engine:
+        assert [row.data for batch in await engine.log.read(A, 0, 99) for row in batch.rows] == [b"stored"]
+
+
+async def test_failed_commit_stops_the_engine(tmp_path: Path) -> None:
+    """A commit that fails at its meta page has an unknown outcome; from then on everything is refused."""
+    engine = EmbeddedEngine(tmp_path, CONFIG)
+    await engine.start()
+    await engine.log.open({A: 1})
+    await append(engine, b"before")
+    waiting = asyncio.ensure_future(engine.log.wait(A, 5, asyncio.get_running_loop().time() + 3600))
+    await asyncio.sleep(0)
+    env = environment(engine)
+    env.env = FailingEnv(env.env, "meta")  # type: ignore[assignment]
+    results = await asyncio.gather(append(engine, b"1"), append(engine, b"2"), return_exceptions=True)
+    # Both in one transaction, or the second was still waiting and then certainly did not happen.
+    assert [type(result) for result in results] in ([OutcomeUnknown] * 2, [OutcomeUnknown, StorageError])
+    assert await waiting is False
+    with pytest.raises(StorageError, match="has stopped"):
+        await append(engine, b"3")
+    with pytest.raises(StorageError, match="has stopped"):
+        await engine.log.read(A, 0, 99)
+    await engine.close()
+    async with opened(EmbeddedEngine(tmp_path, CONFIG)) as again:
+        assert await again.log.bounds([A]) == [Bounds(0, 1, 1)]
+
+
+async def test_failed_sync_stops_a_relaxed_engine(tmp_path: Path) -> None:
+    """When the periodic sync fails, the engine says so instead of collecting rows that will be lost."""
+    engine = EmbeddedEngine(
+        tmp_path, EmbeddedConfig(durability="relaxed", sync_interval_s=0.001, map_size_bytes=1 << 30)
+    )
+    await engine.start()
+    await engine.log.open({A: 1})
+    env = environment(engine)
+    env.env = FailingEnv(env.env, "sync")  # type: ignore[assignment]
+    waiting = asyncio.ensure_future(engine.log.wait(A, 5, asyncio.get_running_loop().time() + 3600))
+    with contextlib.suppress(StorageError):  # the sync after open() may have failed already
+        await append(engine, b"1")
+    assert await waiting is False
+    with pytest.raises(StorageError, match="mdb_env_sync"):
+        await append(engine, b"2")
+    await engine.close()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+async def test_bug_on_the_thread_hangs_nobody(tmp_path: Path) -> None:
+    """If a job dies of a bug, those who wait are told that they cannot know, and the directory is released."""
+    engine = EmbeddedEngine(tmp_path, CONFIG)
+    await engine.start()
+    await engine.log.open({A: 1})
+    bug = engine.log._committer.submit(lambda write: 1 // 0)
+    results = await asyncio.gather(bug, append(engine, b"1"), return_exceptions=True)
+    assert [type(result) for result in results] == [OutcomeUnknown, OutcomeUnknown]
+    await engine.close()
+    async with opened(EmbeddedEngine(tmp_path, CONFIG)) as again:
+        assert await again.log.bounds([A]) == [Bounds(0, 0, 1)]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+async def test_bug_while_opening_hangs_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the thread dies before it opened the directory, start() raises, and the directory is free."""
+    with monkeypatch.context() as patch:
+        patch.setattr(Environment, "load", lambda self: 1 // 0)
+        engine = EmbeddedEngine(tmp_path, CONFIG)
+        with pytest.raises(OutcomeUnknown, match="died"):
+            await engine.start()
+        await engine.close()
+    async with opened(EmbeddedEngine(tmp_path, CONFIG)):
+        pass
+
+
+async def test_flipped_bit_is_reported(tmp_path: Path) -> None:
+    """A damaged row is a StorageError that names partition and sequence; the rows around it can still be read."""
+    async with opened(EmbeddedEngine(tmp_path, CONFIG)) as engine:
+        await engine.log.open({B: 1})
+        for data in (b"first", b"a payload to be damaged", b"last"):
+            await append(engine, data, data, ref=B)
+    path = tmp_path / "data.mdb"
+    content = bytearray(path.read_bytes())
+    positions = [at for at in range(len(content)) if content.startswith(b"a payload to be damaged", at)]
+    assert positions
+    for at in positions:
+        content[at + 3] ^= 1
+    path.write_bytes(content)
+    async with opened(EmbeddedEngine(tmp_path, CONFIG)) as engine:
+        with pytest.raises(StorageError, match=r"sequence number 3 of partition 1 \(stream id s\).*checksum"):
+            await engine.log.read(B, 3, 1 << 20)
+        with pytest.raises(StorageError, match="sequence number 2"):
+            await engine.log.read(B, 2, 1 << 20)
+        assert [len(batch.rows) for batch in await engine.log.read(B, 0, 1 << 20)] == [2]
+        assert len((await engine.log.read(B, 4, 99))[0].rows) == 2
+
+
+async def test_directory_belongs_to_one(tmp_path: Path) -> None:
+    """A second engine, in this process or another, is refused with the directory and the holder's pid."""
+    told = f"{tmp_path} is in use by process {os.getpid()}"
+    script = (
+        "import asyncio, sys\n"
+        "from disstream.engine.embedded import EmbeddedEngine\n"
+        "try: asyncio.run(EmbeddedEngine(sys.argv[1]).start())\n"
+        "except Exception as exc: print(type(exc).__name__, exc)\n"
+    )
+    async with opened(EmbeddedEngine(tmp_path, CONFIG)) as engine:
+        with pytest.raises(StorageError, match=told):
+            await EmbeddedEngine(tmp_path, CONFIG).start()
+        done = subprocess.run(
+            [sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True, timeout=30
+        )
+        assert done.stdout.startswith(f"StorageError the data directory {told}")
+        await engine.log.open({A: 1})
+    async with opened(EmbeddedEngine(tmp_path, CONFIG)):
+        pass
+
+
+async def test_newer_format_is_refused(tmp_path: Path) -> None:
+    """A directory of a newer version is refused with both numbers, and left as it is."""
+    with lmdb.Environment(str(tmp_path), max_dbs=5) as env, env.begin(write=True) as txn:
+        txn.put(b"format", (7).to_bytes(4, "big"), db=env.open_db(b"meta", txn=txn))
+    for _ in range(2):  # twice: the first refusal has released the directory
+        with pytest.raises(StorageError, match=r"format 7.*format 1"):
+            await EmbeddedEngine(tmp_path, CONFIG).start()
+    with lmdb.Environment(str(tmp_path), max_dbs=5, readonly=True) as env:
+        assert env.dbs() == [b"meta"]
+
+
+async def test_unusable_directories(tmp_path: Path) -> None:
+    """What cannot be created, is no LMDB file, or does not fit the address space is a StorageError with a remedy."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="name a directory"):
+        await EmbeddedEngine(tmp_path / "file", CONFIG).start()
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "data.mdb").write_bytes(b"no such thing " * 1000)
+    with pytest.raises(StorageError, match="damaged or not ours"):
+        await EmbeddedEngine(tmp_path / "foreign", CONFIG).start()
+    with pytest.raises(StorageError, match="lower map_size_bytes"):
+        await EmbeddedEngine(tmp_path / "large", EmbeddedConfig(map_size_bytes=1 << 60)).start()
+    await EmbeddedEngine(tmp_path / "never", CONFIG).close()
+    assert not (tmp_path / "never").exists()
+
+
+async def test_start_only_once(tmp_path: Path) -> None:
+    """An engine starts once; a cancelled start releases the directory."""
+    engine = EmbeddedEngine(tmp_path, CONFIG)
+    starting = asyncio.ensure_future(engine.start())
+    await asyncio.sleep(0)
+    starting.cancel()
+    await asyncio.gather(starting, return_exceptions=True)
+    await engine.close()
+    with pytest.raises(StorageError, match="make a new one"):
+        await engine.start()
+    async with opened(EmbeddedEngine(tmp_path, CONFIG)) as again:
+        with pytest.raises(StorageError, match="make a new one"):
+            await again.start()
+
+
+async def test_commits_are_shared(tmp_path: Path) -> None:
+    """Appends that wait together share transactions: far fewer commits than appends."""
+    async with opened(EmbeddedEngine(tmp_path, CONFIG)) as engine:
+        await engine.log.open({A: 1})
+        env = environment(engine).env
+        before = env.info()["last_txnid"]
+        await asyncio.gather(*[append(engine, b"x") for _ in range(300)])
+        assert env.info()["last_txnid"] - before < 100
+
+
+async def test_forgotten_rows_are_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trimmed and dropped batches leave the file piece by piece, also when the engine was closed in between."""
+    monkeypatch.setattr(commit, "SWEEP_BATCHES", 10)
+    other = PartitionRef("other", 0)
+    async with opened(EmbeddedEngine(tmp_path, CONFIG)) as engine:
+        await engine.log.open({A: 1, B: 1, other: 1})
+        for ref in (A, B, other):
+            await asyncio.gather(*[append(engine, b"x", b"y", ref=ref) for _ in range(50)])
+        assert stored_batches(engine) == 150
+        await engine.log.trim(A, 41)
+        for _ in range(5):
+            await engine.catalog.transact({}, {"k": b""})
+        assert stored_batches(engine) == 130
+        assert (await engine.log.read(A, 41, 99))[0].first_sequence == 41
+        await engine.log.trim(A, 60)
+        await engine.log.drop("s")
+        assert await engine.log.bounds([A, B]) == [None, None]
+    async with opened(EmbeddedEngine(tmp_path, CONFIG)) as engine:
+        for _ in range(20):
+            await engine.catalog.transact({}, {"k": b""})
+        assert stored_batches(engine) == 50
+        env = environment(engine)
+        with env.reading() as txn:
+            assert txn.stat(env.dropped)["entries"] == 0
+        assert len(await engine.log.read(other, 0, 1 << 20)) == 50
+
+
+def test_config_names_what_is_wrong() -> None:
+    """A configuration that cannot work is refused with the field's name."""
+    with pytest.raises(ConfigError, match="durability"):
+        EmbeddedConfig(durability="maybe")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="sync_interval_s"):
+        EmbeddedConfig(sync_interval_s=0)
+    with pytest.raises(ConfigError, match="map_size_bytes"):
+        EmbeddedConfig(map_size_bytes=4096)
