@@ -1,0 +1,199 @@
+"""Pages that were fetched and not handed out yet, under one budget of bytes.
+
+    partition   holds pages in order, the first perhaps half handed out; may be paused; may have a page in flight
+    ring        the partitions that can hand out, in turn: each gives one run, then goes to the back
+    waiting     the partitions that want to fetch and found the budget used, in the order they came
+
+A partition may fetch if the page fits the budget, or if it holds nothing and nothing is in flight for it: then the
+others cannot starve it, whoever is paused or slow. So what is held never exceeds the budget by more than one page for
+each partition. A page counts until its last record is taken.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+
+from ..model import Record
+
+RECORD_OVERHEAD_BYTES = 250
+"""What a record costs in memory beside data and key: objects, headers, numbers (measured, rounded up)."""
+
+RESERVE_FACTOR = 4
+"""A page in flight counts as this many times its cap: its base64 text and what is decoded from it exist together."""
+
+
+def cost(records: list[Record]) -> int:
+    """Bytes that `records` occupy."""
+    # List comprehensions: half the time of generators, and this runs for every record.
+    keys = sum([len(r.key) for r in records if r.key])
+    return sum([len(r.data) for r in records]) + keys + RECORD_OVERHEAD_BYTES * len(records)
+
+
+class _Page:
+    __slots__ = ("cost", "records", "taken")
+
+    def __init__(self, records: list[Record]) -> None:
+        self.records = records
+        self.taken = 0
+        self.cost = cost(records)
+
+
+class _Partition:
+    __slots__ = ("pages", "paused", "reserved")
+
+    def __init__(self) -> None:
+        self.pages: deque[_Page] = deque()
+        self.paused = False
+        self.reserved = False
+
+
+class Prefetch:
+    """The buffer between readers and the one who takes."""
+
+    def __init__(self, budget_bytes: int, page_bytes: int) -> None:
+        self._budget = budget_bytes
+        self._reserve = page_bytes * RESERVE_FACTOR
+        self._partitions: dict[str, _Partition] = {}
+        self._ring: deque[str] = deque()
+        self._waiting: OrderedDict[str, None] = OrderedDict()
+        self._reserved_count = 0
+        self.held_bytes = 0
+        self.taken_records = 0
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is something to take."""
+        return bool(self._ring)
+
+    def add(self, partition: str) -> None:
+        self._partitions[partition] = _Partition()
+
+    # --- for readers ---
+
+    def reserve(self, partition: str) -> bool:
+        """Room for one page in flight; True as well if it is reserved already. False: waits for a `grant`."""
+        held = self._partitions[partition]
+        if held.reserved:
+            return True
+        if not self._fits(held):
+            self._waiting[partition] = None
+            return False
+        self._waiting.pop(partition, None)
+        held.reserved = True
+        self._reserved_count += 1
+        return True
+
+    def release(self, partition: str) -> None:
+        """The page in flight came or will not come, or nobody waits for room any more. Look for grants afterwards."""
+        held = self._partitions[partition]
+        self._waiting.pop(partition, None)
+        if held.reserved:
+            held.reserved = False
+            self._reserved_count -= 1
+
+    def grant(self) -> str | None:
+        """Reserve for the next waiting partition if there is room: its id, or None. Call until None."""
+        for partition in self._waiting:
+            return partition if self.reserve(partition) else None
+        return None
+
+    def _fits(self, held: _Partition) -> bool:
+        if not held.pages:
+            return True
+        return self.held_bytes + (self._reserved_count + 1) * self._reserve <= self._budget
+
+    def put(self, partition: str, records: list[Record]) -> None:
+        """A page came. It must not be empty."""
+        self._insert(partition, _Page(records), at_front=False)
+
+    def is_paused(self, partition: str) -> bool:
+        return self._partitions[partition].paused
+
+    # --- for the one who takes ---
+
+    def take(self, limit: int) -> tuple[str, list[Record]] | None:
+        """(partition id, up to `limit` consecutive records) of the partition whose turn it is; None if none has any."""
+        if not self._ring:
+            return None
+        partition = self._ring.popleft()
+        pages = self._partitions[partition].pages
+        page = pages[0]
+        if len(page.records) - page.taken <= limit:
+            run = page.records[page.taken :] if page.taken else page.records
+            self.held_bytes -= page.cost
+            pages.popleft()
+        else:
+            run = page.records[page.taken : page.taken + limit]
+            page.taken += limit
+        if pages:
+            self._ring.append(partition)
+        else:
+            self._emptied(partition)
+        self.taken_records += len(run)
+        return partition, run
+
+    def give_back(self, partition: str, records: list[Record]) -> None:
+        """The end of the run taken last was not handed out: it comes first again."""
+        self._insert(partition, _Page(records), at_front=True)
+        self.taken_records -= len(records)
+
+    def _insert(self, partition: str, page: _Page, *, at_front: bool) -> None:
+        held = self._partitions[partition]
+        self.held_bytes += page.cost
+        if at_front:
+            held.pages.appendleft(page)
+            if partition in self._waiting:
+                self._waiting.move_to_end(partition)  # it holds something again, so it needs room like the others
+        else:
+            held.pages.append(page)
+        if not held.paused and (at_front or len(held.pages) == 1):
+            if partition in self._ring:
+                self._ring.remove(partition)
+            if at_front:
+                self._ring.appendleft(partition)
+            else:
+                self._ring.append(partition)
+
+    def first(self, partition: str) -> int | None:
+        """The number of the first record held for `partition`."""
+        pages = self._partitions[partition].pages
+        return pages[0].records[pages[0].taken].sequence_number if pages else None
+
+    def drop(self, partition: str) -> None:
+        """Forget what is held for `partition`. A page in flight stays reserved."""
+        pages = self._partitions[partition].pages
+        self.held_bytes -= sum(page.cost for page in pages)
+        pages.clear()
+        if partition in self._ring:
+            self._ring.remove(partition)
+        self._emptied(partition)
+
+    def _emptied(self, partition: str) -> None:
+        # It may fetch whatever the budget says, so nobody in front of it may hold it up.
+        if partition in self._waiting:
+            self._waiting.move_to_end(partition, last=False)
+
+    def pause(self, partition: str) -> None:
+        """Hand out nothing of `partition`; what it holds stays, and counts."""
+        self._partitions[partition].paused = True
+        if partition in self._ring:
+            self._ring.remove(partition)
+
+    def resume(self, partition: str) -> None:
+        held = self._partitions[partition]
+        if held.paused:
+            held.paused = False
+            if held.pages:
+                self._ring.append(partition)
+
+    def check(self) -> None:
+        """Assert every invariant."""
+        pages = [page for held in self._partitions.values() for page in held.pages]
+        assert self.held_bytes == sum(page.cost for page in pages)
+        assert all(0 <= page.taken < len(page.records) for page in pages)
+        assert self._reserved_count == sum(held.reserved for held in self._partitions.values())
+        able = [p for p, held in self._partitions.items() if held.pages and not held.paused]
+        assert sorted(self._ring) == sorted(able)
+        assert not any(self._partitions[p].reserved for p in self._waiting)
+        empty = [not self._partitions[p].pages for p in self._waiting]
+        assert empty == sorted(empty, reverse=True), "one that may always fetch waits behind one that may not"

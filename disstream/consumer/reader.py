@@ -1,0 +1,218 @@
+"""The readers of a consumer: one task per partition, and the intake where they meet the task that takes.
+
+A reader asks the service what its cursor wants next, one request at a time, and puts the records into the buffer. It
+sleeps while it is paused, halted, without room, or idle, and is woken by whoever ends that.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime
+from types import TracebackType
+from typing import Protocol
+
+import anyio
+
+from ..errors import DisError, NotFoundError
+from ..model import Cursor, Page, Partition, SequenceRange, StreamInfo
+from ..wire.cursors import CursorType
+from ..wire.partitioning import partition_id, partition_number
+from .cursor import Describe, Obtain, PartitionCursor, Read, Wait
+from .prefetch import Prefetch
+
+log = logging.getLogger("disstream.consumer")
+
+
+class StreamsApi(Protocol):
+    async def describe(self, name: str) -> StreamInfo: ...
+
+
+class CursorsApi(Protocol):
+    async def get(
+        self,
+        stream: str,
+        partition_id: str,
+        cursor_type: CursorType = "AT_SEQUENCE_NUMBER",
+        *,
+        sequence_number: int | None = None,
+        timestamp: int | datetime | None = None,
+    ) -> Cursor: ...
+
+
+class RecordsApi(Protocol):
+    async def get(self, cursor: Cursor, *, max_bytes: int | None = None) -> Page: ...
+
+
+class Source(Protocol):
+    """What a consumer needs of a client. Failures it reports were tried again already."""
+
+    @property
+    def streams(self) -> StreamsApi: ...
+    @property
+    def cursors(self) -> CursorsApi: ...
+    @property
+    def records(self) -> RecordsApi: ...
+
+
+class Intake:
+    """Where the readers of a consumer and the one task that takes meet: buffer, failures, and who waits for what."""
+
+    def __init__(self, prefetch: Prefetch) -> None:
+        self.prefetch = prefetch
+        self.readers: dict[str, Reader] = {}
+        self._failures: dict[str, tuple[DisError, TracebackType | None]] = {}
+        self._arrival: anyio.Event | None = None
+
+    @property
+    def halted(self) -> bool:
+        """A partition failed. Nobody fetches, so that its failure gets its turn behind what was fetched before."""
+        return bool(self._failures)
+
+    def fail(self, partition: str, error: DisError) -> None:
+        self._failures[partition] = (error, error.__traceback__)
+        self.notify()
+
+    def forgive(self, partition: str) -> None:
+        """Forget a failure; after the last one everybody fetches again."""
+        if self._failures.pop(partition, None) is not None and not self._failures:
+            for reader in self.readers.values():
+                reader.wake()
+
+    def raise_failure(self) -> None:
+        """Raise the oldest failure, if there is one. It stays."""
+        for error, traceback in self._failures.values():
+            raise error.with_traceback(traceback)  # else each raising would lengthen the traceback
+
+    def share_room(self) -> None:
+        """Wake the readers that there is room for now."""
+        while (partition := self.prefetch.grant()) is not None:
+            self.readers[partition].wake()
+
+    def notify(self) -> None:
+        """Wake the task in `wait`, if there is one: records, a failure, or the end."""
+        if self._arrival is not None:
+            self._arrival.set()
+
+    async def wait(self, deadline: float) -> None:
+        """Until the next `notify`, or until the loop's clock reads `deadline`. For one task at a time."""
+        self._arrival = anyio.Event()
+        with anyio.CancelScope(deadline=deadline):
+            await self._arrival.wait()
+
+
+class Reader:
+    """Reads `partition` ahead of whoever takes, as far as the buffer lets it."""
+
+    def __init__(
+        self,
+        source: Source,
+        partition: Partition,
+        stream_id: str,
+        cursor: PartitionCursor,
+        intake: Intake,
+        max_fetch_bytes: int,
+    ) -> None:
+        self.partition = partition
+        self.cursor = cursor
+        self.pages = 0
+        self._source = source
+        self._stream_id = stream_id
+        self._id = partition.partition_id
+        self._intake = intake
+        self._prefetch = intake.prefetch
+        self._max_fetch_bytes = max_fetch_bytes
+        self._woken: anyio.Event | None = None
+
+    def wake(self) -> None:
+        """Something changed: look again at what is to do."""
+        if self._woken is not None:
+            self._woken.set()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            action = self.cursor.next_action(anyio.current_time())
+            if isinstance(action, Wait) or self._intake.halted or self._prefetch.is_paused(self._id):
+                self._prefetch.release(self._id)  # a grant may have come just before
+                self._intake.share_room()
+                await self._sleep(action.until if isinstance(action, Wait) else None)
+            elif isinstance(action, Read) and not self._prefetch.reserve(self._id):
+                await self._sleep(None)
+            else:
+                await self._ask(action)
+
+    async def _sleep(self, until: float | None) -> None:
+        # Nothing was awaited since the conditions were looked at, so no wake() can get lost.
+        self._woken = anyio.Event()
+        with anyio.CancelScope(deadline=float("inf") if until is None else until):
+            await self._woken.wait()
+
+    async def _ask(self, action: Describe | Obtain | Read) -> None:
+        try:
+            match action:
+                case Describe():
+                    await self._describe(action)
+                case Obtain(epoch, cursor_type, sequence_number, timestamp_ms):
+                    cursor = await self._source.cursors.get(
+                        *self.partition, cursor_type, sequence_number=sequence_number, timestamp=timestamp_ms
+                    )
+                    self.cursor.obtained(epoch, cursor)
+                case Read():
+                    await self._read(action)
+        except DisError as error:
+            self._failed(action.epoch, error)
+
+    async def _read(self, action: Read) -> None:
+        try:
+            page = await self._source.records.get(action.cursor, max_bytes=self._max_fetch_bytes)
+            self._accept(action.epoch, page)
+        finally:
+            self._prefetch.release(self._id)
+            self._intake.share_room()
+
+    def _accept(self, epoch: int, page: Page) -> None:
+        expected, gap = self.cursor.next, self.cursor.gap_records
+        records = self.cursor.accept(epoch, page, anyio.current_time())
+        if not records:
+            return
+        self.pages += 1
+        missing = self.cursor.gap_records - gap
+        if missing:
+            log.warning("%s/%s: %d sequence numbers from %s on are missing", *self.partition, missing, expected)
+        self._prefetch.put(self._id, records)
+        self._intake.notify()
+
+    async def _describe(self, action: Describe) -> None:
+        info = await self._source.streams.describe(self.partition.stream)
+        bounds = self._bounds(info)
+        skipped = self.cursor.described(action.epoch, bounds, anyio.current_time())
+        if skipped is not None:
+            log.warning(
+                "%s/%s: records %d to %d expired before they were read; going on at %d",
+                *self.partition,
+                skipped.expected,
+                skipped.to - 1,
+                skipped.to,
+            )
+        self._report()
+
+    def _bounds(self, info: StreamInfo) -> SequenceRange | None:
+        if info.stream_id != self._stream_id:
+            # Sequence numbers of one stream mean nothing in another, even under the same name.
+            message = f"Stream {info.name} was deleted and created again: start a new consumer"
+            raise NotFoundError(message, status=400, code="DIS.4301")
+        for partition in info.partitions:
+            if partition_id(partition_number(partition.partition_id)) == self._id and partition.readable:
+                return partition.sequence_range
+        raise NotFoundError(f"Partition {self._id} of {info.name} is expired", status=400, code="DIS.4319")
+
+    def _failed(self, epoch: int, error: DisError) -> None:
+        retries = self.cursor.retries
+        self.cursor.failed(epoch, error, anyio.current_time())
+        if self.cursor.retries > retries and self.cursor.streak == 1:
+            log.warning("%s/%s cannot be read and is tried again: %s", *self.partition, error)
+        self._report()
+
+    def _report(self) -> None:
+        if self.cursor.failure is not None:
+            self._intake.fail(self._id, self.cursor.failure)

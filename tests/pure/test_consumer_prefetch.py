@@ -1,0 +1,164 @@
+"""The buffer of a consumer: order, fairness, and one budget of bytes."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from disstream.consumer.prefetch import RECORD_OVERHEAD_BYTES, RESERVE_FACTOR, Prefetch, cost
+from disstream.model import Record
+
+
+def make(budget: int, *partitions: str, page: int = 100) -> Prefetch:
+    prefetch = Prefetch(budget, page)
+    for partition in partitions:
+        prefetch.add(partition)
+    return prefetch
+
+
+def records(start: int, count: int, size: int = 10) -> list[Record]:
+    return [Record(b"x" * size, n) for n in range(start, start + count)]
+
+
+def taken(prefetch: Prefetch, limit: int) -> tuple[str, list[int]]:
+    run = prefetch.take(limit)
+    assert run is not None
+    return run[0], [r.sequence_number for r in run[1]]
+
+
+def test_partitions_take_turns_run_by_run() -> None:
+    """A partition with much to give does not starve one with little."""
+    prefetch = make(10**6, "a", "b", "c")
+    prefetch.put("a", records(0, 100))
+    prefetch.put("b", records(0, 3))
+    prefetch.put("c", records(0, 5))
+    turns = [taken(prefetch, 2) for _ in range(6)]
+    assert turns == [("a", [0, 1]), ("b", [0, 1]), ("c", [0, 1]), ("a", [2, 3]), ("b", [2]), ("c", [2, 3])]
+
+
+def test_pages_of_a_partition_come_in_order_and_count_until_taken() -> None:
+    """The bytes of a page are given back with its last record."""
+    prefetch = make(10**6, "a")
+    prefetch.put("a", records(0, 3))
+    prefetch.put("a", records(3, 2))
+    assert prefetch.held_bytes == 5 * (10 + RECORD_OVERHEAD_BYTES)
+    assert taken(prefetch, 2) == ("a", [0, 1])
+    assert prefetch.held_bytes == 5 * (10 + RECORD_OVERHEAD_BYTES)
+    assert taken(prefetch, 2) == ("a", [2])
+    assert prefetch.held_bytes == 2 * (10 + RECORD_OVERHEAD_BYTES)
+    assert taken(prefetch, 9) == ("a", [3, 4])
+    assert prefetch.take(9) is None
+    assert prefetch.held_bytes == 0
+
+
+def test_a_used_budget_makes_wait_but_never_who_holds_nothing() -> None:
+    """A partition that holds nothing may always fetch one page; others wait in turn for room."""
+    prefetch = make(RESERVE_FACTOR * 100, "a", "b", "c")
+    prefetch.put("a", records(0, 1))
+    prefetch.put("b", records(0, 1))
+    assert not prefetch.reserve("a")
+    assert not prefetch.reserve("b")
+    assert prefetch.reserve("c")
+    prefetch.release("c")
+    assert prefetch.grant() is None
+    assert taken(prefetch, 9) == ("a", [0])
+    prefetch.check()
+    assert prefetch.grant() == "a"
+    assert prefetch.grant() is None, "b holds something and there is no room"
+
+
+def test_one_that_ran_empty_overtakes_those_who_wait_for_room() -> None:
+    """Nobody in front of it may hold it up, or a stuck partition would stop the others."""
+    prefetch = make(1, "stuck", "b")
+    for partition in ("stuck", "b"):
+        prefetch.put(partition, records(0, 1))
+        assert not prefetch.reserve(partition)
+    prefetch.pause("stuck")
+    assert taken(prefetch, 9) == ("b", [0])
+    assert prefetch.grant() == "b"
+
+
+def test_what_is_given_back_comes_first() -> None:
+    """The rest of a run that was not handed out keeps its place, and the count of records forgets it."""
+    prefetch = make(10**6, "a", "b")
+    prefetch.put("a", records(0, 4))
+    prefetch.put("b", records(0, 4))
+    run = prefetch.take(3)
+    assert run is not None
+    prefetch.give_back("a", run[1][1:])
+    prefetch.check()
+    assert prefetch.taken_records == 1
+    assert prefetch.first("a") == 1
+    assert taken(prefetch, 9) == ("a", [1, 2])
+
+
+def test_paused_records_stay_and_dropped_ones_go() -> None:
+    """pause hides, resume shows again, drop forgets with the bytes."""
+    prefetch = make(10**6, "a", "b")
+    prefetch.put("a", records(0, 2))
+    prefetch.pause("a")
+    prefetch.put("a", records(2, 2))
+    assert not prefetch.ready
+    prefetch.check()
+    prefetch.resume("a")
+    prefetch.resume("a")
+    assert taken(prefetch, 9) == ("a", [0, 1])
+    prefetch.drop("a")
+    assert prefetch.held_bytes == 0
+    assert prefetch.first("a") is None
+    prefetch.check()
+
+
+OPERATIONS = ["fetch", "arrive", "arrive", "take", "take", "give_back", "pause", "resume", "drop", "lose"]
+
+
+@given(data=st.data(), budget=st.integers(1, 40_000))
+def test_random_use_keeps_order_and_the_bound(data: st.DataObject, budget: int) -> None:
+    """Whatever happens in whatever order: per partition the records come as put, and held bytes stay bounded."""
+    partitions = ["a", "b", "c"]
+    prefetch = make(budget, *partitions, page=1000)
+    page_cost = cost(records(0, 4, 250))
+    assert page_cost <= RESERVE_FACTOR * 1000
+    written = dict.fromkeys(partitions, 0)
+    expected: dict[str, deque[int]] = {p: deque() for p in partitions}
+    in_flight: set[str] = set()
+    run: tuple[str, list[Record]] | None = None
+    for operation in data.draw(st.lists(st.sampled_from(OPERATIONS), max_size=80)):
+        partition = data.draw(st.sampled_from(partitions))
+        if operation == "fetch":
+            if prefetch.reserve(partition):
+                in_flight.add(partition)
+        elif operation in ("arrive", "lose") and partition in in_flight:
+            if operation == "arrive":
+                count = data.draw(st.integers(1, 4))
+                prefetch.put(partition, records(written[partition], count, 250))
+                expected[partition].extend(range(written[partition], written[partition] + count))
+                written[partition] += count
+            in_flight.discard(partition)
+            prefetch.release(partition)
+        elif operation == "take":
+            ready = prefetch.ready
+            run = prefetch.take(data.draw(st.integers(1, 5)))
+            assert (run is not None) == ready
+            if run is not None:
+                assert [r.sequence_number for r in run[1]] == [expected[run[0]].popleft() for _ in run[1]]
+        elif operation == "give_back" and run is not None:
+            left = run[1][-data.draw(st.integers(1, len(run[1]))) :]
+            prefetch.give_back(run[0], left)
+            expected[run[0]].extendleft(r.sequence_number for r in reversed(left))
+            run = None
+        elif operation == "pause":
+            prefetch.pause(partition)
+        elif operation == "resume":
+            prefetch.resume(partition)
+        elif operation == "drop":
+            prefetch.drop(partition)
+            expected[partition].clear()
+            run = None if run is not None and run[0] == partition else run
+        while (granted := prefetch.grant()) is not None:
+            in_flight.add(granted)
+        prefetch.check()
+        # Beyond the budget: one page for each partition, and a run that was given back.
+        assert prefetch.held_bytes <= budget + (len(partitions) + 1) * page_cost
