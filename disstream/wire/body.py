@@ -17,6 +17,11 @@ def decode_body(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as exc:  # must stand first: it is a DecodeError too
+        # Raised at the first wrong type, before anybody looked whether the rest is JSON at all.
+        try:
+            msgspec.json.decode(body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as fault:
+            raise api_error("DIS.4300", f"[the body is not JSON: {fault}]") from fault
         raise api_error("DIS.4200", f"[{exc}]") from exc
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise api_error("DIS.4300", f"[the body is not JSON: {exc}]") from exc

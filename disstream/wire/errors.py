@@ -6,6 +6,7 @@ shapes that official clients parse with regular expressions are kept to the lett
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import msgspec
@@ -121,7 +122,7 @@ def decode_error(response: Response) -> ApiError:
             status=response.status,
             code=code,
             request_id=request_id,
-            retry_after_s=_seconds(response.headers.get("retry-after")),
+            retry_after_s=retry_after_seconds(response.headers),
         )
     return kind(message, status=response.status, code=code, request_id=request_id)
 
@@ -150,7 +151,9 @@ def _first_text(body: dict[str, Any], keys: tuple[str, ...]) -> str:
     return ""
 
 
-def _seconds(text: str | None) -> float | None:
+def retry_after_seconds(headers: Mapping[str, str]) -> float | None:
+    """What `Retry-After` asks for; None if it is absent, a date, or not within a day."""
+    text = headers.get("retry-after")
     try:
         value = float(text) if text else None
     except ValueError:

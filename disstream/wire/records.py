@@ -47,9 +47,11 @@ class PutFailure(msgspec.Struct, frozen=True):
 def encode_put_answer(
     lanes: Sequence[int], first: dict[int, int], failures: dict[int, PutFailure] | None = None
 ) -> bytes:
-    """The answer to a put. `lanes[i]` is record i's partition number, `first[p]` the sequence number of the first record
-    stored in p; stored records of a partition are numbered from there on. `failures`: record index -> why it was not
-    stored (it takes no number and shows none: a classic client takes its presence for success).
+    """The answer to a put. `lanes[i]` is record i's partition number, `first[p]` the sequence number of the first
+    record stored in p; stored records of a partition are numbered from there on.
+
+    `failures`: record index -> why it was not stored (it takes no number and shows none: a classic client takes its
+    presence for success).
     """
     if not failures and len(first) == 1:
         # One partition, no failure: what an ordered producer sends. A join costs a third of the general form.

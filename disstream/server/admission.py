@@ -1,0 +1,152 @@
+"""How much of a put is taken in, and what becomes of each of its records. Pure.
+
+The *suffix rule*: in one request, once a record of a partition is not stored, no later record of that partition is. A
+client can then send again from the first failure on and keep the order of its records.
+
+A put moves through its plan like this; the shell in between only waits for the log:
+
+    routed --admit--> admitted --entries/settle--> settled
+                         ^                            | partitions that refused (their epoch moved, or they are gone)
+                         +---------- reroute ---------+ once, under the layout read anew; refused again: they fail
+
+Why records fail one by one at all: admission (bytes accepted but not yet durable are capped) and changes of the layout
+between looking it up and appending. Everything else refuses the request as a whole, before anything is stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..engine import AppendRefused, PartitionRef, Row
+from ..errors import ApiError
+from ..model import NewRecord
+from ..wire.errors import api_error
+from ..wire.records import PutFailure, encode_put_answer
+from .layout import Layout, row_of, weight_of
+
+
+class Admission:
+    """Counts the bytes accepted but not yet durable, against one limit for all streams."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit = limit_bytes
+        self.pending_bytes = 0
+
+    def admit(self, weight: int) -> bool:
+        """Take all of it or nothing. What was taken must be released."""
+        if self.pending_bytes + weight > self._limit:
+            return False
+        self.pending_bytes += weight
+        return True
+
+    def admit_some(self, lanes: Sequence[int], weights: Sequence[int]) -> tuple[list[int], int]:
+        """(indexes of the records refused, bytes taken in). Takes what fits, in order, under the suffix rule."""
+        refused: list[int] = []
+        closed: set[int] = set()
+        taken = 0
+        for index, (lane, weight) in enumerate(zip(lanes, weights, strict=True)):
+            if lane in closed or not self.admit(weight):
+                closed.add(lane)
+                refused.append(index)
+            else:
+                taken += weight
+        return refused, taken
+
+    def release(self, weight: int) -> None:
+        self.pending_bytes -= weight
+        assert self.pending_bytes >= 0, self.pending_bytes
+
+
+class PutPlan:
+    """One put on its way into the log."""
+
+    def __init__(self, records: Sequence[NewRecord], layout: Layout) -> None:
+        """Raises ApiError if any record cannot be placed."""
+        routed = layout.route(records)
+        self._records = records
+        self._epochs = layout.epochs
+        self._groups: dict[int, list[Row]] = routed.groups
+        self._refused: set[int] = set()
+        self.lanes = routed.lanes
+        self.weight = routed.weight
+        self.first: dict[int, int] = {}
+        self.failures: dict[int, ApiError] = {}
+
+    def admit(self, admission: Admission) -> None:
+        """Take in what fits; `weight` becomes what must be released."""
+        if admission.admit(self.weight):
+            return
+        weights = [weight_of(record) for record in self._records]
+        refused, self.weight = admission.admit_some(self.lanes, weights)
+        for index in refused:
+            self.failures[index] = api_error("DIS.4303")
+            # What a partition is refused is the end of its group.
+            group = self._groups[self.lanes[index]]
+            group.pop()
+            if not group:
+                del self._groups[self.lanes[index]]
+
+    def entries(self, stream_id: str) -> list[tuple[PartitionRef, Sequence[Row], int]]:
+        """What to append now; may be empty."""
+        return [(PartitionRef(stream_id, lane), rows, self._epochs[lane]) for lane, rows in self._groups.items()]
+
+    def settle(self, results: Sequence[int | AppendRefused]) -> bool:
+        """What the log said to `entries`. True: some partition refused; `reroute` or `give_up`."""
+        for lane, result in zip(self._groups, results, strict=True):
+            if isinstance(result, AppendRefused):
+                self._refused.add(lane)
+            else:
+                self.first[lane] = result
+        self._groups = {}
+        return bool(self._refused)
+
+    def reroute(self, layout: Layout) -> None:
+        """Place the refused records anew.
+
+        A record whose new partition stored others of this request already fails: it would land behind them, and numbers
+        in the answer would not be consecutive.
+        """
+        failed_from: dict[int, int] = {}  # partition -> first record that failed
+        for index in sorted(self.failures):
+            failed_from.setdefault(self.lanes[index], index)
+        self._epochs = layout.epochs
+        for index in self._waiting():
+            old = self.lanes[index]
+            try:
+                lane = layout.lane(self._records[index])
+                if lane in self.first or index > failed_from.get(lane, index) or index > failed_from.get(old, index):
+                    raise api_error("DIS.4303")
+            except ApiError as error:
+                self.failures[index] = error
+                failed_from[old] = min(index, failed_from.get(old, index))
+                continue
+            self.lanes[index] = lane
+            self._groups.setdefault(lane, []).append(row_of(self._records[index]))
+        self._refused = set()
+
+    def give_up(self, error: ApiError) -> None:
+        """Fail the refused records."""
+        for index in self._waiting():
+            self.failures[index] = error
+        self._refused = set()
+
+    def _waiting(self) -> list[int]:
+        refused, failures = self._refused, self.failures
+        return [i for i, lane in enumerate(self.lanes) if lane in refused and i not in failures]
+
+    def answer(self) -> bytes:
+        """The body of the answer. Raises the first record's ApiError if nothing at all was stored."""
+        if not self.first:
+            raise self.failures[0]
+        failures = {i: PutFailure(error.code, error.message) for i, error in self.failures.items()}
+        return encode_put_answer(self.lanes, self.first, failures)
+
+    def check(self) -> None:
+        """Assert the suffix rule, and that every record is stored, failed or on its way."""
+        failed: set[int] = set()
+        for index, lane in enumerate(self.lanes):
+            if index in self.failures:
+                failed.add(lane)
+            else:
+                assert lane not in failed, (index, lane)
+                assert lane in self.first or lane in self._groups or lane in self._refused, (index, lane)

@@ -1,0 +1,34 @@
+"""One request on its way to a handler, already matched to an operation. Pure."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from ..wire.errors import api_error
+
+_NUMBER = re.compile(r"[0-9]{1,18}", re.ASCII)
+
+
+class Call(NamedTuple):
+    """`params` stand in the path, `query` behind it; both decoded, nothing empty in `query`."""
+
+    project: str
+    params: dict[str, str]
+    query: dict[str, str]
+    body: bytes
+
+    @property
+    def stream_id(self) -> str:
+        """The id in the query, in either spelling of its name; "" if there is none."""
+        return self.query.get("stream_id") or self.query.get("stream-id") or ""
+
+    def number(self, field: str, *, default: int, low: int, high: int | None = None) -> int:
+        """A number from the query. Raises ApiError DIS.4200 unless it is within `low` to `high`."""
+        text = self.query.get(field)
+        if text is None:
+            return default
+        if not (_NUMBER.fullmatch(text) and low <= int(text) and (high is None or int(text) <= high)):
+            wanted = f"of at least {low}" if high is None else f"within {low}..{high}"
+            raise api_error("DIS.4200", f"[{field}={text[:40]!r} is not a number {wanted}]")
+        return int(text)

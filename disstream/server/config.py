@@ -1,0 +1,89 @@
+"""What a server can be told, with the reason of each default."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ..errors import ConfigError
+
+MIB = 1_048_576
+
+RECORD_BYTES = 100
+"""What a record on its way costs besides payload and key: without it empty records would be free."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerConfig:
+    """Everything a `Server` needs to know. Raises ConfigError naming the value and the remedy."""
+
+    data_dir: Path | str | None = "disstream-data"  # durable unless memory (None) is asked for by name
+    host: str = "127.0.0.1"  # loopback only: there are no users yet, so whoever reaches the port may do anything
+    port: int = 8080  # 0: a free one, told by Server.url
+    durability: Literal["fsync", "relaxed"] = "fsync"  # an answered put is on disk; "relaxed" may lose the last moments
+
+    max_body_bytes: int = 12 * MIB  # what the service's signing allows; 5 MiB of records as base64 fit
+    max_request_bytes: int = 5 * MIB  # payload of one put, the service's own limit
+    max_record_bytes: int = 1 * MIB  # payload of one record, the service's own limit
+    max_request_records: int = 100_000  # official clients send several thousand; this only bounds the work of one put
+    max_partition_key_bytes: int = 65_536  # far beyond any use; without it a key could outweigh every page
+    max_pending_bytes: int = 64 * MIB  # accepted but not yet durable (RECORD_BYTES included): a second of a fast disk
+    max_buffered_bytes: int = 256 * MIB  # bodies of all requests under way together
+    max_partitions: int = 1_000  # of one stream; twenty times the service's quota for an account
+    default_fetch_bytes: int = 2 * MIB  # of a get that names no size; what official clients take for the ceiling
+    max_fetch_bytes: int = 8 * MIB  # of any get: what one answer may cost in memory
+
+    body_timeout_s: float = 60.0  # for a body to arrive once its head did: 12 MiB at 200 KB/s
+    retention_interval_s: float = 60.0  # expired records stay readable for at most this much longer
+    close_timeout_s: float = 10.0  # for requests under way when close() is called
+
+    def __post_init__(self) -> None:
+        check_loopback(self.host)
+        if not 0 <= self.port <= 65_535:
+            raise ConfigError(f"port is {self.port}: give 0 (a free one) to 65535")
+        if self.durability not in ("fsync", "relaxed"):
+            raise ConfigError(f"durability is {self.durability!r}: give 'fsync' or 'relaxed'")
+        for name in (
+            "max_body_bytes",
+            "max_request_bytes",
+            "max_record_bytes",
+            "max_request_records",
+            "max_partition_key_bytes",
+            "max_partitions",
+            "default_fetch_bytes",
+            "body_timeout_s",
+            "retention_interval_s",
+            "close_timeout_s",
+        ):
+            value = getattr(self, name)
+            if not value > 0:
+                raise ConfigError(f"{name} is {value}: give more than 0")
+        heaviest = self.max_record_bytes + self.max_partition_key_bytes + RECORD_BYTES
+        for name in ("max_pending_bytes", "max_fetch_bytes"):
+            value = getattr(self, name)
+            if value < heaviest:
+                raise ConfigError(
+                    f"{name} is {value}: give at least {heaviest} for one record and its key, "
+                    "or a record could never pass"
+                )
+        if self.max_buffered_bytes < self.max_body_bytes:
+            raise ConfigError(
+                f"max_buffered_bytes is {self.max_buffered_bytes}: give at least max_body_bytes ({self.max_body_bytes})"
+            )
+
+
+def check_loopback(host: str) -> None:
+    """Raise ConfigError unless `host` is a loopback address or the name localhost."""
+    if host == "localhost":
+        return  # what it resolves to is checked when the server starts
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError as exc:
+        raise ConfigError(f"host is {host!r}: give a loopback address (127.0.0.1, ::1) or 'localhost'") from exc
+    if not address.is_loopback:
+        raise ConfigError(
+            f"host is {host}, which others can reach, and this server has no users to tell apart yet: "
+            "give a loopback address (127.0.0.1, ::1)"
+        )

@@ -1,0 +1,92 @@
+"""What the catalog holds about streams: the key scheme and the documents. Pure.
+
+    stream/{project}/{name}      -> StreamDoc as JSON
+    stream-id/{project}/{id}     -> name
+    dropping/{id}                -> nothing; a stream that is deleted, whose records may still be there
+
+The first two are written and deleted together. `dropping/` is written in the transaction that deletes them and removed
+once the log has forgotten the stream, so that a crash in between is finished at the next start.
+"""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+from ..engine import PartitionRef
+from ..model import HashRange
+
+STREAMS = "stream/"
+DROPPING = "dropping/"
+
+NAME = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
+"""Stream names and project ids. None of their characters is the separator of the keys."""
+
+_ID = re.compile(r"[A-Za-z0-9]{1,60}", re.ASCII)
+
+
+def stream_key(project: str, name: str) -> str | None:
+    """None for what cannot be a name: no need to ask the catalog, whose keys are bounded."""
+    return f"{STREAMS}{project}/{name}" if NAME.fullmatch(name) else None
+
+
+def id_key(project: str, stream_id: str) -> str | None:
+    """None for what cannot be an id."""
+    return f"stream-id/{project}/{stream_id}" if _ID.fullmatch(stream_id) else None
+
+
+def streams_of(project: str) -> str:
+    """The prefix of a project's stream keys; what follows it is the name."""
+    return f"{STREAMS}{project}/"
+
+
+def dropping_key(stream_id: str) -> str:
+    return f"{DROPPING}{stream_id}"
+
+
+class PartitionDoc(msgspec.Struct, frozen=True):
+    """A partition; its records live in the log under the stream's id and `number`."""
+
+    number: int
+    epoch: int
+    low: int
+    high: int
+    status: str = "ACTIVE"
+
+    @property
+    def writable(self) -> bool:
+        return self.status == "ACTIVE"
+
+    @property
+    def hash_range(self) -> HashRange:
+        return HashRange(self.low, self.high)
+
+
+class StreamDoc(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A stream. Times are ms since the epoch; `partitions` ascend by number."""
+
+    stream_id: str
+    name: str
+    create_time: int
+    last_modified_time: int
+    retention_h: int
+    stream_type: str
+    data_type: str
+    partitions: tuple[PartitionDoc, ...]
+    data_schema: str | None = None
+    compression_format: str | None = None
+    csv_delimiter: str | None = None
+    tags: dict[str, str] = {}
+    sys_tags: dict[str, str] = {}
+
+    def partition(self, number: int) -> PartitionDoc | None:
+        return next((p for p in self.partitions if p.number == number), None)
+
+    def refs(self) -> dict[PartitionRef, int]:
+        """Every partition as the log knows it, with its epoch."""
+        return {PartitionRef(self.stream_id, p.number): p.epoch for p in self.partitions}
+
+
+encode_document = msgspec.json.Encoder().encode
+decode_document = msgspec.json.Decoder(StreamDoc).decode

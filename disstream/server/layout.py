@@ -1,0 +1,151 @@
+"""Where the records of a put go: one stream's partitions at one moment. Pure. A changed stream has a new layout.
+
+Precedence (API 5.4.1): partition_id, explicit_hash_key, partition_key, and with none of them the partitions in turn.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from ..engine import Row
+from ..model import MAX_HASH_KEY, NewRecord
+from ..wire.errors import api_error
+from ..wire.partitioning import HashRouter, hash_key, partition_id, partition_number
+from .config import RECORD_BYTES, ServerConfig
+from .documents import PartitionDoc
+
+MAX_KNOWN_KEYS = 65_536
+MAX_KNOWN_KEY_CHARS = 128
+"""Together they bound the memory of known keys: about 10 MB a stream. An MD5 costs twenty times a dict's hit."""
+
+_INTEGER = re.compile(r"[+-]?[0-9]+", re.ASCII)
+
+
+class Routed(NamedTuple):
+    """`lanes[i]` is record i's partition number, `groups` the rows of each in order, `weight` what they cost."""
+
+    lanes: list[int]
+    groups: dict[int, list[Row]]
+    weight: int
+
+
+class Layout:
+    """Assigns records to writable partitions, whose `epochs` an append must name."""
+
+    def __init__(self, partitions: Iterable[PartitionDoc], config: ServerConfig) -> None:
+        writable = [p for p in partitions if p.writable]
+        self.epochs = {p.number: p.epoch for p in writable}
+        self._config = config
+        self._router = HashRouter((p.number, p.hash_range) for p in writable)
+        self._turns = [p.number for p in writable]
+        self._turn = 0
+        self._known: dict[str, int] = {}
+
+    def route(self, records: Sequence[NewRecord]) -> Routed:
+        """Check and place every record of a request.
+
+        Raises ApiError for the first record that cannot be placed: DIS.4200 (key, hash key, timestamp, size), DIS.4201,
+        DIS.4302; 413 with DIS.4200 for a record or a request that is too large.
+        """
+        known, config = self._known, self._config
+        max_record = config.max_record_bytes
+        lanes: list[int] = []
+        groups: dict[int, list[Row]] = {}
+        payload = keys = 0
+        for record in records:
+            data, key, timestamp = record.data, record.key, record.timestamp
+            if record.partition_id:
+                lane = self.lane(record)
+                key = None  # the service does not keep it then
+            elif record.explicit_hash_key or not key:
+                lane = self.lane(record)
+            else:
+                found = known.get(key)
+                lane = self._learn(key) if found is None else found
+            size = len(data)
+            if size > max_record:
+                raise _too_large(f"record {len(lanes)} has {size} bytes, more than {max_record}")
+            if timestamp is not None and not 0 <= timestamp <= MAX_HASH_KEY:
+                raise api_error("DIS.4200", f"[record {len(lanes)}: timestamp={timestamp} is no time in milliseconds]")
+            payload += size
+            if key:
+                keys += len(key)
+            lanes.append(lane)
+            row = Row(data, key or None, timestamp)
+            group = groups.get(lane)
+            if group is None:
+                groups[lane] = [row]
+            else:
+                group.append(row)
+        if payload > config.max_request_bytes:
+            raise _too_large(f"the records have {payload} bytes together, more than {config.max_request_bytes}")
+        return Routed(lanes, groups, payload + keys + RECORD_BYTES * len(lanes))
+
+    def lane(self, record: NewRecord) -> int:
+        """One record's partition number. Raises ApiError DIS.4200, DIS.4201 or DIS.4302."""
+        if record.partition_id:
+            number = partition_number(record.partition_id)
+            if number not in self.epochs:
+                raise api_error("DIS.4302", f"[{partition_id(number)}]")
+            return number
+        if record.key:
+            self._check_key(record.key)
+        hashed = _explicit_hash(record.explicit_hash_key)
+        if hashed is not None:
+            return self._owner(hashed)
+        if record.key:
+            return self._learn(record.key)
+        self._turn = (self._turn + 1) % len(self._turns)
+        return self._turns[self._turn]
+
+    def _learn(self, key: str) -> int:
+        self._check_key(key)
+        lane = self._owner(hash_key(key))
+        if len(key) <= MAX_KNOWN_KEY_CHARS:
+            if len(self._known) >= MAX_KNOWN_KEYS:
+                self._known.clear()
+            self._known[key] = lane
+        return lane
+
+    def _check_key(self, key: str) -> None:
+        size = len(key.encode())
+        if size > self._config.max_partition_key_bytes:
+            raise api_error(
+                "DIS.4200", f"[a partition_key has {size} bytes, more than {self._config.max_partition_key_bytes}]"
+            )
+
+    def _owner(self, hashed: int) -> int:
+        number = self._router.owner(hashed)
+        if number is None:
+            raise api_error("DIS.4302", f"[no partition owns the hash key {hashed}]")
+        return number
+
+
+def row_of(record: NewRecord) -> Row:
+    """The record as it is stored."""
+    return Row(record.data, None if record.partition_id else record.key or None, record.timestamp)
+
+
+def weight_of(record: NewRecord) -> int:
+    """What the record adds to the weight of its request."""
+    key = None if record.partition_id else record.key
+    return len(record.data) + (len(key) if key else 0) + RECORD_BYTES
+
+
+def _explicit_hash(text: str | None) -> int | None:
+    """None: absent, or a number that is no hash key, which official clients pass over in favour of the key."""
+    if not text:
+        return None
+    if not _INTEGER.fullmatch(text):
+        raise api_error("DIS.4200", f"[explicit_hash_key={text[:80]!r} is not a number]")
+    digits = text.lstrip("+-0")
+    if (text[0] == "-" and digits) or len(digits) > 19:
+        return None
+    hashed = int(digits or "0")
+    return hashed if hashed <= MAX_HASH_KEY else None
+
+
+def _too_large(told: str) -> Exception:
+    return api_error("DIS.4200", f"[{told}]", status=413)

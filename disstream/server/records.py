@@ -1,0 +1,143 @@
+"""Upload and download of records, and the cursors downloads start from (API 5.4.1 to 5.4.3): the hot path."""
+
+from __future__ import annotations
+
+from .. import clock
+from ..engine import Bounds, Engine, PartitionRef
+from ..errors import ApiError
+from ..wire.cursors import (
+    LIFETIME_MS,
+    CursorQuery,
+    CursorState,
+    decode_cursor,
+    encode_cursor,
+    encode_cursor_answer,
+    parse_cursor_query,
+)
+from ..wire.errors import api_error, sequence_out_of_range, stream_not_found
+from ..wire.http import JSON, Response
+from ..wire.partitioning import partition_id, partition_number
+from ..wire.records import PageRow, decode_put, encode_page
+from .admission import Admission, PutPlan
+from .call import Call
+from .config import ServerConfig
+from .directory import Directory, Stream
+
+
+class Records:
+    def __init__(self, engine: Engine, directory: Directory, config: ServerConfig) -> None:
+        self._log = engine.log
+        self._directory = directory
+        self._config = config
+        self.admission = Admission(config.max_pending_bytes)
+
+    async def put(self, call: Call) -> Response:
+        request = decode_put(call.body)
+        records = request.records
+        if not records:
+            raise api_error("DIS.4202")
+        if len(records) > self._config.max_request_records:
+            raise api_error("DIS.4200", f"[{len(records)} records are more than {self._config.max_request_records}]")
+        name, stream_id = request.stream_name or "", request.stream_id or ""
+        if not (name or stream_id):
+            raise api_error("DIS.4200", "[stream_name is missing]")
+        stream = await self._directory.find(call.project, name, stream_id)
+        plan = PutPlan(records, stream.layout)
+        plan.admit(self.admission)
+        try:
+            if await self._append(plan, stream):
+                await self._append_again(plan, stream, call.project)
+        finally:
+            self.admission.release(plan.weight)
+        return Response(status=200, headers={"content-type": JSON}, body=plan.answer())
+
+    async def _append(self, plan: PutPlan, stream: Stream) -> bool:
+        """True: some partition refused."""
+        entries = plan.entries(stream.doc.stream_id)
+        return plan.settle(await self._log.append(entries, clock.wall_ms())) if entries else False
+
+    async def _append_again(self, plan: PutPlan, stream: Stream, project: str) -> None:
+        """The layout changed after it was looked up, or the stream is being deleted."""
+        stream_id = stream.doc.stream_id
+        try:
+            stream = await self._directory.find(project, stream.doc.name)
+            if stream.doc.stream_id != stream_id:
+                raise stream_not_found(stream.doc.name, project)
+        except ApiError as error:
+            plan.give_up(error)
+            return
+        plan.reroute(stream.layout)
+        if await self._append(plan, stream):
+            plan.give_up(api_error("DIS.4303"))
+
+    async def get_cursor(self, call: Call) -> Response:
+        wanted = parse_cursor_query(call.query)
+        stream = await self._directory.find(call.project, wanted.stream_name, wanted.stream_id or call.stream_id)
+        number = partition_number(wanted.partition)
+        ref, bounds = await self._locate(stream, number, call.project)
+        token = encode_cursor(
+            CursorState(
+                stream.doc.name,
+                stream.doc.stream_id,
+                number,
+                await self._position(wanted, ref, bounds),
+                clock.wall_ms(),
+            )
+        )
+        return Response(status=200, headers={"content-type": JSON}, body=encode_cursor_answer(token))
+
+    async def _position(self, wanted: CursorQuery, ref: PartitionRef, bounds: Bounds) -> int:
+        match wanted.cursor_type:
+            case "TRIM_HORIZON":
+                return bounds.oldest
+            case "LATEST":
+                return bounds.next
+            case "AT_TIMESTAMP":
+                assert wanted.timestamp_ms is not None
+                return max(bounds.oldest, await self._log.seek(ref, wanted.timestamp_ms))
+            case kind:
+                assert wanted.sequence is not None
+                position = wanted.sequence + (kind == "AFTER_SEQUENCE_NUMBER")
+                # The next number to be written is in range: consumers that have read everything stand there.
+                if not bounds.oldest <= position <= bounds.next:
+                    raise sequence_out_of_range(wanted.sequence, bounds.oldest, bounds.next)
+                return position
+
+    async def get(self, call: Call) -> Response:
+        cursor = decode_cursor(call.query.get("partition-cursor", ""))
+        age_ms = clock.wall_ms() - cursor.issued_ms
+        if age_ms > LIFETIME_MS:
+            raise api_error("DIS.4225", f"[it is {age_ms // 1000} s old]")
+        if age_ms < -LIFETIME_MS:
+            raise api_error("DIS.4217", "[it was issued in the future]")
+        max_bytes = self._fetch_bytes(call)
+        stream = await self._directory.find(call.project, cursor.stream_name, cursor.stream_id)
+        if stream.doc.stream_id != cursor.stream_id:
+            raise stream_not_found(cursor.stream_name, call.project)
+        ref, bounds = await self._locate(stream, cursor.partition, call.project)
+        if not bounds.oldest <= cursor.sequence <= bounds.next:
+            raise api_error("DIS.4226")
+        rows: list[PageRow] = []
+        for first, append_ms, batch in await self._log.read(ref, cursor.sequence, max_bytes):
+            rows += [
+                PageRow(str(n), row.data, append_ms if row.timestamp is None else row.timestamp, "CreateTime", row.key)
+                for n, row in enumerate(batch, first)
+            ]
+        following = cursor._replace(sequence=cursor.sequence + len(rows), issued_ms=clock.wall_ms())
+        body = encode_page(rows, encode_cursor(following))
+        return Response(status=200, headers={"content-type": JSON}, body=body)
+
+    def _fetch_bytes(self, call: Call) -> int:
+        default = self._config.default_fetch_bytes
+        documented = call.number("max_fetch_by_bytes", default=default, low=1)  # the documents' spelling
+        return min(call.number("max_fetch_bytes", default=documented, low=1), self._config.max_fetch_bytes)
+
+    async def _locate(self, stream: Stream, number: int, project: str) -> tuple[PartitionRef, Bounds]:
+        """Raises ApiError DIS.4302; DIS.4301 if the stream is being deleted this moment."""
+        if stream.doc.partition(number) is None:
+            raise api_error("DIS.4302", f"[{partition_id(number)}]")
+        ref = PartitionRef(stream.doc.stream_id, number)
+        (bounds,) = await self._log.bounds([ref])
+        if bounds is None:
+            raise stream_not_found(stream.doc.name, project)
+        return ref, bounds

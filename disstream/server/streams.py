@@ -1,0 +1,118 @@
+"""Create, list, delete and describe streams (API 5.1.1 to 5.1.4)."""
+
+from __future__ import annotations
+
+import random
+
+from .. import clock
+from ..engine import Engine, PartitionRef
+from ..model import PartitionInfo, SequenceRange, StreamInfo, StreamSummary
+from ..wire.errors import api_error
+from ..wire.http import JSON, Response
+from ..wire.partitioning import partition_id, partition_number
+from ..wire.streams import decode_create, encode_describe, encode_list
+from .call import Call
+from .config import ServerConfig
+from .creation import new_stream
+from .directory import Directory, Stream
+from .documents import PartitionDoc, StreamDoc, decode_document
+
+
+class Streams:
+    def __init__(self, engine: Engine, directory: Directory, config: ServerConfig, source: random.Random) -> None:
+        self._engine = engine
+        self._directory = directory
+        self._config = config
+        self._source = source
+
+    async def create(self, call: Call) -> Response:
+        doc = new_stream(
+            decode_create(call.body),
+            max_partitions=self._config.max_partitions,
+            now_ms=clock.wall_ms(),
+            source=self._source,
+        )
+        await self._directory.create(call.project, doc)
+        return Response(status=201)
+
+    async def delete(self, call: Call) -> Response:
+        await self._directory.delete(call.project, *_wanted(call))
+        return Response(status=204)
+
+    async def listing(self, call: Call) -> Response:
+        limit = call.number("limit", default=10, low=1, high=100)
+        streams = await self._directory.of_project(call.project)
+        start = call.query.get("start_stream_name", "")
+        behind = [value for name, value in streams if name > start]
+        page = [_summary(decode_document(value)) for value in behind[:limit]]
+        body = encode_list(page, total=len(streams), has_more=len(behind) > limit)
+        return Response(status=200, headers={"content-type": JSON}, body=body)
+
+    async def describe(self, call: Call) -> Response:
+        limit = call.number("limit_partitions", default=100, low=1, high=1000)
+        stream = await self._directory.find(call.project, *_wanted(call))
+        # The documented name, and the one official clients send.
+        start = call.query.get("start_partition_id") or call.query.get("start_partitionId")
+        behind = list(stream.doc.partitions)
+        if start:
+            number = partition_number(start)
+            if stream.doc.partition(number) is None:
+                raise api_error("DIS.4302", f"[{partition_id(number)}]")
+            behind = [p for p in behind if p.number > number]
+        page = await self._partitions(stream, behind[:limit])
+        body = encode_describe(_info(stream), page, has_more=len(behind) > limit)
+        return Response(status=200, headers={"content-type": JSON}, body=body)
+
+    async def _partitions(self, stream: Stream, wanted: list[PartitionDoc]) -> list[PartitionInfo]:
+        bounds = await self._engine.log.bounds([PartitionRef(stream.doc.stream_id, p.number) for p in wanted])
+        return [
+            PartitionInfo(
+                partition_id=partition_id(p.number),
+                status=p.status,
+                hash_range=p.hash_range,
+                sequence_range=SequenceRange(bound.oldest, bound.next) if bound else None,
+            )
+            for p, bound in zip(wanted, bounds, strict=True)
+        ]
+
+
+def _wanted(call: Call) -> tuple[str, str]:
+    """(name, id) of a stream in a path: clients of a shared stream put its id where the name stands."""
+    name = call.params["stream_name"]
+    return name, call.stream_id or name
+
+
+def _summary(doc: StreamDoc) -> StreamSummary:
+    return StreamSummary(
+        name=doc.name,
+        stream_id=doc.stream_id,
+        status="RUNNING",
+        stream_type=doc.stream_type,
+        data_type=doc.data_type,
+        partition_count=sum(p.writable for p in doc.partitions),
+        retention_h=doc.retention_h,
+        create_time=doc.create_time,
+        tags=doc.tags,
+        sys_tags=doc.sys_tags,
+    )
+
+
+def _info(stream: Stream) -> StreamInfo:
+    doc = stream.doc
+    return StreamInfo(
+        name=doc.name,
+        stream_id=doc.stream_id,
+        status="RUNNING",
+        stream_type=doc.stream_type,
+        data_type=doc.data_type,
+        data_schema=doc.data_schema,
+        compression_format=doc.compression_format,
+        csv_delimiter=doc.csv_delimiter,
+        retention_h=doc.retention_h,
+        create_time=doc.create_time,
+        last_modified_time=doc.last_modified_time,
+        writable_partition_count=sum(p.writable for p in doc.partitions),
+        readable_partition_count=len(doc.partitions),
+        tags=doc.tags,
+        sys_tags=doc.sys_tags,
+    )

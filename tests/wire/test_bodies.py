@@ -1,0 +1,253 @@
+"""Golden bodies: the exact JSON on the wire, in both directions."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from disstream.errors import ApiError, NotFoundError, ServerFault, ThrottledError, TransportError
+from disstream.model import HashRange, NewRecord, PartitionInfo, SequenceRange, StreamInfo, StreamSummary
+from disstream.wire.errors import ERRORS, api_error, decode_error, encode_error, sequence_out_of_range, stream_not_found
+from disstream.wire.http import Response
+from disstream.wire.records import (
+    PageRow,
+    PutFailure,
+    PutRequest,
+    decode_failed_count,
+    decode_put,
+    decode_put_answer,
+    encode_page,
+    encode_put,
+    encode_put_answer,
+    page_decoder,
+)
+from disstream.wire.streams import (
+    CreateStream,
+    CsvProperties,
+    Tag,
+    decode_create,
+    decode_describe,
+    decode_list,
+    encode_create,
+    encode_describe,
+    encode_list,
+)
+
+
+def test_put_request() -> None:
+    """The body of a put: base64 data, absent fields left out."""
+    body = encode_put("s", [NewRecord(b"hi", key="k"), NewRecord(b"", partition_id="0", timestamp=5)])
+    assert json.loads(body) == {
+        "stream_name": "s",
+        "records": [{"data": "aGk=", "partition_key": "k"}, {"data": "", "partition_id": "0", "timestamp": 5}],
+    }
+    told = decode_put(body)
+    assert told.records[0].data == b"hi"
+    assert told.records[1].timestamp == 5
+
+
+def test_put_request_as_official_clients_send_it() -> None:
+    """Empty strings, nulls and keys of other versions are let through."""
+    told = decode_put(
+        b'{"stream_name":"","stream_id":"abc","x":1,"records":[{"data":"aGk=","partition_key":null,"partition_id":"","y":2}]}'
+    )
+    assert isinstance(told, PutRequest)
+    assert (told.stream_name, told.stream_id, told.records[0].key, told.records[0].partition_id) == (
+        "",
+        "abc",
+        None,
+        "",
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (b"", "DIS.4300"),
+        (b"hello", "DIS.4300"),
+        (b"\xff", "DIS.4300"),
+        (b'{"records":[', "DIS.4300"),
+        (b'{"stream_name": 5, oops', "DIS.4300"),
+        (b"[" * 100_000, "DIS.4300"),
+        (b"[]", "DIS.4200"),
+        (b"null", "DIS.4200"),
+        (b"{}", "DIS.4200"),
+        (b'{"stream_name":5,"records":[]}', "DIS.4200"),
+        (b'{"records":[{}]}', "DIS.4200"),
+        (b'{"records":[{"data":1}]}', "DIS.4200"),
+        (b'{"records":[{"data":"a"}]}', "DIS.4200"),
+        (b'{"records":[{"data":"aGk=","partition_key":5}]}', "DIS.4200"),
+        (b'{"records":[{"data":"aGk=","timestamp":"5"}]}', "DIS.4200"),
+    ],
+)
+def test_bad_put_requests(body: bytes, code: str) -> None:
+    """Not JSON is DIS.4300, even behind a wrong type; JSON of the wrong shape is DIS.4200."""
+    with pytest.raises(ApiError) as caught:
+        decode_put(body)
+    assert caught.value.code == code
+
+
+def test_put_answer_of_one_partition() -> None:
+    """The short form for one partition is the same JSON as the general one."""
+    body = encode_put_answer([3, 3], {3: 9})
+    assert json.loads(body) == {
+        "failed_record_count": 0,
+        "records": [
+            {"partition_id": "shardId-0000000003", "sequence_number": "9"},
+            {"partition_id": "shardId-0000000003", "sequence_number": "10"},
+        ],
+    }
+
+
+def test_put_answer_with_failures() -> None:
+    """A failed record has no sequence number and takes none; the client reads back what the server wrote."""
+    body = encode_put_answer([0, 1, 0, 1], {0: 4, 1: 7}, {3: PutFailure("DIS.4303", "busy")})
+    assert json.loads(body) == {
+        "failed_record_count": 1,
+        "records": [
+            {"partition_id": "shardId-0000000000", "sequence_number": "4"},
+            {"partition_id": "shardId-0000000001", "sequence_number": "7"},
+            {"partition_id": "shardId-0000000000", "sequence_number": "5"},
+            {"error_code": "DIS.4303", "error_message": "busy"},
+        ],
+    }
+    results = decode_put_answer(body)
+    assert [r.sequence_number for r in results] == [4, 7, 5, None]
+    assert [i for i, _ in results.failed] == [3]
+    assert decode_failed_count(body) == 1
+
+
+def test_page() -> None:
+    """A page has string numbers, and no partition_key where there is none."""
+    rows = [PageRow("5", b"hi", 17, "CreateTime", "k"), PageRow("6", b"", 18, "CreateTime")]
+    body = encode_page(rows, "next")
+    assert json.loads(body) == {
+        "records": [
+            {
+                "sequence_number": "5",
+                "data": "aGk=",
+                "timestamp": 17,
+                "timestamp_type": "CreateTime",
+                "partition_key": "k",
+            },
+            {"sequence_number": "6", "data": "", "timestamp": 18, "timestamp_type": "CreateTime"},
+        ],
+        "next_partition_cursor": "next",
+    }
+    records, following = page_decoder("s", "shardId-0000000000")(body)
+    assert following == "next"
+    assert [(r.sequence_number, r.data, r.key, r.stream) for r in records] == [
+        (5, b"hi", "k", "s"),
+        (6, b"", None, "s"),
+    ]
+
+
+def test_answers_that_are_none() -> None:
+    """A 2xx answer that cannot be read leaves the outcome unknown."""
+    with pytest.raises(TransportError) as caught:
+        decode_put_answer(b"<html>")
+    assert caught.value.outcome_unknown
+
+
+def test_create() -> None:
+    """A create request carries what is set and nothing else."""
+    request = CreateStream(
+        stream_name="s", partition_count=2, tags=[Tag("a", "b")], csv_properties=CsvProperties(";"), data_duration=48
+    )
+    assert json.loads(encode_create(request)) == {
+        "stream_name": "s",
+        "partition_count": 2,
+        "data_duration": 48,
+        "csv_properties": {"delimiter": ";"},
+        "tags": [{"key": "a", "value": "b"}],
+    }
+    assert decode_create(encode_create(request)) == request
+
+
+def test_describe() -> None:
+    """A description: ranges as text, no keys for what a stream has not; the client reads the same values."""
+    partition = PartitionInfo(
+        partition_id="shardId-0000000000", hash_range=HashRange(0, 2**63 - 1), sequence_range=SequenceRange(3, 9)
+    )
+    info = StreamInfo(
+        name="s",
+        stream_id="i",
+        status="RUNNING",
+        create_time=1,
+        last_modified_time=2,
+        tags={"a": "b"},
+        data_schema="{}",
+    )
+    body = encode_describe(info, [partition], has_more=True)
+    told = json.loads(body)
+    assert told["partitions"] == [
+        {
+            "status": "ACTIVE",
+            "partition_id": "shardId-0000000000",
+            "hash_range": "[0 : 9223372036854775807]",
+            "sequence_number_range": "[3 : 9]",
+        }
+    ]
+    assert told["auto_scale_enabled"] is False
+    assert told["update_partition_counts"] == []
+    assert told["has_more_partitions"] is True
+    assert "compression_format" not in told
+    read, more = decode_describe(body)
+    assert more
+    assert read.partitions == (partition,)
+    assert (read.name, read.stream_id, read.tags, read.data_schema) == ("s", "i", {"a": "b"}, "{}")
+
+
+def test_list() -> None:
+    """A list names streams twice, as names and as details, in the same order."""
+    page = [StreamSummary(name="a", stream_id="1", status="RUNNING", partition_count=2), StreamSummary(name="b")]
+    body = encode_list(page, total=3, has_more=True)
+    told = json.loads(body)
+    assert (told["total_number"], told["stream_names"], told["has_more_streams"]) == (3, ["a", "b"], True)
+    read = decode_list(body)
+    assert (read.streams, read.total, read.has_more) == (page, 3, True)
+
+
+def test_list_of_names_only() -> None:
+    """A service that sends only names gives streams that have only names."""
+    assert decode_list(b'{"stream_names":["a"],"total_number":"1"}').streams == [StreamSummary(name="a")]
+
+
+@pytest.mark.parametrize("code", ERRORS)
+def test_error_bodies(code: str) -> None:
+    """Every code has all four keys and comes back as the same class with the same words."""
+    error = api_error(code, "[x]")
+    body = encode_error(error)
+    told = json.loads(body)
+    assert told["error_code"] == told["errorCode"] == code
+    assert told["error_msg"] == told["message"] == error.message
+    read = decode_error(Response(status=error.status, headers={"x-request-id": "r"}, body=body))
+    assert type(read) is type(error)
+    assert (read.code, read.message, read.status, read.request_id) == (code, error.message, error.status, "r")
+
+
+def test_messages_that_are_parsed() -> None:
+    """The two messages that a client takes apart have their exact shape."""
+    assert stream_not_found("s", "p").message == "Stream does not exist. [s][p]"
+    assert sequence_out_of_range(5280, 0, 617).message == (
+        "Sequence_number out of range. [5280][ should be within ][0][ ][617]"
+    )
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind", "code"),
+    [
+        (400, b'{"errorCode":"DIS.4301","message":"m"}', NotFoundError, "DIS.4301"),
+        (429, b"slow down", ThrottledError, ""),
+        (502, b"<html>bad gateway</html>", ServerFault, ""),
+        (400, b'{"error_code":"DIS.5250","error_msg":"m"}', ServerFault, "DIS.5250"),
+        (500, b"", ServerFault, ""),
+    ],
+)
+def test_foreign_errors(status: int, body: bytes, kind: type[ApiError], code: str) -> None:
+    """Errors of gateways and other spellings find their class."""
+    error = decode_error(Response(status=status, body=body))
+    assert type(error) is kind
+    assert error.code == code
+    assert error.message

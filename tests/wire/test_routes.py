@@ -1,0 +1,71 @@
+"""Targets: what the client builds is what the server matches, and what official clients send is understood."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from disstream.errors import ConfigError
+from disstream.wire.http import build_target, split_target
+from disstream.wire.routes import ROUTES, Match, NoMatch, build, match
+
+text = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
+
+
+@given(segments=st.lists(text, min_size=1, max_size=4), query=st.dictionaries(text, text, max_size=4))
+def test_targets_survive_the_round_trip(segments: list[str], query: dict[str, str]) -> None:
+    """Any segment and any parameter, whatever its characters, arrives as it was sent."""
+    assert split_target(build_target(tuple(segments), query)) == (segments, query)
+
+
+@pytest.mark.parametrize(
+    ("target", "segments", "query"),
+    [
+        ("/v2/p/records/?partition-cursor=XYZ&", ["v2", "p", "records"], {"partition-cursor": "XYZ"}),
+        ("/v2/p/streams/s1?stream_name=s1&limit_partitions=100&", ["v2", "p", "streams", "s1"], None),
+        ("/v2/p/streams/s1?start_partitionId=", ["v2", "p", "streams", "s1"], {}),
+        ("/v2/p/streams/s1?flag&x=1", ["v2", "p", "streams", "s1"], {"x": "1"}),
+        (
+            "/v2/p/records?partition-cursor=eyJ=&limit=5",
+            ["v2", "p", "records"],
+            {"partition-cursor": "eyJ=", "limit": "5"},
+        ),
+        ("/v2/p/records?partition-cursor=a%2B%2F%3Db", ["v2", "p", "records"], {"partition-cursor": "a+/=b"}),
+        ("/v2/p/streams/a%2Fb//", ["v2", "p", "streams", "a/b"], {}),
+        ("/v2/p/streams/a+b", ["v2", "p", "streams", "a+b"], {}),
+        ("/v2/p?x=&x=1&x=2", ["v2", "p"], {"x": "1"}),
+        ("/", [], {}),
+        ("", [], {}),
+    ],
+)
+def test_lenient_targets(target: str, segments: list[str], query: dict[str, str] | None) -> None:
+    """Trailing slashes and ampersands, unencoded values, values left empty: as official clients send them."""
+    found, parameters = split_target(target)
+    assert found == segments
+    assert query is None or parameters == query
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=lambda r: r.operation)
+def test_every_operation_is_found_by_what_it_builds(route: object) -> None:
+    """Building and matching use the same table: no operation is shadowed by another."""
+    operation = route.operation  # type: ignore[attr-defined]
+    params = {"project_id": "p", "stream_name": "s"}
+    method, target = build(operation, params)
+    found = match(method, split_target(target)[0])
+    assert isinstance(found, Match)
+    assert found.operation == operation
+    assert found.params.items() <= params.items()
+
+
+def test_wrong_method_and_unknown_path_differ() -> None:
+    """A known path tells which methods it has; an unknown one has none."""
+    assert match("PATCH", ["v2", "p", "records"]) == NoMatch(("POST", "GET"))
+    assert match("GET", ["v1", "p", "records"]) == NoMatch(())
+    assert match("GET", ["v2", "p", "records", "more"]) == NoMatch(())
+
+
+def test_empty_parameters_are_refused() -> None:
+    """An empty name would turn "delete this stream" into another operation."""
+    with pytest.raises(ConfigError, match="stream_name"):
+        build("delete_stream", {"project_id": "p", "stream_name": ""})
