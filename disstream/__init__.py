@@ -1,1 +1,115 @@
+"""disstream: an asyncio producer and consumer for DIS, and a server that speaks its API.
+
+connect   a client for a service: `disstream.connect("http://127.0.0.1:8080", project_id="demo")`
+serve     a service in this process: `disstream.serve(disstream.ServerConfig(data_dir=None, port=0))`
+
+Everything public is here, except `disstream.testing`, which tests import themselves.
+"""
+
 __version__ = "0.1.0"
+
+from .client import Client, ClientConfig, ClientStats, Transport
+from .consumer import Consumer, ConsumerConfig, ConsumerStats, Static
+from .door import DisClient, connect, serve
+from .errors import (
+    ApiError,
+    AuthError,
+    BufferFull,
+    CatalogConflict,
+    ClosedError,
+    ConcurrencyError,
+    ConfigError,
+    ConflictError,
+    CursorExpired,
+    DeliveryFailed,
+    DeliveryUnknown,
+    DisError,
+    NotFoundError,
+    NotStored,
+    OutcomeUnknown,
+    QuotaError,
+    RecordRejected,
+    SequenceOutOfRange,
+    ServerFault,
+    StorageError,
+    ThrottledError,
+    TransportError,
+    Undelivered,
+    WaitTimeout,
+)
+from .model import (
+    Cursor,
+    HashRange,
+    NewRecord,
+    Page,
+    Partition,
+    PartitionInfo,
+    PutResult,
+    PutResults,
+    Record,
+    SequenceRange,
+    StreamInfo,
+    StreamSummary,
+)
+from .producer import BatchDelivery, Delivery, Producer, ProducerConfig, ProducerStats, Receipt, Receipts
+from .server import Server, ServerConfig
+
+__all__ = [
+    "ApiError",
+    "AuthError",
+    "BatchDelivery",
+    "BufferFull",
+    "CatalogConflict",
+    "Client",
+    "ClientConfig",
+    "ClientStats",
+    "ClosedError",
+    "ConcurrencyError",
+    "ConfigError",
+    "ConflictError",
+    "Consumer",
+    "ConsumerConfig",
+    "ConsumerStats",
+    "Cursor",
+    "CursorExpired",
+    "Delivery",
+    "DeliveryFailed",
+    "DeliveryUnknown",
+    "DisClient",
+    "DisError",
+    "HashRange",
+    "NewRecord",
+    "NotFoundError",
+    "NotStored",
+    "OutcomeUnknown",
+    "Page",
+    "Partition",
+    "PartitionInfo",
+    "Producer",
+    "ProducerConfig",
+    "ProducerStats",
+    "PutResult",
+    "PutResults",
+    "QuotaError",
+    "Receipt",
+    "Receipts",
+    "Record",
+    "RecordRejected",
+    "SequenceOutOfRange",
+    "SequenceRange",
+    "Server",
+    "ServerConfig",
+    "ServerFault",
+    "Static",
+    "StorageError",
+    "StreamInfo",
+    "StreamSummary",
+    "ThrottledError",
+    "Transport",
+    "TransportError",
+    "Undelivered",
+    "WaitTimeout",
+    "__version__",
+    "connect",
+    "serve",
+]

@@ -115,6 +115,12 @@ class TransportError(DisError):
         self.outcome_unknown = outcome_unknown
 
 
+class WaitTimeout(DisError, TimeoutError):
+    """What was waited for did not happen in time; the message tells the last state that was seen."""
+
+    retryable = True
+
+
 # --- producing --------------------------------------------------------------------------------------------------
 
 

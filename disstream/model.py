@@ -130,7 +130,7 @@ class PutResults(list[PutResult]):
 
 
 class Cursor(str):
-    """An opaque read position, 5 minutes valid. A plain string to the service; here it remembers what it points into."""
+    """An opaque read position, valid for 5 minutes: a plain string that remembers what it points into."""
 
     __slots__ = ("partition_id", "stream")
     stream: str

@@ -1,0 +1,22 @@
+"""The client room: DIS calls over a Transport.
+
+api       `Transport`: what carries a request to an endpoint
+http      the transport for real endpoints (aiohttp)
+client    `Client`: life, attempts, statistics
+streams   records   cursors    the calls, a module per resource
+retry     what is tried again, and when*
+endpoint  what an endpoint may look like*
+config    `ClientConfig`
+
+* decides only. Producer and consumer stand on this room; it knows neither them nor the server.
+"""
+
+from .api import Transport
+from .client import Client, ClientStats
+from .config import ClientConfig
+from .cursors import Cursors
+from .http import HttpTransport
+from .records import Records
+from .streams import Streams
+
+__all__ = ["Client", "ClientConfig", "ClientStats", "Cursors", "HttpTransport", "Records", "Streams", "Transport"]

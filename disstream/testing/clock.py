@@ -1,8 +1,8 @@
 """An event loop whose time jumps to the next timer: an hour of sleeping takes milliseconds.
 
-The loop is the only clock of disstream, so running on this loop puts all of it, client,
-producer, consumer and server, under virtual time; wall time moves along. Works as long as nothing waits for the outside:
-with a real socket or thread the loop cannot know that something will still happen, and would jump past it.
+The loop is the only clock of disstream, so running on this loop puts all of it, client, producer, consumer and server,
+under virtual time; wall time moves along. Works as long as nothing waits for the outside: with a real socket or thread
+the loop cannot know that something will still happen, and would jump past it.
 """
 
 from __future__ import annotations

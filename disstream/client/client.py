@@ -1,0 +1,218 @@
+"""The client: one project at one endpoint.
+
+    caller -> Streams / Records / Cursors -> Client.call -> Transport.exchange
+                 names <-> bodies            retries          one request, one answer
+
+A call runs in the caller's task. The supervisor task only owns the end: `close()` refuses new calls, waits up to
+`close_timeout_s` for running ones, cuts the rest (they raise TransportError with an unknown outcome) and closes the
+transport; `abort()` cuts at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+import anyio
+
+from ..errors import ApiError, ConfigError, DisError, NotFoundError, TransportError
+from ..lifecycle import Scope, Supervisor
+from ..wire.errors import decode_error, retry_after_seconds
+from ..wire.http import JSON, Request, Response
+from ..wire.routes import build
+from .api import Transport
+from .config import ClientConfig, default_user_agent
+from .cursors import Cursors
+from .http import HttpTransport
+from .records import Records
+from .retry import RetryPolicy, may_repeat, repeat_of
+from .streams import Streams
+
+log = logging.getLogger("disstream.client")
+
+_PROJECT_ID = re.compile(r"[!-~]{1,128}")
+
+
+@dataclass(frozen=True, slots=True)
+class ClientStats:
+    """Counted since the start. `requests` are exchanges, `retries` those of them that repeated an earlier one."""
+
+    requests: int
+    retries: int
+    running: int
+
+
+class Client:
+    """The calls of DIS, by resource: `streams`, `records`, `cursors`. Not started by making it.
+
+    Safe to share between the tasks of one event loop. The client closes the transport it was given.
+    """
+
+    def __init__(
+        self,
+        endpoint: str | Transport,
+        project_id: str,
+        config: ClientConfig | None = None,
+        *,
+        dice: random.Random | None = None,
+    ) -> None:
+        """`endpoint`: a URL, or whatever carries requests. `dice` draws the pauses between attempts."""
+        self.config = config or ClientConfig()
+        if not _PROJECT_ID.fullmatch(project_id):
+            raise ConfigError(f"project_id {project_id!r} must be 1 to 128 printable ASCII characters without blanks")
+        self.project_id = project_id
+        self.transport = HttpTransport(endpoint, self.config) if isinstance(endpoint, str) else endpoint
+        self.streams = Streams(self)
+        self.records = Records(self)
+        self.cursors = Cursors(self)
+        self._headers = {
+            "content-type": JSON,  # on GET too: the service's gateway wants it everywhere
+            "accept": JSON,
+            "user-agent": self.config.user_agent or default_user_agent(),
+            "x-project-id": project_id,
+        }
+        self._policy = RetryPolicy(
+            self.config.attempts, self.config.retry_base_s, self.config.retry_max_s, self.config.retry_budget_s
+        )
+        self._dice = dice or random.Random()
+        self._supervisor = Supervisor("disstream client", self._run)
+        self._addresses: dict[str, tuple[str, str]] = {}
+        self._calls: set[anyio.CancelScope] = set()
+        self._call_ended: anyio.Event | None = None
+        self._requests = 0
+        self._retries = 0
+
+    # --- life ---------------------------------------------------------------------------------------------------
+
+    async def start(self) -> Self:
+        """Make calls possible; connects to nothing. A client starts once: a second start raises ClosedError."""
+        await self._supervisor.start()
+        return self
+
+    async def close(self) -> None:
+        """Let running calls finish within `close_timeout_s`, then close the transport. Twice is fine."""
+        await self._supervisor.close()
+
+    async def abort(self) -> None:
+        """Cut running calls and close the transport now. Twice is fine."""
+        await self._supervisor.abort()
+
+    async def __aenter__(self) -> Self:
+        return await self.start()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def stats(self) -> ClientStats:
+        return ClientStats(requests=self._requests, retries=self._retries, running=len(self._calls))
+
+    async def _run(self, scope: Scope) -> None:
+        try:
+            scope.started()
+            await scope.closing.wait()
+            with anyio.move_on_after(self.config.close_timeout_s):
+                while self._calls:
+                    self._call_ended = anyio.Event()
+                    await self._call_ended.wait()
+        finally:
+            for call in self._calls:
+                call.cancel()
+            with anyio.move_on_after(self.config.close_timeout_s, shield=True):
+                await self.transport.close()
+
+    # --- calls --------------------------------------------------------------------------------------------------
+
+    async def call(
+        self,
+        operation: str,
+        params: Mapping[str, str] | None = None,
+        query: Mapping[str, str] | None = None,
+        body: bytes = b"",
+        *,
+        timeout_s: float | None = None,
+        attempts: int | None = None,
+    ) -> Response:
+        """Carry out an operation of the routes table and return its 2xx answer.
+
+        Repeats what may be repeated (client/retry.py) at most `attempts` times in all, each bounded by `timeout_s`
+        (None: as configured). A delete that finds nothing after an attempt of unknown outcome has succeeded.
+
+        Raises ApiError, TransportError, ClosedError. Cancellation: the running attempt may have been received.
+        """
+        self._supervisor.check()
+        method, target = self._address(operation, params, query)
+        policy = self._policy
+        if attempts is not None:
+            policy = RetryPolicy(attempts, policy.base_s, policy.max_s, policy.budget_s)
+        if timeout_s is None:
+            timeout_s = self.config.request_timeout_s
+        with anyio.CancelScope() as scope:
+            self._calls.add(scope)
+            try:
+                return await self._attempts(operation, method, target, body, timeout_s, policy)
+            finally:
+                self._calls.discard(scope)
+                if self._call_ended is not None:
+                    self._call_ended.set()
+        raise TransportError(f"{operation}: the client was closed before the answer came", outcome_unknown=True)
+
+    def _address(
+        self, operation: str, params: Mapping[str, str] | None, query: Mapping[str, str] | None
+    ) -> tuple[str, str]:
+        if params or query:
+            return build(operation, {"project_id": self.project_id, **(params or {})}, dict(query or {}))
+        address = self._addresses.get(operation)
+        if address is None:  # puts are here all the time
+            address = self._addresses[operation] = build(operation, {"project_id": self.project_id})
+        return address
+
+    async def _attempts(
+        self, operation: str, method: str, target: str, body: bytes, timeout_s: float, policy: RetryPolicy
+    ) -> Response:
+        repeat = repeat_of(operation, method)
+        began = anyio.current_time()
+        attempt = 0
+        maybe_done = False
+        while True:
+            attempt += 1
+            retry_after_s: float | None = None
+            error: DisError
+            # Each attempt has headers of its own: what is added on the way must not be there the next time.
+            request = Request(method=method, target=target, headers=dict(self._headers), body=body, timeout_s=timeout_s)
+            self._requests += 1
+            try:
+                response = await self.transport.exchange(request)
+                if 200 <= response.status < 300:
+                    return response
+                error = _refusal(response)
+                retry_after_s = retry_after_seconds(response.headers)
+            except TransportError as exc:
+                error = exc
+            if maybe_done and method == "DELETE" and isinstance(error, NotFoundError):
+                return Response(status=204)
+            if not may_repeat(error, repeat):
+                raise error
+            pause = policy.pause(attempt, anyio.current_time() - began, self._dice, retry_after_s)
+            if pause is None:
+                raise error
+            maybe_done = maybe_done or error.outcome_unknown
+            log.debug("%s: attempt %d failed, next in %.3f s: %s", operation, attempt, pause, error)
+            await anyio.sleep(pause)
+            self._retries += 1
+
+
+def _refusal(response: Response) -> ApiError:
+    if 300 <= response.status < 400:
+        where = response.headers.get("location", "elsewhere")[:200]
+        return ApiError(
+            f"the endpoint redirects to {where!r}; redirects are not followed: give that address as the endpoint",
+            status=response.status,
+        )
+    return decode_error(response)

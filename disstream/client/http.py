@@ -1,0 +1,168 @@
+"""The transport that talks to a real endpoint. The only module of the client that knows aiohttp.
+
+What a caller needs to know about a failure is whether the request may have been received. aiohttp's exceptions do not
+tell: one class means "refused" here and "cut in the middle" there. So each exchange notes the moment it gets a
+connection: before it nothing can have left, and the outcome is known; after it, nothing is.
+
+The same note forbids what aiohttp does on its own: it silently sends GET and DELETE again when a kept connection turns
+out dead. An exchange happens once; repeating is decided above, where it is known what a second execution does.
+"""
+
+from __future__ import annotations
+
+import io
+from contextvars import ContextVar
+from typing import Any
+
+import aiohttp
+import anyio
+from aiohttp.payload import TOO_LARGE_BYTES_BODY
+from yarl import URL
+
+from ..errors import ClosedError, ConfigError, TransportError
+from ..wire.http import Request, Response
+from .config import ClientConfig
+from .endpoint import check_endpoint
+
+
+class _Exchange:
+    """Whether the exchange got a connection, so that its request may have left."""
+
+    __slots__ = ("connected",)
+
+    def __init__(self) -> None:
+        self.connected = False
+
+
+_current: ContextVar[_Exchange] = ContextVar("_current")
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Gives each exchange one connection. aiohttp's own tracing could note it too, at 45 us a request."""
+
+    async def connect(self, *args: Any, **kwargs: Any) -> aiohttp.connector.Connection:
+        exchange = _current.get()
+        if exchange.connected:
+            raise TransportError("a kept connection was cut before the answer came", outcome_unknown=True)
+        connection = await super().connect(*args, **kwargs)
+        exchange.connected = True
+        return connection
+
+
+class HttpTransport:
+    """One endpoint over HTTP/1.1 with kept connections. May be made outside an event loop; serves one loop."""
+
+    def __init__(self, endpoint: str, config: ClientConfig | None = None) -> None:
+        """Raises ConfigError for an endpoint that is none."""
+        self.endpoint = check_endpoint(endpoint)
+        try:
+            self._origin = str(URL(self.endpoint).origin())  # a host that is not ASCII becomes its DNS form here
+        except ValueError as exc:
+            raise ConfigError(f"endpoint {endpoint!r} names a host that cannot be: {exc}") from exc
+        self._config = config or ClientConfig()
+        self._session: aiohttp.ClientSession | None = None
+        self._closed = False
+
+    def _opened(self) -> aiohttp.ClientSession:
+        if self._closed:
+            raise ClosedError(f"the transport to {self.endpoint} is closed")
+        if self._session is None:
+            config = self._config
+            self._session = aiohttp.ClientSession(
+                connector=_Connector(
+                    limit=config.max_connections, keepalive_timeout=config.keepalive_s, ssl=config.ssl
+                ),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                # The whole exchange is bounded by our own scope: aiohttp rounds long time-outs up to whole seconds.
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=config.connect_timeout_s),
+                trust_env=config.trust_env,
+                auto_decompress=False,  # a small compressed answer could fill the memory
+            )
+        return self._session
+
+    async def exchange(self, request: Request) -> Response:
+        """As `Transport.exchange`. An answer larger than `max_response_bytes` is a TransportError."""
+        session = self._opened()
+        timeout_s = self._config.request_timeout_s if request.timeout_s is None else request.timeout_s
+        exchange = _Exchange()
+        before = _current.set(exchange)
+        try:
+            with anyio.fail_after(timeout_s):
+                async with session.request(
+                    request.method,
+                    URL(self._origin + request.target, encoded=True),
+                    headers={"accept-encoding": "identity", **request.headers},
+                    data=_payload(request.body),
+                    allow_redirects=False,
+                ) as answer:
+                    body = await self._read(answer)
+                    return Response(
+                        status=answer.status,
+                        headers={name.lower(): value for name, value in answer.headers.items()},
+                        body=body,
+                    )
+        except TimeoutError as exc:  # aiohttp's connect time-outs are TimeoutErrors too
+            if isinstance(exc, aiohttp.ClientError):
+                told = f"no connection within connect_timeout_s={self._config.connect_timeout_s:g}"
+            else:
+                told = f"no answer within {timeout_s:g} s"
+            raise self._failure(request, exchange.connected, told) from exc
+        except (aiohttp.ClientError, OSError) as exc:
+            raise self._failure(request, exchange.connected, _told(exc)) from exc
+        except TransportError as exc:
+            raise self._failure(request, exchange.connected, str(exc)) from exc
+        finally:
+            _current.reset(before)
+
+    async def _read(self, answer: aiohttp.ClientResponse) -> bytes:
+        limit = self._config.max_response_bytes
+        coding = answer.headers.get("content-encoding", "identity")
+        if coding.lower() != "identity":
+            answer.close()
+            raise TransportError(f"the answer is encoded as {coding[:40]!r} unasked", outcome_unknown=True)
+        if (answer.content_length or 0) <= limit:
+            chunks = []
+            size = 0
+            async for chunk in answer.content.iter_any():
+                size += len(chunk)
+                if size > limit:
+                    break
+                chunks.append(chunk)
+            else:
+                return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        answer.close()  # not released: the rest of the body stays unread
+        raise TransportError(
+            f"the answer is larger than max_response_bytes={limit}: raise it, or ask for less", outcome_unknown=True
+        )
+
+    def _failure(self, request: Request, sent: bool, told: str) -> TransportError:
+        path = request.target.partition("?")[0]
+        if self._closed:
+            told = "the transport was closed meanwhile"
+        if sent:
+            advice = "the request may have been received"
+        else:
+            advice = "nothing was sent; is the endpoint right, and is it running?"
+        return TransportError(f"{request.method} {self.endpoint}{path}: {told} ({advice})", outcome_unknown=sent)
+
+    async def close(self) -> None:
+        """Cut all connections; running exchanges raise TransportError. Twice is fine."""
+        self._closed = True
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+
+def _payload(body: bytes) -> bytes | io.BytesIO | None:
+    """What aiohttp is to send: it wants large bodies as a stream, and warns of others."""
+    if not body:
+        return None
+    return body if len(body) <= TOO_LARGE_BYTES_BODY else io.BytesIO(body)
+
+
+def _told(error: Exception) -> str:
+    if isinstance(error, aiohttp.ClientResponseError):  # its text would repeat the URL with its query
+        return (
+            f"the answer is not proper HTTP: {error.message.splitlines()[0][:200] if error.message else error.status}"
+        )
+    return str(error) or type(error).__name__

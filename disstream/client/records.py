@@ -1,0 +1,108 @@
+"""Records (API 5.4.1, 5.4.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from ..errors import ApiError, ConfigError
+from ..model import Cursor, NewRecord, Page, PutResults
+from ..wire.cursors import MAX_TOKEN_CHARS, decode_cursor
+from ..wire.partitioning import partition_id
+from ..wire.records import decode_put_answer, encode_put, page_decoder
+
+if TYPE_CHECKING:
+    from .client import Client
+
+_DECODERS = 1024  # partitions whose decoder is kept: making one takes a millisecond, keeping one some kilobytes
+
+
+class Records:
+    """`client.records`."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._decoder = lru_cache(maxsize=_DECODERS)(page_decoder)
+
+    async def put(
+        self,
+        stream: str,
+        records: Sequence[NewRecord],
+        *,
+        stream_id: str | None = None,
+        timeout_s: float | None = None,
+    ) -> PutResults:
+        """Write records in one request; result i belongs to record i, and some may have failed (`.failed`).
+
+        API 5.4.1. Never repeated once a byte has left: for delivery that retries, use a producer.
+        Raises ConfigError (nothing was sent), ApiError, TransportError (may have been written if `outcome_unknown`).
+        Cancellation: the records may have been written.
+        """
+        _check_records(stream or stream_id or "", records)
+        try:
+            body = encode_put(stream, list(records), stream_id)
+        except (TypeError, ValueError, OverflowError) as exc:
+            raise ConfigError(f"a record cannot be written as JSON: {exc}") from exc
+        answer = await self._client.call("put_records", body=body, timeout_s=timeout_s)
+        return decode_put_answer(answer.body)
+
+    async def put_encoded(self, body: bytes, *, timeout_s: float | None = None) -> bytes:
+        """One attempt to put a body made by `wire.records.encode_put`; returns the body of the 2xx answer.
+
+        For the producer, which repeats on its own. Raises as `put`; DIS.4303 for a whole request is a ThrottledError.
+        """
+        return (await self._client.call("put_records", body=body, timeout_s=timeout_s, attempts=1)).body
+
+    async def get(self, cursor: Cursor | str, *, max_bytes: int | None = None) -> Page:
+        """One page from the cursor on, possibly empty; `page.next_cursor` continues behind it.
+
+        API 5.4.2. `max_bytes` caps the page; a record larger than it can never be read.
+        Records name their stream and partition if the cursor is a `Cursor`, or a string that tells them.
+        Raises CursorExpired (get a new one), SequenceOutOfRange (the records there have expired).
+        """
+        if not 1 <= len(cursor) <= MAX_TOKEN_CHARS:
+            raise ConfigError(f"a cursor has 1 to {MAX_TOKEN_CHARS} characters, this has {len(cursor)}")
+        if max_bytes is not None and max_bytes < 1:
+            raise ConfigError(f"max_bytes={max_bytes!r} must be 1 or more")
+        query = {"partition-cursor": str(cursor)}
+        if max_bytes is not None:
+            query["max_fetch_bytes"] = str(max_bytes)
+        stream, partition = _place(cursor)
+        answer = await self._client.call("get_records", query=query)
+        records, following = self._decoder(stream, partition)(answer.body)
+        return Page(records=records, next_cursor=Cursor(following, stream, partition))
+
+
+def _place(cursor: Cursor | str) -> tuple[str, str]:
+    """Stream and partition id the cursor points into; empty if a foreign service's token does not tell."""
+    if isinstance(cursor, Cursor) and cursor.partition_id:
+        return cursor.stream, cursor.partition_id
+    try:
+        state = decode_cursor(cursor)
+    except ApiError:
+        return "", ""
+    return state.stream_name, partition_id(state.partition)
+
+
+def _check_records(stream: str, records: Sequence[object]) -> None:
+    """Raise ConfigError for what the service would misread or refuse with less to go by."""
+    if not stream:
+        raise ConfigError("put needs the name of a stream")
+    if not records:
+        raise ConfigError("put needs at least one record: the service refuses an empty request")
+    for index, record in enumerate(records):
+        if not isinstance(record, NewRecord):
+            raise ConfigError(f"record {index} is a {type(record).__name__}: wrap it, like NewRecord(b'...', key='k')")
+        data: object = record.data  # whatever the annotation says: msgspec checks nothing when a struct is made
+        if not isinstance(data, bytes | bytearray | memoryview):
+            remedy = "encode it: data=text.encode()" if isinstance(data, str) else "data is bytes"
+            raise ConfigError(f"record {index} has {type(data).__name__} as data: {remedy}")
+        for field in ("key", "partition_id", "explicit_hash_key"):
+            value = getattr(record, field)
+            if value is None:
+                continue
+            if not isinstance(value, str):
+                raise ConfigError(f"record {index} has {field}={value!r}: it must be a str or None")
+            if not value:
+                raise ConfigError(f"record {index} has {field}='': the service takes that for none, so say None")

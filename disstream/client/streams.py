@@ -1,0 +1,148 @@
+"""Streams (API 5.1)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from typing import TYPE_CHECKING
+
+import anyio
+import msgspec
+
+from ..errors import ConfigError, DisError, NotFoundError, TransportError, WaitTimeout
+from ..model import PartitionInfo, StreamInfo, StreamSummary
+from ..wire.streams import CreateStream, CsvProperties, Tag, decode_describe, decode_list, encode_create
+
+if TYPE_CHECKING:
+    from .client import Client
+
+_PARTITION_PAGE = 1000  # the most the service gives at once
+_FIRST_POLL_S = 0.05
+_LAST_POLL_S = 2.0
+_DOOMED = frozenset({"TERMINATING", "TERMINATED", "FROZEN"})
+
+
+class Streams:
+    """`client.streams`."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    async def create(
+        self,
+        name: str,
+        *,
+        partitions: int,
+        retention_h: int = 24,
+        stream_type: str = "COMMON",
+        data_type: str = "BLOB",
+        data_schema: str | None = None,
+        csv_delimiter: str | None = None,
+        compression_format: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        sys_tags: Mapping[str, str] | None = None,
+    ) -> None:
+        """Create a stream. It may still be CREATING when this returns: `wait_running` waits for it.
+
+        API 5.1.1. `retention_h`: hours a record can be read. Raises ConflictError (exists), QuotaError.
+        Not repeated once it may have been received: after TransportError or ServerFault the stream may exist.
+        """
+        if not name:
+            raise ConfigError("a stream needs a name")
+        if partitions < 1:
+            raise ConfigError(f"partitions={partitions!r}: a stream has 1 partition or more")
+        request = CreateStream(
+            stream_name=name,
+            partition_count=partitions,
+            stream_type=stream_type,
+            data_type=data_type,
+            data_duration=retention_h,
+            data_schema=data_schema,
+            csv_properties=CsvProperties(csv_delimiter) if csv_delimiter is not None else None,
+            compression_format=compression_format,
+            tags=_tags(tags),
+            sys_tags=_tags(sys_tags),
+        )
+        await self._client.call("create_stream", body=encode_create(request))
+
+    async def describe(self, name: str, *, stream_id: str | None = None) -> StreamInfo:
+        """A stream with all its partitions, asked for page by page.
+
+        API 5.1.4. `stream_id`: needed for a stream that another account shares. Raises NotFoundError.
+        """
+        query = {"limit_partitions": str(_PARTITION_PAGE)}
+        if stream_id:
+            query["stream_id"] = stream_id
+        params = {"stream_name": name or stream_id or ""}
+        info, more = decode_describe((await self._client.call("describe_stream", params, query)).body)
+        partitions = {p.partition_id: p for p in info.partitions}
+        while more:
+            last = next(reversed(partitions), "")
+            # The documented spelling and the one the official clients send.
+            page = {**query, "start_partition_id": last, "start_partitionId": last}
+            part, more = decode_describe((await self._client.call("describe_stream", params, page)).body)
+            partitions = _joined(name, partitions, part.partitions, more)
+        return msgspec.structs.replace(info, partitions=tuple(partitions.values()))
+
+    async def list(self, *, page_size: int = 100) -> AsyncIterator[StreamSummary]:
+        """All streams of the project in the service's order, `page_size` (1 to 100) a request.
+
+        API 5.1.2. Streams created or deleted meanwhile may or may not appear.
+        """
+        if not 1 <= page_size <= 100:
+            raise ConfigError(f"page_size={page_size!r} must be within 1 and 100")
+        query = {"limit": str(page_size)}
+        while True:
+            page = decode_list((await self._client.call("list_streams", query=query)).body)
+            for stream in page.streams:
+                yield stream
+            if not page.has_more:
+                return
+            last = page.streams[-1].name if page.streams else ""
+            if not last or last == query.get("start_stream_name"):
+                raise TransportError(f"the list of streams does not go on behind {last!r}", outcome_unknown=False)
+            query["start_stream_name"] = last
+
+    async def delete(self, name: str) -> None:
+        """Delete a stream and all its records.
+
+        API 5.1.3. Raises NotFoundError, except after an attempt whose answer was lost: then it is gone as asked.
+        """
+        await self._client.call("delete_stream", {"stream_name": name})
+
+    async def wait_running(self, name: str, *, timeout_s: float = 60.0) -> StreamInfo:
+        """Wait until the stream is RUNNING and return its description.
+
+        A stream that cannot be found yet is waited for too: creation may show late. Raises WaitTimeout, which names the
+        last status; DisError if the stream is being deleted or frozen.
+        """
+        status = "not asked yet"
+        pause = _FIRST_POLL_S
+        with anyio.move_on_after(timeout_s):
+            while True:
+                try:
+                    info = await self.describe(name)
+                except NotFoundError:
+                    status = "not found"
+                else:
+                    if info.status == "RUNNING":
+                        return info
+                    status = info.status
+                    if status in _DOOMED:
+                        raise DisError(f"stream {name!r} is {status}: it will not run")
+                await anyio.sleep(pause)
+                pause = min(pause * 1.5, _LAST_POLL_S)
+        raise WaitTimeout(f"stream {name!r} is not RUNNING after {timeout_s:g} s; last status: {status}")
+
+
+def _tags(tags: Mapping[str, str] | None) -> list[Tag] | None:
+    return [Tag(key, value) for key, value in tags.items()] if tags else None
+
+
+def _joined(
+    name: str, partitions: dict[str, PartitionInfo], page: tuple[PartitionInfo, ...], more: bool
+) -> dict[str, PartitionInfo]:
+    """The partitions so far and those of the next page. A page that brings nothing new would be asked for for ever."""
+    joined = {**partitions, **{p.partition_id: p for p in page}}
+    if more and len(joined) == len(partitions):
+        raise TransportError(f"the partitions of stream {name!r} do not go on", outcome_unknown=False)
+    return joined
