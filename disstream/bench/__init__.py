@@ -1,0 +1,13 @@
+"""The load generator behind `disstream bench` and `disstream demo`. Every run checks what it times.
+
+check      pure: which of the numbered records came back, how often, and in which order
+flights    rows of a CSV file as numbered records
+processes  a server and a reader in processes of their own, ended with the run
+reader     the main program of the reading process
+demo       the main job: produce a file, read it in another process, compare
+load       produce and consume at full speed, repeated
+machine    what the figures were measured on
+report     results as text
+
+Called by the command line and by the scripts in benchmarks/; stands on the public face of the library alone.
+"""

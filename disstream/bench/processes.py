@@ -1,0 +1,111 @@
+"""A server and a reader in processes of their own. What ends the block ends them, by their process ids."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import TypeVar
+
+import anyio
+import anyio.abc
+import msgspec
+from anyio.streams.buffered import BufferedByteReceiveStream
+
+from ..errors import DisError
+from .machine import cpu_s
+
+T = TypeVar("T")
+
+START_TIMEOUT_S = 30.0
+END_TIMEOUT_S = 15.0
+MAX_LINE_BYTES = 1_000_000
+
+
+class ChildEnded(DisError):
+    """A process that the run depends on is gone."""
+
+
+class Child:
+    """A process that talks in lines."""
+
+    def __init__(self, name: str, process: anyio.abc.Process, log: Path) -> None:
+        self._name = name
+        self._process = process
+        self._log = log
+        assert process.stdout is not None
+        self._lines = BufferedByteReceiveStream(process.stdout)
+
+    async def read_line(self) -> bytes:
+        """The next line it writes. Raises ChildEnded when it writes no more."""
+        try:
+            return await self._lines.receive_until(b"\n", MAX_LINE_BYTES)
+        except (anyio.EndOfStream, anyio.IncompleteRead, anyio.ClosedResourceError, anyio.BrokenResourceError) as exc:
+            raise await self._ended() from exc
+
+    async def read(self, kind: type[T]) -> T:
+        """The next line as JSON."""
+        return msgspec.json.decode(await self.read_line(), type=kind)
+
+    async def write(self, message: msgspec.Struct) -> None:
+        """One line of JSON to its standard input."""
+        assert self._process.stdin is not None
+        try:
+            await self._process.stdin.send(msgspec.json.encode(message) + b"\n")
+        except (anyio.ClosedResourceError, anyio.BrokenResourceError) as exc:
+            raise await self._ended() from exc
+
+    async def watch(self) -> None:
+        """Wait for ever; raises ChildEnded if the process ends meanwhile."""
+        await self._process.wait()
+        raise await self._ended()
+
+    def cpu_s(self) -> float | None:
+        """Processor time it has used so far, in seconds; None where the system does not tell."""
+        return cpu_s(self._process.pid)
+
+    async def _ended(self) -> ChildEnded:
+        with anyio.move_on_after(END_TIMEOUT_S):
+            await self._process.wait()
+        told = self._log.read_text(errors="replace").strip().splitlines()
+        last = f": {told[-1]}" if told else ""
+        return ChildEnded(f"the {self._name} process ended too early (exit code {self._process.returncode}){last}")
+
+
+@contextlib.asynccontextmanager
+async def child(name: str, arguments: list[str], directory: Path) -> AsyncIterator[Child]:
+    """Run `python -m ARGUMENTS`; its standard error goes to a file in `directory`. SIGTERM at the end, then SIGKILL."""
+    log = directory / f"{name}.log"
+    with log.open("wb") as errors:
+        # A session of its own: Ctrl-C in the terminal reaches us alone, and we end the children in order.
+        process = await anyio.open_process(
+            [sys.executable, "-m", *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            start_new_session=True,
+        )
+    try:
+        yield Child(name, process, log)
+    finally:
+        with anyio.CancelScope(shield=True):
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
+            with anyio.move_on_after(END_TIMEOUT_S) as patience:
+                await process.wait()
+            if patience.cancelled_caught:
+                process.kill()
+                await process.wait()
+            await process.aclose()
+
+
+@contextlib.asynccontextmanager
+async def server(data_dir: Path, directory: Path) -> AsyncIterator[tuple[str, Child]]:
+    """A durable server on a free port: its URL and its process."""
+    arguments = ["disstream", "serve", "--port", "0", "--data-dir", str(data_dir), "--durability", "fsync"]
+    async with child("server", arguments, directory) as process:
+        with anyio.fail_after(START_TIMEOUT_S):
+            line = await process.read_line()
+        yield line.decode().split()[1], process

@@ -1,0 +1,95 @@
+"""Results as text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+from .demo import DemoReport
+from .load import Result, median
+
+BAR_CHARS = 40
+
+
+def demo_lines(report: DemoReport, source: str) -> Iterator[str]:
+    """What the demo tells at its end; the last line is the verdict."""
+    found = report.findings
+    unkeyed = report.sent - report.keyed
+    yield f"{source}: {report.sent:,} records, {report.keys:,} keys, {len(report.partitions)} partitions"
+    yield ""
+    yield f"  acknowledged      {report.acknowledged:,} of {report.sent:,}"
+    for cause, count in report.failures.items():
+        yield f"                    {count:,} x {cause}"
+    yield f"  distinct received {found.distinct:,}"
+    yield f"  missing           {found.missing:,}"
+    yield f"  duplicates        {found.duplicates:,}"
+    yield f"  order violations  {found.reordered:,} per key ({unkeyed:,} records without a key have no order to check)"
+    if found.foreign:
+        yield f"  never sent        {found.foreign:,}"
+    yield f"  content           {'byte for byte what was sent' if report.intact else 'DIFFERS from what was sent'}"
+    yield ""
+    yield f"  written           {_rate(report.sent, report.bytes_sent, report.write_s)}; acknowledged after fsync"
+    yield f"  read              {_rate(found.received, report.bytes_read, report.read_s)}; another process, meanwhile"
+    times = report.latencies_s
+    p50, p99 = (percentile(times, share) * 1000 for share in (0.5, 0.99))
+    yield f"  send to receipt   p50 {p50:,.0f} ms, p99 {p99:,.0f} ms; every {report.sample_every}th record was timed"
+    yield "                    (at full speed, so most of it is waiting in the send buffer)"
+    yield ""
+    yield "  records in each partition"
+    yield from (f"  {line}" for line in bars(report.partitions))
+    yield ""
+    if report.good:
+        yield "PASSED: every record was acknowledged, came back once or more, unchanged and in order"
+    else:
+        yield "FAILED: see above"
+
+
+def bench_lines(result: Result) -> Iterator[str]:
+    """A table of all repetitions, the median of each kind, and what it was measured on."""
+    plan = result.plan
+    yield f"command   {result.command}"
+    yield f"machine   {result.machine}"
+    yield f"service   {result.endpoint}"
+    yield (
+        f"load      {plan.records:,} records of {plan.size_bytes:,} random bytes, {plan.keys} keys, "
+        f"{plan.partitions} partitions, order={plan.order}"
+    )
+    yield ""
+    figures = f"{'':<12}{'records/s':>12}{'MB/s':>9}  {'client us':>10}{'server us':>10}"
+    yield f"{figures}  lost  duplicated  reordered  failed"
+    for what in dict.fromkeys(lap.what for lap in result.laps):
+        laps = [lap for lap in result.laps if lap.what == what]
+        for lap in [*laps, median(laps)] if len(laps) > 1 else laps:
+            found = lap.findings
+            on_server = f"{lap.server_cpu_s / lap.records * 1e6:.2f}" if lap.server_cpu_s and lap.records else "-"
+            on_client = f"{lap.client_cpu_s / lap.records * 1e6:.2f}" if lap.records else "-"
+            yield (
+                f"{what:<12}{lap.rate:>12,.0f}{lap.rate * plan.size_bytes / 1e6:>9.1f}  {on_client:>10}{on_server:>10}"
+                f"  {lap.lost:>4}  {found.duplicates:>10}  {found.reordered:>9}  {lap.failed:>6}"
+            )
+        if len(laps) > 1:
+            yield f"{'':<12}^ median of {len(laps)}"
+    yield ""
+    yield "client us, server us: processor time per record. Every record was read back and compared."
+
+
+def percentile(ordered: Sequence[float], share: float) -> float:
+    """The smallest of the sorted values that at least `share` of them do not exceed; 0 if there are none."""
+    return ordered[max(0, math.ceil(len(ordered) * share) - 1)] if ordered else 0.0
+
+
+def bars(counts: dict[str, int], width: int = BAR_CHARS) -> list[str]:
+    """One line per name: a bar, the longest `width` characters, with count and share of all."""
+    total = sum(counts.values()) or 1
+    longest = max(counts.values(), default=0) or 1
+    margin = max(map(len, counts), default=0)
+    return [
+        f"{name:<{margin}}  {'█' * round(count / longest * width):<{width}}  {count:>9,}  {count / total:6.1%}"
+        for name, count in sorted(counts.items())
+    ]
+
+
+def _rate(records: int, size_bytes: int, seconds: float) -> str:
+    if seconds <= 0:
+        return f"{records:,} records"
+    return f"{records / seconds:,.0f} records/s, {size_bytes / seconds / 1e6:,.1f} MB/s (in {seconds:.2f} s)"

@@ -1,0 +1,75 @@
+"""The input of `produce`: a file or pipe, read and parsed by its own thread.
+
+The thread blocks in read(), which no event loop may do and no cancellation can end; so it is a daemon, reads the
+descriptor without Python's buffered reader (whose lock a dying interpreter would wait for), and is left behind when
+the command ends first. It hands over what it has before every read, so records of a slow pipe are sent as they come.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from ..errors import ConfigError
+from .formats import BadLine, Line, LineSplitter, Parser
+
+READ_BYTES = 256 * 1024
+CHUNK_RECORDS = 2000
+CHUNKS_AHEAD = 4
+
+Chunk = list[Line | BadLine]
+
+
+class Feed:
+    """Chunks of parsed input, at most a few read ahead."""
+
+    def __init__(self, source: BinaryIO, parse: Parser) -> None:
+        self._read = getattr(source, "raw", source).read
+        self._parse = parse
+        self._loop = asyncio.get_running_loop()
+        self._chunks: asyncio.Queue[Chunk | OSError | ConfigError | None] = asyncio.Queue()  # bounded by _room
+        self._room = threading.Semaphore(CHUNKS_AHEAD)
+        self._parsed: Chunk = []
+        threading.Thread(target=self._run, name="feed", daemon=True).start()
+
+    async def next(self) -> Chunk | None:
+        """The next chunk, None at the end. Raises OSError if the source cannot be read, and what the parser raises."""
+        chunk = await self._chunks.get()
+        self._room.release()
+        if isinstance(chunk, OSError | ConfigError):
+            raise chunk
+        return chunk
+
+    def _run(self) -> None:
+        try:
+            for item in self._parse(self._lines()):
+                self._parsed.append(item)
+                if len(self._parsed) >= CHUNK_RECORDS:
+                    self._hand_over()
+            self._hand_over()
+            self._put(None)
+        except (OSError, ConfigError) as exc:
+            self._hand_over()
+            self._put(exc)
+
+    def _lines(self) -> Iterator[bytes]:
+        splitter = LineSplitter()
+        while chunk := self._read(READ_BYTES):
+            yield from splitter.feed(chunk)
+            self._hand_over()
+        if rest := splitter.end():
+            yield rest
+
+    def _hand_over(self) -> None:
+        if self._parsed:
+            self._put(self._parsed)
+            self._parsed = []
+
+    def _put(self, chunk: Chunk | OSError | ConfigError | None) -> None:
+        self._room.acquire()
+        try:
+            self._loop.call_soon_threadsafe(self._chunks.put_nowait, chunk)
+        except RuntimeError:  # the loop is closed: nobody reads any more
+            return

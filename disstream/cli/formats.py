@@ -1,0 +1,225 @@
+"""Records as text: what `produce` reads and `consume` writes. Pure.
+
+    lines     each line is a record, without its line end
+    jsonl     each line is a JSON value and the record; the key is a field of it
+    csv       each row becomes a JSON object, named by the header; the key is a column
+    records   what `consume --format jsonl` writes: key, timestamp and data come back as they were
+
+A parser turns lines into `Line`s; what it cannot read becomes a `BadLine` in the same place, so that the caller decides
+whether to stop. A key that the whole input lacks (a column that the header does not have) raises ConfigError.
+"""
+
+from __future__ import annotations
+
+import binascii
+import csv
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+import msgspec
+
+from ..errors import ConfigError
+from ..model import Record
+
+MAX_LINE_BYTES = 8 * 1024 * 1024
+"""More than any record needs: 1 MiB as base64 with its key. Longer lines are bad lines, not memory."""
+
+
+class Line(NamedTuple):
+    """A record to be sent, from line `number`. `timestamp`: ms since the epoch, None to leave it to the service."""
+
+    number: int
+    data: bytes
+    key: str | None = None
+    timestamp: int | None = None
+
+
+class BadLine(NamedTuple):
+    """Line `number` (from 1) cannot be read, and why."""
+
+    number: int
+    reason: str
+
+
+Parser = Callable[[Iterator[bytes]], Iterator[Line | BadLine]]
+
+
+class LineSplitter:
+    """Cuts a byte stream into lines that keep their line end; of an endless line it keeps only the beginning."""
+
+    def __init__(self) -> None:
+        self._rest: list[bytes] = []
+        self._held = 0
+
+    def feed(self, chunk: bytes) -> Iterator[bytes]:
+        *complete, rest = chunk.split(b"\n")
+        for part in complete:
+            self._hold(part)
+            yield b"".join(self._rest) + b"\n"
+            self._rest, self._held = [], 0
+        self._hold(rest)
+
+    def end(self) -> bytes:
+        """What stands behind the last line end; empty if nothing does."""
+        return b"".join(self._rest)
+
+    def _hold(self, part: bytes) -> None:
+        part = part[: MAX_LINE_BYTES + 1 - self._held]
+        if part:
+            self._rest.append(part)
+            self._held += len(part)
+
+
+def parser(name: str, key_field: str | None) -> Parser:
+    """The parser of format `name`. `key_field` names the field or column that holds the partition key."""
+    if name == "jsonl":
+        return lambda lines: _each(lines, lambda number, line: _json_line(number, line, key_field))
+    if name == "records":
+        return lambda lines: _each(lines, _record_line)
+    if name == "csv":
+        return lambda lines: _csv_rows(lines, key_field)
+    return lambda lines: _each(lines, Line, blank_is_data=True)
+
+
+def _each(
+    lines: Iterator[bytes], read: Callable[[int, bytes], Line], *, blank_is_data: bool = False
+) -> Iterator[Line | BadLine]:
+    for number, raw in enumerate(lines, 1):
+        line = raw.removesuffix(b"\n").removesuffix(b"\r")
+        if len(line) > MAX_LINE_BYTES:
+            yield BadLine(number, f"longer than {MAX_LINE_BYTES} bytes")
+            continue
+        if not blank_is_data and not line.strip():
+            continue
+        try:
+            yield read(number, line)
+        except (ValueError, RecursionError) as exc:  # errors of JSON, UTF-8 and base64 are ValueErrors
+            yield BadLine(number, str(exc))
+
+
+def _json_line(number: int, line: bytes, key_field: str | None) -> Line:
+    value = msgspec.json.decode(line)
+    if key_field is None:
+        return Line(number, line)
+    if not isinstance(value, dict):
+        raise ValueError(f"not a JSON object, so it has no field {key_field!r} for the key")
+    return Line(number, line, _key(value.get(key_field), key_field))
+
+
+def _key(value: object, field: str) -> str | None:
+    """A field as partition key: text as it is, numbers and booleans as JSON writes them; null and "" are no key."""
+    if value is None or value == "":
+        return None
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int | float):
+        return msgspec.json.encode(value).decode()
+    raise ValueError(f"field {field!r} holds {type(value).__name__}: a partition key is text, a number or a boolean")
+
+
+def _csv_rows(lines: Iterator[bytes], key_field: str | None) -> Iterator[Line | BadLine]:
+    # Bytes that are not UTF-8 become surrogates, which the encoder refuses: the row is bad, the file goes on.
+    rows = csv.reader(line.decode("utf-8", "surrogateescape") for line in lines)
+    header: list[str] | None = None
+    while True:
+        try:
+            row = next(rows, None)
+            if row is None:
+                return
+            if not row:
+                continue
+            if header is None:
+                header = [name.removeprefix("\ufeff") for name in row]
+                if key_field is not None and key_field not in header:
+                    raise ConfigError(f"--key {key_field}: the header has no such column; it has {', '.join(header)}")
+                continue
+            if len(row) != len(header):
+                raise ValueError(f"{len(row)} fields where the header has {len(header)}")
+            fields = dict(zip(header, row, strict=True))
+            data = msgspec.json.encode(fields)
+            yield Line(rows.line_num, data, fields[key_field] or None if key_field is not None else None)
+        except ConfigError:
+            raise
+        except (csv.Error, ValueError) as exc:
+            yield BadLine(rows.line_num, str(exc))
+
+
+class _RecordLine(msgspec.Struct, omit_defaults=True):
+    """A record as one JSON object. Members without a value here are always written."""
+
+    partition_id: str
+    sequence_number: int
+    key: str | None
+    timestamp: int | None
+    data: str
+    encoding: str = "utf-8"
+
+
+class _ReadBack(msgspec.Struct):
+    """The same, as far as sending it again needs it: the service gives a new partition and number."""
+
+    data: str
+    key: str | None = None
+    timestamp: int | None = None
+    encoding: str = "utf-8"
+
+
+_read_back = msgspec.json.Decoder(_ReadBack)
+
+
+def _record_line(number: int, line: bytes) -> Line:
+    row = _read_back.decode(line)
+    if row.encoding == "utf-8":
+        data = row.data.encode()
+    elif row.encoding == "base64":
+        try:
+            data = b64decode(row.data, validate=True)
+        except binascii.Error as exc:
+            raise ValueError(f"data is not base64: {exc}") from exc
+    else:
+        raise ValueError(f"encoding {row.encoding!r} is neither 'utf-8' nor 'base64'")
+    return Line(number, data, row.key or None, row.timestamp)
+
+
+# --- writing -----------------------------------------------------------------------------------------------------
+
+
+def jsonl(record: Record) -> bytes:
+    """One JSON object and a line end; data that is not UTF-8 as base64, with `"encoding": "base64"`."""
+    try:
+        data, encoding = record.data.decode(), "utf-8"
+    except UnicodeDecodeError:
+        data, encoding = b64encode(record.data).decode("ascii"), "base64"
+    row = _RecordLine(record.partition_id, record.sequence_number, record.key, record.timestamp, data, encoding)
+    return msgspec.json.encode(row) + b"\n"
+
+
+def raw(record: Record) -> bytes:
+    """The data alone and a line end."""
+    return record.data + b"\n"
+
+
+TABLE_HEADER = f"{'PARTITION':<20}  {'SEQUENCE':>12}  {'TIME (UTC)':<23}  {'KEY':<16}  DATA\n".encode()
+
+
+def table(record: Record, width: int) -> bytes:
+    """One line of at most `width` characters (0: as long as it takes), without control characters."""
+    when = time_text(record.timestamp)
+    key = _printable("" if record.key is None else record.key)
+    data = _printable(record.data[: width or None].decode("utf-8", "replace"))
+    line = f"{record.partition_id:<20}  {record.sequence_number:>12}  {when:<23}  {key:<16}  {data}"
+    return (line[: width or None] + "\n").encode()
+
+
+def time_text(ms: int) -> str:
+    """Milliseconds since the epoch as UTC; the bare number if no calendar has it."""
+    try:
+        return datetime.fromtimestamp(ms / 1000, UTC).isoformat(sep=" ", timespec="milliseconds")[:23]
+    except (ValueError, OverflowError, OSError):
+        return str(ms)
+
+
+def _printable(text: str) -> str:
+    return text if text.isprintable() else "".join(c if c.isprintable() else "." for c in text)

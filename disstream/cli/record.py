@@ -1,0 +1,353 @@
+"""`disstream produce` and `disstream consume`: records from lines of text, and back."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from typing import Any, BinaryIO
+
+import anyio
+import click
+from rich.console import Console
+
+from ..bench.reader import reached
+from ..consumer import ConsumerConfig, Static
+from ..door import DisClient
+from ..errors import ApiError, BufferFull, ConfigError, DeliveryFailed
+from ..model import Record
+from ..producer import Delivery, Producer
+from ..wire.partitioning import partition_id, partition_number
+from . import formats
+from .feed import Chunk, Feed
+from .formats import BadLine, Parser
+from .session import Target, connects, run, show_progress
+
+UNSETTLED_CHUNKS = 8
+"""Chunks whose records were sent and not yet looked at: enough to keep the producer busy, little to remember."""
+
+FETCH_RECORDS = 2000
+
+
+# --- produce -----------------------------------------------------------------------------------------------------
+
+
+@click.command()
+@click.argument("stream")
+@click.argument("file", type=click.File("rb"), default="-", required=False)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["lines", "jsonl", "csv", "records"]),
+    default="lines",
+    help="lines: each line is a record. jsonl: each line is a JSON value and a record. csv: each row is sent as a JSON "
+    "object, named by the header. records: what consume --format jsonl writes.",
+)
+@click.option("--key", metavar="FIELD", help="jsonl, csv: the field whose value is the partition key; empty: no key.")
+@click.option("--rate", type=click.FloatRange(min=0, min_open=True), metavar="N", help="At most N records a second.")
+@click.option("--skip-bad", is_flag=True, help="Name lines that cannot be read and go on, instead of stopping.")
+@connects
+def produce(
+    target: Target, stream: str, file: BinaryIO, form: str, key: str | None, rate: float | None, skip_bad: bool
+) -> None:
+    """Send the records of FILE (-: standard input, the default) to STREAM.
+
+    Ends with a line of counts: sent, stored, failed. A line that cannot be read is named with its number and stops the
+    run; what was read before it is stored. Ctrl-C ends the input likewise. Exit code 1 if a line was bad (without
+    --skip-bad) or a record failed.
+
+    \b
+    Examples:
+      disstream produce orders orders.csv --format csv --key customer
+      tail -f app.log | disstream produce logs
+    """
+    if key is not None and form not in ("jsonl", "csv"):
+        raise click.UsageError(f"--key names a field of jsonl or csv; --format {form} has none")
+    parse = formats.parser(form, key)
+
+    async def work() -> _Sending:
+        async with target.connect() as dis, dis.producer(stream) as producer:
+            sending = _Sending(producer, rate, skip_bad)
+            await sending.run(file, parse)
+            return sending
+
+    sending = run(work)
+    for cause, count in sending.causes.most_common():
+        click.echo(f"failed: {count} x {cause}", err=True)
+    skipped = f", skipped {sending.skipped}" if sending.skipped else ""
+    click.echo(f"sent {sending.sent}, stored {sending.stored}, failed {sending.failed}{skipped}")
+    if sending.failed or sending.stopped:
+        sys.exit(1)
+
+
+class _Sending:
+    """One run of `produce`: reads, sends, and counts how the records ended."""
+
+    def __init__(self, producer: Producer, rate: float | None, skip_bad: bool) -> None:
+        self._producer = producer
+        self._rate = rate
+        self._skip_bad = skip_bad
+        self._unsettled: deque[list[Delivery]] = deque()
+        self.sent = self.stored = self.failed = self.skipped = 0
+        self.causes: Counter[str] = Counter()
+        self.stopped = False
+        """The input was not sent to its end."""
+
+    async def run(self, source: BinaryIO, parse: Parser) -> None:
+        async with anyio.create_task_group() as tasks:
+            reading = anyio.CancelScope()
+            tasks.start_soon(_cancel_on_interrupt, reading, name="signals")
+            if show_progress():
+                tasks.start_soon(self._draw, name="progress")
+            with reading:
+                await self._send_all(Feed(source, parse))
+            await self._producer.flush()
+            while self._unsettled:
+                await self._settle(self._unsettled.popleft())
+            tasks.cancel_scope.cancel()
+
+    async def _send_all(self, feed: Feed) -> None:
+        begun = anyio.current_time()
+        while (chunk := await feed.next()) is not None:
+            if not await self._send_chunk(chunk, begun):
+                self.stopped = True
+                return
+            while len(self._unsettled) > UNSETTLED_CHUNKS:
+                await self._settle(self._unsettled.popleft())
+
+    async def _send_chunk(self, chunk: Chunk, begun: float) -> bool:
+        """Send a chunk's records; False when something stops the run."""
+        deliveries: list[Delivery] = []
+        self._unsettled.append(deliveries)  # first, so that what a cancelled chunk has sent is counted
+        for item in chunk:
+            if isinstance(item, BadLine):
+                if not self._bad(item):
+                    return False
+                continue
+            if self._rate is not None:
+                await anyio.sleep_until(begun + self.sent / self._rate)
+            try:
+                delivery = await self._producer.send(item.data, key=item.key, timestamp=item.timestamp)
+            except ConfigError as exc:  # the record itself cannot be sent, whatever the service
+                if not self._bad(BadLine(item.number, str(exc))):
+                    return False
+                continue
+            except BufferFull as exc:
+                click.echo(f"line {item.number}: {exc}", err=True)
+                return False
+            deliveries.append(delivery)
+            self.sent += 1
+        return True
+
+    def _bad(self, line: BadLine) -> bool:
+        click.echo(f"line {line.number}: {line.reason}", err=True)
+        self.skipped += self._skip_bad
+        return self._skip_bad
+
+    async def _settle(self, deliveries: Iterable[Delivery]) -> None:
+        for delivery in deliveries:
+            try:
+                await delivery
+                self.stored += 1
+            except DeliveryFailed as exc:
+                self.failed += 1
+                self.causes[f"{type(exc).__name__}: {exc}"] += 1
+
+    async def _draw(self) -> None:
+        with Console(stderr=True).status("sending") as status:
+            while True:
+                status.update(f"sent {self.sent:,}")
+                await anyio.sleep(0.2)
+
+
+async def _cancel_on_interrupt(scope: anyio.CancelScope) -> None:
+    """Cancel `scope` at the first Ctrl-C or SIGTERM; the second finds the usual handlers again and ends the process."""
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async for _ in signals:
+            break
+    scope.cancel()
+
+
+# --- consume -----------------------------------------------------------------------------------------------------
+
+
+class _Start(click.ParamType[Any]):
+    """earliest, latest, a sequence number, or a time (without an offset: local time)."""
+
+    name = "start"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value in ("earliest", "latest"):
+            return value
+        if value.isascii() and value.isdigit():
+            return int(value)
+        try:
+            return datetime.fromisoformat(value).astimezone()
+        except ValueError:
+            self.fail(f"{value!r} is neither earliest, latest, a sequence number nor an ISO 8601 time", param, ctx)
+
+
+def _partition_ids(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
+    try:
+        return tuple(dict.fromkeys(partition_id(partition_number(text)) for text in value))
+    except ApiError as exc:
+        raise click.BadParameter(exc.message) from exc
+
+
+@click.command()
+@click.argument("stream")
+@click.option(
+    "--from",
+    "start",
+    type=_Start(),
+    default="earliest",
+    metavar="earliest|latest|SEQ|ISO-TIME",
+    help="Where to begin. SEQ, a sequence number, is one partition's: name it with --partition, unless there is only "
+    "one. ISO-TIME: what was written from then on; without an offset it is local time.",
+)
+@click.option(
+    "--partition",
+    "partitions",
+    multiple=True,
+    callback=_partition_ids,
+    metavar="P",
+    help="Read this partition only: 0 or shardId-0000000000. May be given several times.",
+)
+@click.option("--max", "maximum", type=click.IntRange(min=1), metavar="N", help="Stop after N records.")
+@click.option("--no-follow", is_flag=True, help="Stop at what was the newest record when the command began.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["jsonl", "raw", "table"]),
+    default="jsonl",
+    help="jsonl: one object a line, data as text or (encoding: base64) base64. raw: the data and a line end. table: "
+    "for the eye, shortened to the terminal's width.",
+)
+@connects
+def consume(
+    target: Target,
+    stream: str,
+    start: str | int | datetime,
+    partitions: tuple[str, ...],
+    maximum: int | None,
+    no_follow: bool,
+    form: str,
+) -> None:
+    """Print the records of STREAM, and follow it until --max or Ctrl-C.
+
+    Order holds within a partition. Nothing is committed: each run begins where --from says.
+
+    \b
+    Examples:
+      disstream consume orders --from latest
+      disstream consume orders --no-follow > orders.jsonl
+      disstream consume orders --partition 2 --from 1000 --max 10 --format table
+    """
+    render: Callable[[Record], bytes] = _renderer(form)
+    out = sys.stdout.buffer
+
+    def write(records: Iterable[Record]) -> None:
+        out.write(b"".join(map(render, records)))
+        out.flush()
+
+    async def work() -> None:
+        async with target.connect() as dis:
+            span = await _span(dis, stream, start, partitions, bounded=no_follow)
+            await _print(dis, stream, span, maximum, write)
+
+    try:
+        if form == "table":
+            out.write(formats.TABLE_HEADER)
+        run(work)
+    except KeyboardInterrupt:
+        return  # how following ends
+    except BrokenPipeError:
+        # Whoever read us has seen enough. The interpreter must not try to flush into the pipe when it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _renderer(form: str) -> Callable[[Record], bytes]:
+    if form == "table":
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+        return lambda record: formats.table(record, width)
+    return formats.raw if form == "raw" else formats.jsonl
+
+
+class _Span:
+    """What to read: partitions, where to begin, and, unless it follows, where each ends (exclusive)."""
+
+    def __init__(
+        self,
+        partitions: list[str],
+        start: str | datetime | dict[str, int],
+        ends: dict[str, int] | None = None,
+    ) -> None:
+        self.partitions = partitions
+        self.start: Any = start
+        self.ends = ends
+
+
+async def _span(
+    dis: DisClient, stream: str, start: str | int | datetime, chosen: tuple[str, ...], *, bounded: bool
+) -> _Span:
+    info = await dis.streams.describe(stream)
+    ranges = {p.partition_id: p.sequence_range for p in info.partitions if p.readable}
+    if unknown := [p for p in chosen if p not in ranges]:
+        raise ConfigError(f"--partition {unknown[0]}: {stream} has {', '.join(ranges)}")
+    partitions = list(chosen or ranges)
+    if isinstance(start, int):
+        if len(partitions) != 1:
+            raise ConfigError(f"--from {start} is one partition's number, {stream} has {len(ranges)}: add --partition")
+        # The service judges the number, so that one out of range is told instead of replaced.
+        await dis.cursors.get(stream, partitions[0], "AT_SEQUENCE_NUMBER", sequence_number=start)
+        start_at: str | datetime | dict[str, int] = {partitions[0]: start}
+    else:
+        start_at = start
+    if not bounded:
+        return _Span(partitions, start_at)
+    begins: dict[str, int] = {}
+    ends: dict[str, int] = {}
+    for partition in partitions:
+        oldest, following = ranges[partition] or (0, 0)
+        if isinstance(start, datetime):
+            begin = await _first_since(dis, stream, partition, start)
+        elif start == "latest":
+            begin = None
+        else:
+            begin = start if isinstance(start, int) else oldest
+        if begin is not None and begin < following:
+            begins[partition] = begin
+            ends[partition] = following
+    return _Span(list(begins), begins, ends)
+
+
+async def _first_since(dis: DisClient, stream: str, partition: str, time: datetime) -> int | None:
+    """The first sequence number written at or after `time`; None if nothing was."""
+    page = await dis.records.get(await dis.cursors.get(stream, partition, "AT_TIMESTAMP", timestamp=time))
+    return page.records[0].sequence_number if page.records else None
+
+
+async def _print(
+    dis: DisClient, stream: str, span: _Span, maximum: int | None, write: Callable[[Iterable[Record]], None]
+) -> None:
+    if not span.partitions:
+        return
+    ends = span.ends
+    left = maximum
+    config = ConsumerConfig(coordination=Static(span.partitions), start=span.start)
+    async with dis.consumer(stream, config) as consumer:
+        while left is None or left > 0:
+            batch = await consumer.fetch(max_records=FETCH_RECORDS, timeout_s=0.5)
+            if ends is not None:
+                batch = [record for record in batch if record.sequence_number < ends[record.partition_id]]
+            if left is not None:
+                batch = batch[:left]
+                left -= len(batch)
+            if batch:
+                write(batch)
+            if ends is not None and reached(consumer, stream, ends):
+                return

@@ -1,0 +1,69 @@
+"""What every command that talks to a service shares: where it connects, and the event loop it runs on."""
+
+from __future__ import annotations
+
+import functools
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple, TypeVar
+
+import anyio
+import click
+
+from ..door import DisClient, connect
+
+T = TypeVar("T")
+
+DEFAULT_ENDPOINT = "http://127.0.0.1:8080"
+DEFAULT_PROJECT = "demo"
+
+
+class Target(NamedTuple):
+    """The service and the project a command works on."""
+
+    endpoint: str
+    project: str
+
+    def connect(self) -> DisClient:
+        return connect(self.endpoint, project_id=self.project)
+
+
+def connects(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command `--endpoint` and `--project`; its function gets them as its first argument, a `Target`."""
+
+    @click.option(
+        "--endpoint",
+        envvar="DISSTREAM_ENDPOINT",
+        show_envvar=True,
+        default=DEFAULT_ENDPOINT,
+        metavar="URL",
+        help="Where the service answers.",
+    )
+    @click.option(
+        "--project",
+        envvar="DISSTREAM_PROJECT_ID",
+        show_envvar=True,
+        default=DEFAULT_PROJECT,
+        metavar="ID",
+        help="The project whose streams are meant.",
+    )
+    @functools.wraps(command)
+    def with_target(endpoint: str, project: str, **arguments: Any) -> Any:
+        return command(Target(endpoint, project), **arguments)
+
+    return with_target
+
+
+def run(main: Callable[[], Awaitable[T]]) -> T:
+    """Run `main()` to its end on a new event loop. SIGTERM ends it as Ctrl-C does: cancelled, and cleaned up."""
+    previous = signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
+    try:
+        return anyio.run(main, backend_options={"use_uvloop": sys.platform != "win32"})
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def show_progress() -> bool:
+    """Whether somebody watches standard error: then progress is drawn there."""
+    return sys.stderr.isatty()

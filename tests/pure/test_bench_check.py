@@ -1,0 +1,134 @@
+"""The checker behind demo and bench sees each kind of damage, and the report says so."""
+
+from __future__ import annotations
+
+import random
+from zlib import crc32
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from disstream.bench.check import Checker, Findings
+from disstream.bench.demo import DemoReport
+from disstream.bench.load import Lap, Plan, Result, median
+from disstream.bench.report import bars, bench_lines, demo_lines, percentile
+
+
+def look(expected: int, seen: list[tuple[int, str | None]]) -> Findings:
+    checker = Checker(expected)
+    for number, key in seen:
+        checker.add(number, key, b"%d" % number)
+    return checker.findings()
+
+
+@given(st.lists(st.sampled_from(["a", "b", None]), max_size=40), st.randoms(use_true_random=False))
+def test_any_interleaving_of_ordered_keys_is_good(keys: list[str | None], dice: random.Random) -> None:
+    """Records may come in any order as long as each key keeps its own; repetitions are duplicates and nothing else."""
+    lanes: dict[object, list[int]] = {}
+    for number, key in enumerate(keys):
+        lanes.setdefault(key if key is not None else number, []).append(number)
+    seen: list[tuple[int, str | None]] = []
+    while lanes:
+        lane = dice.choice(list(lanes))
+        number = lanes[lane].pop(0)
+        if not lanes[lane]:
+            del lanes[lane]
+        seen.append((number, keys[number]))
+        if dice.random() < 0.2:
+            seen.append(dice.choice(seen))
+    found = look(len(keys), seen)
+    assert found.good
+    assert found.duplicates == len(seen) - len(keys)
+    assert found.digest == sum(crc32(b"%d" % i) for i in range(len(keys)))
+
+
+def test_damage_is_seen() -> None:
+    """A missing record, one that overtook another of its key, and one that was never sent are each counted."""
+    assert look(3, [(0, "a"), (2, "a")]).missing == 1
+    swapped = look(3, [(0, "a"), (2, "a"), (1, "a")])
+    assert (swapped.reordered, swapped.missing, swapped.good) == (1, 0, False)
+    assert look(3, [(1, "a"), (0, "b"), (2, None)]).reordered == 0
+    foreign = look(1, [(0, "a"), (1, "a"), (-1, "a")])
+    assert (foreign.foreign, foreign.good) == (2, False)
+
+
+GOOD = DemoReport(
+    sent=2,
+    acknowledged=2,
+    failures={},
+    findings=look(2, [(0, "a"), (1, None)]),
+    sent_digest=crc32(b"0") + crc32(b"1"),
+    bytes_sent=2,
+    write_s=1.0,
+    bytes_read=2,
+    read_s=1.0,
+    latencies_s=[0.001, 0.002],
+    partitions={"p0": 2, "p1": 0},
+    keys=1,
+    keyed=1,
+)
+
+
+def test_a_good_demo_passes() -> None:
+    """The verdict of a run in which everything came back is PASSED, with the figures above it."""
+    text = "\n".join(demo_lines(GOOD, "x.csv"))
+    assert text.splitlines()[-1].startswith("PASSED")
+    assert "acknowledged      2 of 2" in text
+    assert "p50 1 ms, p99 2 ms" in text
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"acknowledged": 1, "failures": {"expired": 1}},
+        {"findings": look(2, [(0, "a")])},
+        {"sent_digest": 5},
+    ],
+)
+def test_a_bad_demo_fails(damage: dict[str, object]) -> None:
+    """A record that was not acknowledged, did not come back or came back changed makes the verdict FAILED."""
+    report = msgspec.structs.replace(GOOD, **damage)
+    assert not report.good
+    assert list(demo_lines(report, "x.csv"))[-1].startswith("FAILED")
+
+
+def lap(records: int, found: Findings, seconds: float = 1.0, failed: int = 0) -> Lap:
+    return Lap(
+        what="send",
+        records=records,
+        failed=failed,
+        seconds=seconds,
+        client_cpu_s=0.5,
+        server_cpu_s=None,
+        findings=found,
+    )
+
+
+def test_bench_counts_lost_records_and_names_the_median() -> None:
+    """A lap with an acknowledged record that is not there is bad; the median is a lap that was run."""
+    plan = Plan(records=2, size_bytes=8, keys=1, partitions=1, order="key", repeats=3)
+    whole, lossy = look(2, [(0, "a"), (1, "a")]), look(2, [(0, "a")])
+    laps = [lap(2, whole, 1.0), lap(2, whole, 2.0), lap(2, whole, 4.0)]
+    result = Result(command="c", machine="m", endpoint="e", plan=plan, laps=laps)
+    assert result.good
+    assert median(laps) is laps[1]
+    assert any("median of 3" in line for line in bench_lines(result))
+    bad = lap(2, lossy)
+    assert bad.lost == 1
+    assert not Result(command="c", machine="m", endpoint="e", plan=plan, laps=[bad]).good
+    swapped = lap(2, look(2, [(1, "a"), (0, "a")]))
+    assert not Result(command="c", machine="m", endpoint="e", plan=plan, laps=[swapped]).good
+    unordered = msgspec.structs.replace(plan, order="none")
+    assert Result(command="c", machine="m", endpoint="e", plan=unordered, laps=[swapped]).good
+
+
+def test_percentiles_and_bars() -> None:
+    """Percentiles are values that occurred (nearest rank); bars are to scale and tell count and share."""
+    assert [percentile([1, 2, 3, 4], share) for share in (0.0, 0.5, 0.51, 0.99, 1.0)] == [1, 2, 3, 4, 4]
+    assert percentile([], 0.5) == 0
+    assert bars({"b": 1, "aa": 3}, width=6) == [
+        "aa  ██████          3   75.0%",
+        "b   ██              1   25.0%",
+    ]

@@ -1,0 +1,231 @@
+"""`disstream produce` and `disstream consume` do what their help says, on a real server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click.testing
+import pytest
+
+from disstream.cli import main
+from disstream.door import connect
+from disstream.server import Server
+
+Run = Callable[..., click.testing.Result]
+
+
+@pytest.fixture
+def run(disstream_server: Server) -> Run:
+    """Runs a command line against a server that has the streams `one` (1 partition) and `three`."""
+    environment = {"DISSTREAM_ENDPOINT": disstream_server.url, "DISSTREAM_PROJECT_ID": "demo"}
+
+    def invoke(*arguments: str, text: bytes = b"") -> click.testing.Result:
+        return click.testing.CliRunner().invoke(main, arguments, input=text, env=environment)
+
+    for name, partitions in (("one", "1"), ("three", "3")):
+        assert invoke("stream", "create", name, "--partitions", partitions).exit_code == 0
+    return invoke
+
+
+def read(run: Run, stream: str, *options: str) -> list[dict[str, object]]:
+    result = run("consume", stream, "--no-follow", *options)
+    assert result.exit_code == 0, result.output
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def test_lines_go_in_and_come_out(run: Run) -> None:
+    """Each line is stored once, in order, and printed with all it has; bytes that are not text as base64."""
+    sent = run("produce", "one", text=b"a\n\xff\xfe\n\nlast")
+    assert (sent.exit_code, sent.stdout, sent.stderr) == (0, "sent 4, stored 4, failed 0\n", "")
+    rows = read(run, "one")
+    assert [row["data"] for row in rows] == ["a", "//4=", "", "last"]
+    assert [row.get("encoding") for row in rows] == [None, "base64", None, None]
+    assert [row["sequence_number"] for row in rows] == [0, 1, 2, 3]
+    assert list(rows[0]) == ["partition_id", "sequence_number", "key", "timestamp", "data"]
+    assert (rows[0]["partition_id"], rows[0]["key"]) == ("shardId-0000000000", None)
+
+
+def test_a_stream_can_be_copied(run: Run, tmp_path: Path) -> None:
+    """What consume printed, produce --format records stores again with key, time and bytes."""
+    run("produce", "three", "--format", "jsonl", "--key", "k", text=b'{"k":"x"}\n{"k":"y"}\n{"k":null}\n')
+    run("produce", "three", text=b"\xff\n")
+    copy = tmp_path / "copy.jsonl"
+    copy.write_text(run("consume", "three", "--no-follow").stdout)
+    assert run("produce", "one", str(copy), "--format", "records").stdout == "sent 4, stored 4, failed 0\n"
+
+    def parts(stream: str) -> list[tuple[str, str, str]]:
+        return sorted((str(r["data"]), str(r["key"]), str(r["timestamp"])) for r in read(run, stream))
+
+    assert parts("one") == parts("three")
+    assert len(parts("one")) == 4
+
+
+def test_csv_rows_are_keyed_by_a_column(run: Run) -> None:
+    """Rows of a key keep their order in one partition."""
+    rows = "".join(f"c{i % 5},{i}\n" for i in range(50))
+    assert run("produce", "three", "--format", "csv", "--key", "who", text=f"who,n\n{rows}".encode()).exit_code == 0
+    seen: dict[object, list[int]] = {}
+    for row in read(run, "three"):
+        data = json.loads(str(row["data"]))
+        assert data["who"] == row["key"]
+        seen.setdefault(row["key"], []).append(int(data["n"]))
+    assert seen == {f"c{k}": list(range(k, 50, 5)) for k in range(5)}
+
+
+def test_a_bad_line_stops_the_run(run: Run) -> None:
+    """It is named with its number, what stood before it is stored, what stands behind it is not; exit code 1."""
+    sent = run("produce", "one", "--format", "jsonl", text=b"1\n2\nnope\n4\n")
+    assert (sent.exit_code, sent.stdout) == (1, "sent 2, stored 2, failed 0\n")
+    assert sent.stderr.startswith("line 3: ")
+    assert [row["data"] for row in read(run, "one")] == ["1", "2"]
+
+
+def test_bad_lines_can_be_skipped(run: Run) -> None:
+    """With --skip-bad the rest is stored, and the skipped lines are counted; also one too large for a record."""
+    text = b"1\nnope\n" + b'"' + b"x" * 1_100_000 + b'"\n4\n'
+    sent = run("produce", "one", "--format", "jsonl", "--skip-bad", text=text)
+    assert (sent.exit_code, sent.stdout) == (0, "sent 2, stored 2, failed 0, skipped 2\n")
+    assert [line.split(":")[0] for line in sent.stderr.splitlines()] == ["line 2", "line 3"]
+    assert [row["data"] for row in read(run, "one")] == ["1", "4"]
+
+
+def test_records_that_the_service_refuses_are_told(run: Run) -> None:
+    """They count as failed, their cause is named once, and the exit code is 1."""
+    row = json.dumps({"data": "x", "key": "k" * 70_000})  # longer than the server's limit, which only the server knows
+    sent = run("produce", "one", "--format", "records", text=f"{row}\n".encode())
+    assert (sent.exit_code, sent.stdout) == (1, "sent 1, stored 0, failed 1\n")
+    assert sent.stderr.startswith("failed: 1 x RecordRejected: DIS.4200")
+    assert len(sent.stderr.splitlines()) == 1
+
+
+def test_the_rate_is_an_upper_bound(run: Run) -> None:
+    """21 records at 100 a second need at least a fifth of a second."""
+    begun = time.monotonic()
+    assert run("produce", "one", "--rate", "100", text=b"x\n" * 21).exit_code == 0
+    assert time.monotonic() - begun >= 0.2
+
+
+def test_where_reading_begins_and_ends(run: Run) -> None:
+    """--from takes both ends, a number and a time; --max and --no-follow end it; --partition chooses."""
+    run("produce", "one", text=b"".join(b"%d\n" % i for i in range(5)))
+    run("produce", "three", text=b"".join(b"%d\n" % i for i in range(30)))
+
+    def data(stream: str, *options: str) -> list[object]:
+        return [row["data"] for row in read(run, stream, *options)]
+
+    assert data("one", "--from", "3") == ["3", "4"]
+    assert data("one", "--from", "5") == []
+    assert data("one", "--from", "latest") == []
+    assert data("one", "--from", "earliest", "--max", "2") == ["0", "1"]
+    assert data("one", "--from", "2000-01-01") == ["0", "1", "2", "3", "4"]
+    later = datetime.fromtimestamp(datetime.now(UTC).timestamp() + 3600, UTC).isoformat()
+    assert data("one", "--from", later) == []
+    parts = [data("three", "--partition", p) for p in ("0", "shardId-0000000001", "2")]
+    assert sorted(int(str(n)) for part in parts for n in part) == list(range(30))
+    assert sorted(data("three", "--partition", "0", "--partition", "1"), key=str) == sorted(
+        parts[0] + parts[1], key=str
+    )
+    assert len(run("consume", "three", "--max", "7").stdout.splitlines()) == 7  # follows, and ends all the same
+
+
+def test_raw_and_table(run: Run) -> None:
+    """raw is the data alone; table has a header and one line a record."""
+    run("produce", "one", text=b"a\nb\n")
+    assert run("consume", "one", "--no-follow", "--format", "raw").stdout == "a\nb\n"
+    header, first, second = run("consume", "one", "--no-follow", "--format", "table").stdout.splitlines()
+    assert header.split()[:2] == ["PARTITION", "SEQUENCE"]
+    assert (first.split()[1], first.split()[-1], second.split()[-1]) == ("0", "a", "b")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (("consume", "nope"), 1, "DIS.4301"),
+        (("produce", "nope"), 1, "DIS.4301"),
+        (("consume", "one", "--from", "9", "--max", "1"), 1, "DIS.4224"),
+        (("produce", "one", "/proc/self/mem"), 1, "Input/output error"),
+        (("consume", "three", "--from", "0"), 2, "--partition"),
+        (("consume", "three", "--partition", "9"), 2, "shardId-0000000002"),
+        (("consume", "three", "--partition", "x"), 2, "[x]"),
+        (("consume", "one", "--from", "yesterday"), 2, "'yesterday'"),
+        (("produce", "one", "--key", "k"), 2, "--key"),
+        (("produce", "one", "/does/not/exist"), 2, "/does/not/exist"),
+        (("produce", "one", "--format", "csv", "--key", "zz"), 0, ""),
+    ],
+)
+def test_mistakes_are_one_clear_line(run: Run, arguments: tuple[str, ...], code: int, told: str) -> None:
+    """A refusal of the service exits with 1 and its code, a wrong use with 2; neither with a traceback."""
+    result = run(*arguments)
+    assert result.exit_code == code
+    assert told in result.stderr
+    assert "Traceback" not in result.output
+    if code == 1:
+        assert len(result.stderr.splitlines()) == 1
+
+
+def test_an_unreachable_service_is_told() -> None:
+    """One line naming the endpoint, exit code 1."""
+    result = click.testing.CliRunner().invoke(main, ["consume", "x", "--endpoint", "http://127.0.0.1:9"])
+    assert result.exit_code == 1
+    assert "http://127.0.0.1:9" in result.stderr
+
+
+def start(server: Server, *arguments: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "disstream", *arguments, "--endpoint", server.url],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def test_follow_until_the_reader_has_seen_enough(run: Run, disstream_server: Server) -> None:
+    """consume prints records as they come; when its pipe closes it ends quietly with 0, and with 0 at Ctrl-C."""
+    run("produce", "one", text=b"first\n")
+    piped, stopped = (start(disstream_server, "consume", "one", "--format", "raw") for _ in range(2))
+    for process in (piped, stopped):
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"first\n"
+    run("produce", "one", text=b"second\n")
+    for process in (piped, stopped):
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"second\n"
+    assert piped.stdout is not None
+    piped.stdout.close()
+    run("produce", "one", text=b"third\n")  # the write that finds the pipe closed
+    stopped.send_signal(signal.SIGINT)
+    for process in (piped, stopped):
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+        assert process.wait(30) == 0
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            assert pipe is not None
+            pipe.close()
+
+
+def test_an_interrupted_producer_stores_what_it_read(run: Run, disstream_server: Server) -> None:
+    """Lines of a pipe are stored as they come; Ctrl-C ends the input, and the counts are printed."""
+    process = start(disstream_server, "produce", "one")
+    assert process.stdin is not None
+    process.stdin.write(b"a\nb\nunfinished")
+    process.stdin.flush()
+
+    async def until_stored() -> None:
+        async with connect(disstream_server.url, project_id="demo") as dis, dis.consumer("one") as consumer:
+            seen = 0
+            while seen < 2:
+                seen += len(await consumer.fetch(timeout_s=30))
+
+    asyncio.run(until_stored())
+    process.send_signal(signal.SIGINT)
+    process.wait(30)  # before its input is closed, which would end the last line
+    out, err = process.communicate()
+    assert (process.returncode, out, err) == (0, b"sent 2, stored 2, failed 0\n", b"")

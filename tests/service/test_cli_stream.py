@@ -1,0 +1,70 @@
+"""`disstream stream` creates, shows and deletes, and tells mistakes in one line."""
+
+from __future__ import annotations
+
+import click.testing
+import pytest
+
+from disstream.cli import main
+from disstream.server import Server
+
+
+def invoke(server: Server, *arguments: str) -> click.testing.Result:
+    return click.testing.CliRunner().invoke(main, ["stream", *arguments, "--endpoint", server.url])
+
+
+def test_the_life_of_a_stream(disstream_server: Server) -> None:
+    """Created, listed, described, deleted; in a pipe the rows are fields separated by tabs, without a header."""
+    created = invoke(disstream_server, "create", "orders", "--partitions", "2", "--retention-h", "48")
+    assert (created.exit_code, created.stdout) == (0, "created orders: 2 partition(s), kept 48 h\n")
+    assert invoke(disstream_server, "create", "a", "--partitions", "1", "--type", "ADVANCED").exit_code == 0
+
+    rows = [line.split("\t") for line in invoke(disstream_server, "list").stdout.splitlines()]
+    assert [row[:5] for row in rows] == [
+        ["a", "RUNNING", "1", "24", "ADVANCED"],
+        ["orders", "RUNNING", "2", "48", "COMMON"],
+    ]
+    parts = [line.split("\t") for line in invoke(disstream_server, "describe", "orders").stdout.splitlines()]
+    assert [part[:5] for part in parts] == [
+        ["shardId-0000000000", "ACTIVE", "0", "0", "0"],
+        ["shardId-0000000001", "ACTIVE", "0", "0", str(2**62 - 1)],
+    ]
+    assert invoke(disstream_server, "list", "--project", "other").stdout == ""
+
+    assert invoke(disstream_server, "delete", "orders").stdout == "deleted orders\n"
+    assert [line.split("\t")[0] for line in invoke(disstream_server, "list").stdout.splitlines()] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (("describe", "nope"), 1, "DIS.4301"),
+        (("delete", "nope"), 1, "DIS.4301"),
+        (("create", "taken", "--partitions", "1"), 1, "DIS.4307"),
+        (("create", "bad name", "--partitions", "1"), 1, "DIS.4200"),
+        (("create", "x"), 2, "--partitions"),
+        (("create", "x", "--partitions", "0"), 2, "--partitions"),
+        (("create", "x", "--partitions", "1", "--retention-h", "1"), 2, "--retention-h"),
+        (("list", "--project", "no spaces allowed"), 2, "project"),
+    ],
+)
+def test_mistakes(disstream_server: Server, arguments: tuple[str, ...], code: int, told: str) -> None:
+    """What the service refuses exits with 1 and its code in one line, what was typed wrongly with 2."""
+    invoke(disstream_server, "create", "taken", "--partitions", "1")
+    result = invoke(disstream_server, *arguments)
+    assert result.exit_code == code
+    assert told in result.stderr
+    assert "Traceback" not in result.output
+    if code == 1:
+        assert len(result.stderr.splitlines()) == 1
+
+
+def test_every_command_explains_itself() -> None:
+    """Each command has help, and those that do work show an example."""
+    runner = click.testing.CliRunner()
+    groups = {name: command for name, command in main.commands.items()}
+    for name, command in groups.items():
+        assert runner.invoke(main, [name, "--help"]).exit_code == 0
+        children = command.commands.values() if isinstance(command, click.Group) else [command]
+        for child in children:
+            assert "Example" in (child.help or ""), f"{name} {child.name} shows no example"

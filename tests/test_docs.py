@@ -1,0 +1,78 @@
+"""What README and examples/ show works as written, against a live server."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from disstream.server import Server
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+def run(server: Server, *command: str, directory: Path) -> str:
+    """Run in an empty directory, with the variables the README tells to set; standard output."""
+    environment = {
+        **os.environ,
+        "DISSTREAM_ENDPOINT": server.url,
+        "DISSTREAM_PROJECT_ID": "demo",
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
+    done = subprocess.run(
+        command, env=environment, cwd=directory, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def test_producer_and_consumer_run_as_written(disstream_server: Server, tmp_path: Path) -> None:
+    """The two Python blocks of the README work one after the other: what the first sends, the second counts."""
+    producer, consumer = blocks("python")
+    assert re.fullmatch(
+        r"the last one is in shardId-000000000[0-3] at \d+\n",
+        run(disstream_server, sys.executable, "-W", "error", "-c", producer, directory=tmp_path),
+    )
+    counted = run(disstream_server, sys.executable, "-W", "error", "-c", consumer, directory=tmp_path)
+    assert counted.splitlines() == [f"customer-{i} 100" for i in range(10)]
+
+
+def test_the_examples_are_the_readmes() -> None:
+    """examples/ holds the same two programs, and each is short."""
+    for name, block in zip(("producer", "consumer"), blocks("python"), strict=True):
+        assert (ROOT / "examples" / f"{name}.py").read_text() == block
+        assert len(block.splitlines()) <= 22
+
+
+def test_the_command_lines_run_as_written(disstream_server: Server, tmp_path: Path) -> None:
+    """The block of commands creates a stream, fills it, reads it to its end and deletes it."""
+    (script,) = (block for block in blocks("sh") if "stream create" in block)
+    out = run(disstream_server, "bash", "-euo", "pipefail", "-c", script, directory=tmp_path)
+    assert out.splitlines() == [
+        "created numbers: 2 partition(s), kept 24 h",
+        "sent 1000, stored 1000, failed 0",
+        "1000",
+        "deleted numbers",
+    ]
+
+
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"`?make ([a-z-]+)", README))))
+def test_the_targets_exist(target: str) -> None:
+    """Each `make` target that the README names is in the Makefile."""
+    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))], ids=lambda p: p.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    """Links from the README and between the documents point to files that exist."""
+    for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+        assert (page.parent / link).exists(), f"{page}: {link}"
