@@ -7,7 +7,7 @@ of a frozen dataclass, and the collector never walks them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Annotated, Any, ClassVar, NamedTuple, Self
 
 import msgspec
 
@@ -91,7 +91,7 @@ class NewRecord(msgspec.Struct, gc=False, omit_defaults=True, rename={"key": "pa
     key: str | None = None
     partition_id: str | None = None
     explicit_hash_key: str | None = None
-    timestamp: int | None = None
+    timestamp: Annotated[int, msgspec.Meta(ge=0, le=MAX_HASH_KEY)] | None = None
 
 
 class PutResult(msgspec.Struct, frozen=True, gc=False):

@@ -102,15 +102,47 @@ class Accumulator:
     def open(self, lane: Lane, row: NewRecord, weight: int, now: float) -> Batch:
         """Start a new batch in `lane` with this record."""
         self.seal(lane)
-        batch = Batch(now, now + self._config.linger_s, now + self._config.delivery_timeout_s, self.ledger)
+        batch = self._start(lane, now)
         batch.rows.append(row)
         batch.weight = weight
-        lane.open = batch
-        self.live[batch] = None
-        self._activate(lane)
         if self._max_records == 1:
             self.seal(lane)
         return batch
+
+    def _start(self, lane: Lane, now: float) -> Batch:
+        batch = Batch(now, now + self._config.linger_s, now + self._config.delivery_timeout_s, self.ledger)
+        lane.open = batch
+        self.live[batch] = None
+        self._activate(lane)
+        return batch
+
+    def extend(self, lane: Lane, rows: list[NewRecord], weight: int, now: float) -> list[tuple[Batch, range]]:
+        """Put many records into `lane`; `weight` is theirs together. Returns where they are, in order."""
+        spans: list[tuple[Batch, range]] = []
+        while rows:
+            batch = lane.open
+            if batch is None:
+                batch = self._start(lane, now)
+            first = len(batch.rows)
+            room = self._max_records - first
+            piece, piece_weight = rows, weight
+            if len(rows) > room:
+                piece = rows[:room]
+                piece_weight = sum(map(weight_of, piece))
+            while batch.weight + piece_weight > self._max_bytes and (first or len(piece) > 1):
+                piece = piece[: len(piece) // 2]  # down to none if the next one does not fit behind others
+                piece_weight = sum(map(weight_of, piece))
+                if not piece:
+                    break
+            batch.rows += piece
+            batch.weight += piece_weight
+            if piece:
+                spans.append((batch, range(first, len(batch.rows))))
+            if len(piece) < len(rows) or len(batch.rows) >= self._max_records:
+                self.seal(lane)
+            rows = rows[len(piece) :]
+            weight -= piece_weight
+        return spans
 
     def seal(self, lane: Lane) -> None:
         """Close the open batch, if any: it takes no more records and may go at once."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
 from typing import Any, overload
 
 import msgspec
 
 from ..errors import DeliveryFailed
+from ..model import NewRecord
+from .lanes import Lane
 from .outcome import Batch, End, Failure, Receipt
 
 
@@ -28,43 +30,56 @@ class Delivery(msgspec.Struct, frozen=True, gc=False, eq=False):
         return batch.answer is not None or (batch.ends is not None and self._index in batch.ends)
 
     def __await__(self) -> Generator[Any, None, Receipt]:
-        return self._receipt().__await__()
-
-    async def _receipt(self) -> Receipt:
-        end = self._batch.end(self._index)
+        batch, index = self._batch, self._index
+        end = batch.end(index)
         while end is None:
-            await _next_change(self._batch, range(self._index, self._index + 1))
-            end = self._batch.end(self._index)
+            yield from _next_change(batch, range(index, index + 1)).__await__()
+            end = batch.end(index)
         if isinstance(end, Failure):
             raise end.exception()
         return end
 
 
+class Share:
+    """The records of one `send_many` call that go to one lane, in order, and the spans of batches that hold them."""
+
+    __slots__ = ("lane", "rows", "spans", "weight")
+
+    def __init__(self, lane: Lane) -> None:
+        self.lane = lane
+        self.rows: list[NewRecord] = []
+        self.weight = 0
+        self.spans: list[tuple[Batch, range]] = []
+
+    def places(self) -> Iterator[tuple[Batch, int]]:
+        return ((batch, index) for batch, span in self.spans for index in span)
+
+
 class Receipts(Sequence[Receipt]):
     """The receipts of a batch, in the order given to `send_many`; built when looked at."""
 
-    __slots__ = ("_places",)
+    __slots__ = ("_found", "_order")
 
-    def __init__(self, places: Sequence[tuple[Batch, int]]) -> None:
-        self._places = places
+    def __init__(self, order: list[Share]) -> None:
+        self._order = order
+        self._found: list[tuple[Batch, int]] | None = None
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._order)
 
     @overload
     def __getitem__(self, index: int) -> Receipt: ...
     @overload
-    def __getitem__(self, index: slice) -> Receipts: ...
-    def __getitem__(self, index: int | slice) -> Receipt | Receipts:
+    def __getitem__(self, index: slice) -> list[Receipt]: ...
+    def __getitem__(self, index: int | slice) -> Receipt | list[Receipt]:
+        if self._found is None:
+            self._found = _places(self._order)
         if isinstance(index, slice):
-            return Receipts(self._places[index])
-        batch, place = self._places[index]
-        end = batch.end(place)
-        assert isinstance(end, Receipt)
-        return end
+            return [_receipt_at(place) for place in self._found[index]]
+        return _receipt_at(self._found[index])
 
     def __iter__(self) -> Iterator[Receipt]:
-        return (self[i] for i in range(len(self._places)))
+        return (self[i] for i in range(len(self)))
 
 
 class BatchDelivery:
@@ -74,52 +89,33 @@ class BatchDelivery:
     for each record, in order. Cancelling the wait does not touch the records.
     """
 
-    __slots__ = ("_order", "_spans")
+    __slots__ = ("_order", "_shares")
 
-    def __init__(self, order: list[Batch], spans: dict[Batch, int]) -> None:
-        """`order[i]`: the batch record i went into; `spans`: batch -> index of the first of our records in it."""
+    def __init__(self, order: list[Share], shares: Collection[Share]) -> None:
+        """`order[i]`: the share record i is in."""
         self._order = order
-        self._spans = spans
+        self._shares = shares
 
     def __len__(self) -> int:
         return len(self._order)
 
     def done(self) -> bool:
-        return all(batch.answer is not None or self._settled(batch, span) for batch, span in self._ranges())
+        """Whether all records have their end, so that awaiting does not suspend."""
+        return all(_settled(batch, span) for share in self._shares for batch, span in share.spans)
 
     def __await__(self) -> Generator[Any, None, Receipts]:
         return self._receipts().__await__()
 
-    def _ranges(self) -> list[tuple[Batch, range]]:
-        counts: dict[Batch, int] = {}
-        for batch in self._order:
-            counts[batch] = counts.get(batch, 0) + 1
-        return [(batch, range(first, first + counts[batch])) for batch, first in self._spans.items()]
-
-    @staticmethod
-    def _settled(batch: Batch, span: range) -> bool:
-        return batch.settled or (batch.ends is not None and all(i in batch.ends for i in span))
-
     async def _receipts(self) -> Receipts:
-        unsure = []
-        for batch, span in self._ranges():
-            while batch.answer is None and not self._settled(batch, span):
-                await _next_change(batch, span)
-            if batch.answer is None:
-                unsure.append(batch)
-        places = self._places()
-        if unsure:
-            self._raise_for_failed(places)
-        return Receipts(places)
-
-    def _places(self) -> list[tuple[Batch, int]]:
-        following = dict(self._spans)
-        places = []
-        for batch in self._order:
-            place = following[batch]
-            following[batch] = place + 1
-            places.append((batch, place))
-        return places
+        sure = True
+        for share in self._shares:
+            for batch, span in share.spans:
+                while not _settled(batch, span):
+                    await _next_change(batch, span)
+                sure = sure and batch.answer is not None
+        if not sure:
+            self._raise_for_failed(_places(self._order))
+        return Receipts(self._order)
 
     @staticmethod
     def _raise_for_failed(places: list[tuple[Batch, int]]) -> None:
@@ -133,6 +129,23 @@ class BatchDelivery:
             )
             error.results = tuple(end.exception() if isinstance(end, Failure) else end for end in ends)
             raise error
+
+
+def _places(order: list[Share]) -> list[tuple[Batch, int]]:
+    """Where each record of a call is."""
+    following = {share: share.places() for share in set(order)}
+    return [next(following[share]) for share in order]
+
+
+def _receipt_at(place: tuple[Batch, int]) -> Receipt:
+    batch, index = place
+    end = batch.end(index)
+    assert isinstance(end, Receipt)
+    return end
+
+
+def _settled(batch: Batch, span: range) -> bool:
+    return batch.settled or (batch.ends is not None and all(i in batch.ends for i in span))
 
 
 async def _next_change(batch: Batch, watched: range) -> None:

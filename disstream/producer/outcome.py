@@ -23,7 +23,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from ..errors import DeliveryFailed, DeliveryUnknown, NotStored, RecordRejected
-from ..model import NewRecord, PutResult
+from ..model import NewRecord
 from ..wire.records import decode_put_answer
 
 
@@ -62,22 +62,38 @@ class Failure(NamedTuple):
 End = Receipt | Failure
 
 
-class Answer:
-    """The body of one successful put; decoded when the first receipt is looked at."""
+class _Receipts(msgspec.Struct):
+    records: list[Receipt]
 
-    __slots__ = ("_body", "_results")
+
+_decoder = msgspec.json.Decoder(_Receipts, strict=False)  # numbers travel as strings
+
+
+def _decode_receipts(body: bytes) -> list[Receipt]:
+    try:
+        return _decoder.decode(body).records
+    except msgspec.ValidationError:  # a service that names no partition
+        return [Receipt(r.partition_id or "", r.sequence_number or 0) for r in decode_put_answer(body)]
+
+
+class Answer:
+    """The body of a put that stored every record; decoded, straight into receipts, when the first one is looked at."""
+
+    __slots__ = ("_body", "_receipts")
 
     def __init__(self, body: bytes) -> None:
         self._body = body
-        self._results: list[PutResult] | None = None
+        self._receipts: list[Receipt] | None = None
 
     def receipt(self, index: int, attempts: int) -> Receipt:
-        results = self._results
-        if results is None:
-            results = self._results = decode_put_answer(self._body)
+        receipts = self._receipts
+        if receipts is None:
+            receipts = self._receipts = _decode_receipts(self._body)
             self._body = b""
-        result = results[index]
-        return Receipt(result.partition_id or "", result.sequence_number or 0, attempts)
+        receipt = receipts[index]
+        if attempts == 1:
+            return receipt
+        return Receipt(receipt.partition_id, receipt.sequence_number, attempts)
 
 
 class Ledger:

@@ -42,3 +42,12 @@ def new_record(
     if isinstance(partition_id, int):
         partition_id = long_partition_id(partition_id)
     return NewRecord(data, key, partition_id, explicit_hash_key, timestamp)
+
+
+def checked_record(record: object) -> NewRecord:
+    """A record that a caller made, in its wire form. Raises ConfigError for anything else."""
+    if not isinstance(record, NewRecord):
+        raise ConfigError(f"{record!r:.80} is neither (data, key) nor a NewRecord")
+    return new_record(
+        as_bytes(record.data), record.key, record.partition_id, record.explicit_hash_key, record.timestamp
+    )

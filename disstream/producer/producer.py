@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -26,12 +26,12 @@ from ..wire.records import encode_put
 from .accumulator import RECORD_OVERHEAD, Accumulator
 from .budget import ByteBudget
 from .config import ProducerConfig
-from .delivery import BatchDelivery, Delivery
+from .delivery import BatchDelivery, Delivery, Share
 from .lanes import Lane
 from .outcome import Batch, Receipt
 from .pacing import Backoff
-from .payload import MAX_RECORD_BYTES, Payload, as_bytes, new_record
-from .shipment import Shipment
+from .payload import MAX_RECORD_BYTES, Payload, as_bytes, checked_record, new_record
+from .shipment import Shipment, weight_of
 
 log = logging.getLogger("disstream.producer")
 
@@ -85,6 +85,7 @@ class Producer:
         self._changed = anyio.Event()  # something was settled, or the layout task has work
         self._sweep_wake = anyio.Event()
         self._raising = False
+        self._last_index = self._config.max_batch_records - 1
 
     # --- life -----------------------------------------------------------------------------------------------------
 
@@ -188,6 +189,16 @@ class Producer:
             lane = self._lane_now(row, weight)
         else:
             budget.used = used
+        # What `_accept` does, without its calls, for the usual record: the batch is open and this does not fill it.
+        batch = lane.open
+        if batch is not None:
+            index = len(batch.rows)
+            weight += batch.weight
+            if index < self._last_index and weight <= self._config.max_batch_bytes:
+                batch.rows.append(row)
+                batch.weight = weight
+                return Delivery(batch, index)
+            weight -= batch.weight
         return self._accept(lane, row, weight)
 
     def try_send(
@@ -227,33 +238,68 @@ class Producer:
 
         Raises as `send`; then none was accepted. Order per key is the order given.
         """
-        rows: list[NewRecord] = []
-        total = 0
-        known = self._by_key
+        order: list[Share] = []
+        shares: dict[str | None, Share] = {}  # of keys; records that are routed otherwise have the lane's alone
+        by_lane: dict[Lane, Share] = {}
         for record in records:
-            if isinstance(record, NewRecord):
-                row = new_record(
-                    as_bytes(record.data), record.key, record.partition_id, record.explicit_hash_key, record.timestamp
-                )
-                self._check(row)
+            if isinstance(record, tuple):
+                try:
+                    data, key = record
+                except ValueError:
+                    raise ConfigError(f"{record!r:.80} is not a (data, key) pair") from None
+                share = shares.get(key)
+                if share is not None and type(data) is bytes and len(data) <= MAX_RECORD_BYTES:
+                    share.rows.append(NewRecord(data, key))
+                    share.weight += len(data) + (len(key) if key else 0)
+                    order.append(share)
+                    continue
+                row = NewRecord(as_bytes(data), key)
             else:
-                data, key = record
-                row = NewRecord(data if type(data) is bytes else as_bytes(data), key)
-                if len(row.data) > MAX_RECORD_BYTES or key not in known:
-                    self._check(row)
-            total += len(row.data) + (len(row.key) if row.key else 0)
-            rows.append(row)
-        need = total + len(rows) * RECORD_OVERHEAD
+                row = checked_record(record)
+            lane = self._check(row)
+            share = by_lane.get(lane)
+            if share is None:
+                share = by_lane[lane] = Share(lane)
+            if row.partition_id is None and row.explicit_hash_key is None:
+                shares[row.key] = share
+            share.rows.append(row)
+            share.weight += weight_of(row)
+            order.append(share)
+        need = sum(share.weight for share in by_lane.values()) + len(order) * RECORD_OVERHEAD
         budget = self._budget
         used = budget.used + need
         if used > budget.mark:
             self._supervisor.check()
-            await budget.enter(need, self._config.send_timeout_s, f"{len(rows)} records for {self._stream!r}")
-            for row in rows:  # the layout may have changed meanwhile
-                self._lane_now(row, need - RECORD_OVERHEAD)
+            lanes = self._core.lanes
+            await budget.enter(need, self._config.send_timeout_s, f"{len(order)} records for {self._stream!r}")
+            if lanes is not self._core.lanes:
+                try:
+                    order, by_lane = self._share_out_again(order)
+                except ConfigError:
+                    budget.leave(need)
+                    raise
         else:
             budget.used = used
-        return self._accept_all(rows)
+        now = anyio.current_time()
+        for share in by_lane.values():
+            share.spans = self._core.extend(share.lane, share.rows, share.weight, now)
+            self._wake(share.lane)
+        self._sweep_wake.set()
+        return BatchDelivery(order, by_lane.values())
+
+    def _share_out_again(self, order: list[Share]) -> tuple[list[Share], dict[Lane, Share]]:
+        """The layout changed while the call waited for room. Raises ConfigError for a partition that is gone."""
+        following = {share: iter(share.rows) for share in set(order)}
+        by_lane: dict[Lane, Share] = {}
+        again = []
+        for old in order:
+            row = next(following[old])
+            lane = self._core.lanes.of_row(row)
+            share = by_lane.setdefault(lane, Share(lane))
+            share.rows.append(row)
+            share.weight += weight_of(row)
+            again.append(share)
+        return again, by_lane
 
     def _accept(self, lane: Lane, row: NewRecord, weight: int) -> Delivery:
         batch = self._core.add(lane, row, weight)
@@ -264,26 +310,6 @@ class Producer:
             self._wake(lane)
             return Delivery(batch, self._config.max_batch_records - 1)
         return Delivery(batch, len(batch.rows) - 1)
-
-    def _accept_all(self, rows: Sequence[NewRecord]) -> BatchDelivery:
-        order: list[Batch] = []
-        spans: dict[Batch, int] = {}
-        add, of_row, known = self._core.add, self._core.lanes.of_row, self._by_key
-        for row in rows:
-            key = row.key
-            lane = known.get(key) if row.partition_id is None and row.explicit_hash_key is None else None
-            if lane is None:
-                lane = of_row(row)
-            weight = len(row.data) + (len(key) if key else 0)
-            batch = add(lane, row, weight)
-            if batch is None:
-                batch = self._open(lane, row, weight)
-            elif lane.open is None:
-                self._wake(lane)
-            if batch not in spans:
-                spans[batch] = len(batch.rows) - 1
-            order.append(batch)
-        return BatchDelivery(order, spans)
 
     def _open(self, lane: Lane, row: NewRecord, weight: int) -> Batch:
         batch = self._core.open(lane, row, weight, anyio.current_time())

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from ..engine import Row
 from ..model import MAX_HASH_KEY, NewRecord
@@ -46,42 +46,39 @@ class Layout:
     def route(self, records: Sequence[NewRecord]) -> Routed:
         """Check and place every record of a request.
 
-        Raises ApiError for the first record that cannot be placed: DIS.4200 (key, hash key, timestamp, size), DIS.4201,
-        DIS.4302; 413 with DIS.4200 for a record or a request that is too large.
+        Raises ApiError: 413 with DIS.4200 for a record or a request that is too large; DIS.4200 (key, hash key),
+        DIS.4201 or DIS.4302 for the first record that cannot be placed.
         """
-        known, config = self._known, self._config
-        max_record = config.max_record_bytes
-        lanes: list[int] = []
-        groups: dict[int, list[Row]] = {}
-        payload = keys = 0
-        for record in records:
-            data, key, timestamp = record.data, record.key, record.timestamp
-            if record.partition_id:
-                lane = self.lane(record)
-                key = None  # the service does not keep it then
-            elif record.explicit_hash_key or not key:
-                lane = self.lane(record)
-            else:
-                found = known.get(key)
-                lane = self._learn(key) if found is None else found
-            size = len(data)
-            if size > max_record:
-                raise _too_large(f"record {len(lanes)} has {size} bytes, more than {max_record}")
-            if timestamp is not None and not 0 <= timestamp <= MAX_HASH_KEY:
-                raise api_error("DIS.4200", f"[record {len(lanes)}: timestamp={timestamp} is no time in milliseconds]")
-            payload += size
-            if key:
-                keys += len(key)
-            lanes.append(lane)
-            row = Row(data, key or None, timestamp)
-            group = groups.get(lane)
-            if group is None:
-                groups[lane] = [row]
-            else:
-                group.append(row)
+        config = self._config
+        # Whole columns at once: a comprehension costs a third of a loop that does it all record by record.
+        sizes = [len(record.data) for record in records]
+        payload = sum(sizes)
+        if max(sizes, default=0) > config.max_record_bytes:
+            index = next(i for i, size in enumerate(sizes) if size > config.max_record_bytes)
+            raise _too_large(f"record {index} has {sizes[index]} bytes, more than {config.max_record_bytes}")
         if payload > config.max_request_bytes:
             raise _too_large(f"the records have {payload} bytes together, more than {config.max_request_bytes}")
-        return Routed(lanes, groups, payload + keys + RECORD_BYTES * len(lanes))
+        lanes = self._lanes(records)
+        rows = [Row(r.data, None if r.partition_id else r.key or None, r.timestamp) for r in records]
+        if len(set(lanes)) == 1:  # what an ordered producer sends
+            groups = {lanes[0]: rows}
+        else:
+            groups = {}
+            for lane, row in zip(lanes, rows, strict=True):
+                group = groups.get(lane)
+                if group is None:
+                    groups[lane] = [row]
+                else:
+                    group.append(row)
+        keys = sum([len(row.key) for row in rows if row.key])
+        return Routed(lanes, groups, payload + keys + RECORD_BYTES * len(rows))
+
+    def _lanes(self, records: Sequence[NewRecord]) -> list[int]:
+        known = self._known
+        found = [None if r.partition_id or r.explicit_hash_key else known.get(r.key or "") for r in records]
+        if None not in found:
+            return cast("list[int]", found)
+        return [self.lane(records[i]) if lane is None else lane for i, lane in enumerate(found)]
 
     def lane(self, record: NewRecord) -> int:
         """One record's partition number. Raises ApiError DIS.4200, DIS.4201 or DIS.4302."""

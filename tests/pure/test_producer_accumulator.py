@@ -15,6 +15,7 @@ from disstream.errors import DeliveryUnknown, NotStored, RecordRejected, Transpo
 from disstream.model import NewRecord, PartitionInfo
 from disstream.producer.accumulator import RECORD_OVERHEAD, Accumulator
 from disstream.producer.config import Order, ProducerConfig
+from disstream.producer.lanes import Lane
 from disstream.producer.outcome import Batch, Failure, Receipt
 from disstream.producer.pacing import Backoff
 from disstream.producer.shipment import Shipment, weight_of
@@ -123,6 +124,20 @@ class AccumulatorMachine(RuleBasedStateMachine):
             row = NewRecord(b"%d" % len(self.sent), key)
             self.used += weight_of(row) + RECORD_OVERHEAD
             self.sent.append((*add(self.core, row, self.now), row))
+
+    @rule(keys=st.lists(st.sampled_from(KEYS), min_size=1, max_size=12), size=st.sampled_from([0, 0, 30]))
+    def send_many(self, keys: list[str | None], size: int) -> None:
+        rows: dict[Lane, list[NewRecord]] = {}
+        for number, key in enumerate(keys, len(self.sent)):
+            row = NewRecord(b"%d" % number + b" " * size, key)
+            rows.setdefault(self.core.lanes.of_row(row), []).append(row)
+        for lane, mine in rows.items():
+            weight = sum(map(weight_of, mine))
+            self.used += weight + len(mine) * RECORD_OVERHEAD
+            spans = self.core.extend(lane, mine, weight, self.now)
+            places = [(batch, index) for batch, span in spans for index in span]
+            assert [batch.rows[index] for batch, index in places] == mine
+            self.sent += [(batch, index, row) for (batch, index), row in zip(places, mine, strict=True)]
 
     @rule(group=st.integers(0, 3))
     def take(self, group: int) -> None:

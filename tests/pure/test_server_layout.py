@@ -95,8 +95,6 @@ def test_known_keys_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         (NewRecord(b"", explicit_hash_key="ten"), "DIS.4200", 400),
         (NewRecord(b"", explicit_hash_key="1.5"), "DIS.4200", 400),
         (NewRecord(b"", explicit_hash_key="٣"), "DIS.4200", 400),
-        (NewRecord(b"", timestamp=-1), "DIS.4200", 400),
-        (NewRecord(b"", timestamp=2**63), "DIS.4200", 400),
         (NewRecord(b"x" * 101), "DIS.4200", 413),
         (NewRecord(b"", key="k" * 51), "DIS.4200", 400),
         (NewRecord(b"", key="é" * 26), "DIS.4200", 400),

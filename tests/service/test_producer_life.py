@@ -161,7 +161,7 @@ async def test_a_delivery_can_be_awaited_often_and_a_cancelled_wait_touches_noth
             assert scope.cancelled_caught
         assert not delivery.done()
         assert not batch.done()
-        waits = [asyncio.ensure_future(delivery._receipt()) for _ in range(3)]
+        waits = [asyncio.ensure_future(receipt_of(delivery)) for _ in range(3)]
         await anyio.lowlevel.checkpoint()
         waits[0].cancel()
         world.network.go.set()
@@ -254,6 +254,10 @@ def test_cancelled_at_every_step_nothing_is_lost() -> None:
     while not run_simulated(partial(main, steps)):
         steps += 1
     assert steps > 20
+
+
+async def receipt_of(delivery: Delivery) -> Receipt:
+    return await delivery
 
 
 async def end_of(delivery: Delivery) -> Receipt | DeliveryFailed:
