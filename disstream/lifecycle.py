@@ -129,6 +129,11 @@ class Supervisor:
         if first and self._failure is not None:
             raise self._failure
 
+    async def wait(self) -> None:
+        """Return once the body has ended, for whatever reason; `close` tells which. At once if it never began."""
+        if self._task is not None:
+            await asyncio.wait({self._task})
+
     async def abort(self) -> None:
         """End now: cancel the body and wait until it has cleaned up. Raises nothing of the body's."""
         if self._task is None or self._closing is None or self._life is None:

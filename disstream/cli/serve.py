@@ -15,7 +15,6 @@ from ..server import Server, ServerConfig
 from .session import run
 
 DEFAULT_DATA_DIR = Path("disstream-data")
-WATCH_INTERVAL_S = 1.0
 
 
 @click.command()
@@ -59,12 +58,12 @@ async def _serve(config: ServerConfig) -> None:
             kept = "in memory" if config.data_dir is None else f"from {config.data_dir}, {config.durability}"
             click.echo(f"serving {server.url} {kept}")
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(_watch, server, name="watch")
+                tasks.start_soon(_follow, server, tasks.cancel_scope, name="follow")
                 await anext(aiter(signals))
                 tasks.cancel_scope.cancel()
 
 
-async def _watch(server: Server) -> None:
-    """Raise ClosedError, from what the server died of, soon after it did."""
-    while server.url:  # noqa: ASYNC110 (a supervisor's death has no event)
-        await anyio.sleep(WATCH_INTERVAL_S)
+async def _follow(server: Server, scope: anyio.CancelScope) -> None:
+    """A server that dies ends the command, which then raises what it died of."""
+    await server.wait_closed()
+    scope.cancel()

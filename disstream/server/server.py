@@ -50,6 +50,10 @@ class Server:
         """Stop gracefully. Twice is fine."""
         await self._supervisor.close()
 
+    async def wait_closed(self) -> None:
+        """Return once it has ended, by `close` or by a failure, which `close` then raises."""
+        await self._supervisor.wait()
+
     async def abort(self) -> None:
         """Stop now; what was answered stays as durable as it was."""
         await self._supervisor.abort()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import signal
 import subprocess
 import sys
@@ -87,7 +86,6 @@ def test_a_server_that_dies_ends_the_command(monkeypatch: pytest.MonkeyPatch) ->
         raise StorageError("the disk is gone")
 
     monkeypatch.setattr("disstream.server.server.keep_trimming", fail)
-    monkeypatch.setattr(importlib.import_module("disstream.cli.serve"), "WATCH_INTERVAL_S", 0.01)
     result = click.testing.CliRunner().invoke(main, ["serve", "--memory", "--port", "0"])
     assert result.exit_code == 1
     assert "the disk is gone" in result.stderr
