@@ -18,14 +18,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from operator import length_hint
+from operator import itemgetter, length_hint
 from random import Random
 from typing import Literal, Self
 
 import anyio
 from anyio.lowlevel import checkpoint
 
-from ..errors import ConcurrencyError, ConfigError
+from ..errors import ConcurrencyError, ConfigError, DisError
 from ..lifecycle import Scope, Supervisor
 from ..model import Partition, Record, StreamInfo
 from .assignment import assign, explicit_starts
@@ -58,6 +58,11 @@ class ConsumerStats:
     """Records that the service sent again and that were dropped."""
     retries: int
     """Requests that failed and were made again, beside the client's own."""
+    unanswered_since: float | None
+    """When (on the loop's clock, `anyio.current_time()`) a page was asked for that still has not come, of the partition
+    that waits longest. Moments ago is normal; long ago means that the service fails or hangs. None: none is owed."""
+    last_error: DisError | None
+    """What asking for that page was last answered with; None: nothing yet."""
 
 
 class Consumer:
@@ -322,6 +327,8 @@ class Consumer:
 
     def stats(self) -> ConsumerStats:
         readers = self._readers.values()
+        owed = [(r.unanswered_since, r.last_error) for r in readers if r.unanswered_since is not None]
+        unanswered_since, last_error = min(owed, key=itemgetter(0), default=(None, None))
         return ConsumerStats(
             records=self._prefetch.taken_records - length_hint(self._rest),
             pages=sum(r.pages for r in readers),
@@ -329,4 +336,6 @@ class Consumer:
             gap_records=sum(r.cursor.gap_records for r in readers),
             repeated_records=sum(r.cursor.repeated_records for r in readers),
             retries=sum(r.cursor.retries for r in readers),
+            unanswered_since=unanswered_since,
+            last_error=last_error,
         )

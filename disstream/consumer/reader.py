@@ -13,9 +13,9 @@ from typing import Protocol
 
 import anyio
 
-from ..errors import DisError, NotFoundError
+from ..errors import CursorExpired, DisError, NotFoundError
 from ..model import Cursor, Page, Partition, SequenceRange, StreamInfo
-from ..wire.cursors import CursorType
+from ..wire.cursors import CursorType, decode_cursor
 from ..wire.partitioning import partition_id, partition_number
 from .cursor import Describe, Obtain, PartitionCursor, Read, Wait
 from .prefetch import Prefetch
@@ -36,6 +36,7 @@ class CursorsApi(Protocol):
         *,
         sequence_number: int | None = None,
         timestamp: int | datetime | None = None,
+        stream_id: str | None = None,
     ) -> Cursor: ...
 
 
@@ -115,6 +116,8 @@ class Reader:
         self.partition = partition
         self.cursor = cursor
         self.pages = 0
+        self.unanswered_since: float | None = None  # when the page that is owed was first asked for, on the loop's clock
+        self.last_error: DisError | None = None  # since the last page
         self._source = source
         self._stream_id = stream_id
         self._id = partition.partition_id
@@ -133,10 +136,14 @@ class Reader:
         while True:
             action = self.cursor.next_action(anyio.current_time())
             if isinstance(action, Wait) or self._intake.halted or self._prefetch.is_paused(self._id):
+                until = action.until if isinstance(action, Wait) else None
+                if until is None:
+                    self.unanswered_since = None  # nobody asks
                 self._prefetch.release(self._id)  # a grant may have come just before
                 self._intake.share_room()
-                await self._sleep(action.until if isinstance(action, Wait) else None)
+                await self._sleep(until)
             elif isinstance(action, Read) and not self._prefetch.reserve(self._id):
+                self.unanswered_since = None
                 await self._sleep(None)
             else:
                 await self._ask(action)
@@ -148,19 +155,39 @@ class Reader:
             await self._woken.wait()
 
     async def _ask(self, action: Describe | Obtain | Read) -> None:
+        if self.unanswered_since is None:
+            self.unanswered_since = anyio.current_time()
         try:
             match action:
                 case Describe():
                     await self._describe(action)
-                case Obtain(epoch, cursor_type, sequence_number, timestamp_ms):
-                    cursor = await self._source.cursors.get(
-                        *self.partition, cursor_type, sequence_number=sequence_number, timestamp=timestamp_ms
-                    )
-                    self.cursor.obtained(epoch, cursor)
+                case Obtain():
+                    await self._obtain(action)
                 case Read():
                     await self._read(action)
         except DisError as error:
             self._failed(action.epoch, error)
+
+    async def _obtain(self, action: Obtain) -> None:
+        cursor = await self._source.cursors.get(
+            *self.partition,
+            action.cursor_type,
+            sequence_number=action.sequence_number,
+            timestamp=action.timestamp_ms,
+            stream_id=self._stream_id or None,
+        )
+        if self._stream_id:
+            # Asked for by name, it may be of a later stream. A cursor that does not tell is one of another service:
+            # describe then, now and not before, because an id never comes back. Still ours: ours when it was made.
+            told = _told_stream_id(cursor)
+            self._check_stream(told or (await self._source.streams.describe(self.partition.stream)).stream_id)
+        self.cursor.obtained(action.epoch, cursor)
+
+    def _check_stream(self, stream_id: str) -> None:
+        """Sequence numbers of one stream mean nothing in another, even under the same name."""
+        if stream_id != self._stream_id:
+            message = f"the stream {self.partition.stream} was deleted and created again: start a new consumer"
+            raise NotFoundError(message, status=400, code="DIS.4301")
 
     async def _read(self, action: Read) -> None:
         try:
@@ -171,6 +198,7 @@ class Reader:
             self._intake.share_room()
 
     def _accept(self, epoch: int, page: Page) -> None:
+        self.unanswered_since = self.last_error = None
         expected, gap = self.cursor.next, self.cursor.gap_records
         records = self.cursor.accept(epoch, page, anyio.current_time())
         if not records:
@@ -184,6 +212,7 @@ class Reader:
 
     async def _describe(self, action: Describe) -> None:
         info = await self._source.streams.describe(self.partition.stream)
+        self._check_stream(info.stream_id)
         bounds = self._bounds(info)
         skipped = self.cursor.described(action.epoch, bounds, anyio.current_time())
         if skipped is not None:
@@ -197,16 +226,13 @@ class Reader:
         self._report()
 
     def _bounds(self, info: StreamInfo) -> SequenceRange | None:
-        if info.stream_id != self._stream_id:
-            # Sequence numbers of one stream mean nothing in another, even under the same name.
-            message = f"Stream {info.name} was deleted and created again: start a new consumer"
-            raise NotFoundError(message, status=400, code="DIS.4301")
         for partition in info.partitions:
             if partition_id(partition_number(partition.partition_id)) == self._id and partition.readable:
                 return partition.sequence_range
         raise NotFoundError(f"Partition {self._id} of {info.name} is expired", status=400, code="DIS.4319")
 
     def _failed(self, epoch: int, error: DisError) -> None:
+        self.last_error = error
         retries = self.cursor.retries
         self.cursor.failed(epoch, error, anyio.current_time())
         if self.cursor.retries > retries and self.cursor.streak == 1:
@@ -216,3 +242,11 @@ class Reader:
     def _report(self) -> None:
         if self.cursor.failure is not None:
             self._intake.fail(self._id, self.cursor.failure)
+
+
+def _told_stream_id(cursor: Cursor) -> str:
+    """The id of the stream a cursor is of; empty if it is not of the form that tells it."""
+    try:
+        return decode_cursor(cursor).stream_id
+    except CursorExpired:
+        return ""

@@ -21,13 +21,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
+from http import HTTPStatus
 from typing import Literal
 
 from ..errors import ApiError, ConfigError, ThrottledError, TransportError
 from ..model import NewRecord, PartitionInfo, PutResult
 from ..wire.errors import RETRYABLE_RECORD_CODES
 from ..wire.partitioning import partition_number
-from ..wire.records import decode_failed_count, decode_put_answer
+from ..wire.records import count_stored, decode_failed_count, decode_put_answer
 from .config import ProducerConfig
 from .lanes import Group, Lane, Lanes
 from .outcome import Answer, Batch, End, Failure, Ledger, Receipt
@@ -59,6 +60,28 @@ class Counts:
     def __init__(self) -> None:
         self.stored = self.rejected = self.not_stored = self.unknown = 0
         self.reordered = self.requests = self.refused_attempts = 0
+
+
+class _Overtaken:
+    """Which failed records of a request were overtaken: a later one of their key was stored by the same request."""
+
+    def __init__(self) -> None:
+        self._failed: dict[tuple[Lane, str], list[tuple[Part, int]]] = {}
+        self._late: dict[Part, set[int]] = {}
+        self.rests: dict[Part, Part] = {}  # part of the request -> what of it is tried again
+
+    def failed(self, lane: Lane, key: str | None, part: Part, index: int) -> None:
+        if key is not None:
+            self._failed.setdefault((lane, key), []).append((part, index))
+
+    def stored(self, lane: Lane, key: str | None) -> None:
+        if key is not None:
+            for part, index in self._failed.pop((lane, key), ()):
+                self._late.setdefault(part, set()).add(index)
+
+    def mark(self) -> None:
+        for part, late in self._late.items():
+            self.rests[part].overtaken |= late
 
 
 class Accumulator:
@@ -119,29 +142,28 @@ class Accumulator:
     def extend(self, lane: Lane, rows: list[NewRecord], weight: int, now: float) -> list[tuple[Batch, range]]:
         """Put many records into `lane`; `weight` is theirs together. Returns where they are, in order."""
         spans: list[tuple[Batch, range]] = []
-        while rows:
+        done = 0
+        while done < len(rows):
             batch = lane.open
             if batch is None:
                 batch = self._start(lane, now)
             first = len(batch.rows)
-            room = self._max_records - first
-            piece, piece_weight = rows, weight
-            if len(rows) > room:
-                piece = rows[:room]
-                piece_weight = sum(map(weight_of, piece))
-            while batch.weight + piece_weight > self._max_bytes and (first or len(piece) > 1):
-                piece = piece[: len(piece) // 2]  # down to none if the next one does not fit behind others
-                piece_weight = sum(map(weight_of, piece))
-                if not piece:
-                    break
-            batch.rows += piece
-            batch.weight += piece_weight
-            if piece:
+            if not done and first + len(rows) <= self._max_records and batch.weight + weight <= self._max_bytes:
+                batch.rows += rows
+                batch.weight += weight
+                done = len(rows)
+            else:
+                while done < len(rows) and len(batch.rows) < self._max_records:
+                    one = weight_of(rows[done])
+                    if batch.rows and batch.weight + one > self._max_bytes:
+                        break
+                    batch.rows.append(rows[done])
+                    batch.weight += one
+                    done += 1
+            if len(batch.rows) > first:
                 spans.append((batch, range(first, len(batch.rows))))
-            if len(piece) < len(rows) or len(batch.rows) >= self._max_records:
+            if done < len(rows) or len(batch.rows) >= self._max_records:
                 self.seal(lane)
-            rows = rows[len(piece) :]
-            weight -= piece_weight
         return spans
 
     def seal(self, lane: Lane) -> None:
@@ -223,7 +245,7 @@ class Accumulator:
         passed: set[str | None] = set()
         kept: deque[Part] = deque()
         scanned = 0
-        while lane.queue and shipment.count < self._max_records and scanned < 4 * self._max_records:
+        while lane.queue and shipment.count < self._max_records and scanned < self._max_records:
             part = lane.queue[0]
             if part.alone and (shipment.parts or kept):
                 break
@@ -289,11 +311,11 @@ class Accumulator:
     def _as_expected(self, shipment: Shipment, body: bytes) -> bool:
         """Whether the answer has a place for every record, in the predicted partition: counted, not decoded."""
         if not self._trust_layout or any(lane.number is None for lane, _ in shipment.parts):
-            return body.count(b'"sequence_number"') == shipment.count
-        per_lane: dict[bytes, int] = {}
+            return count_stored(body, None) == shipment.count
+        per_lane: dict[int | None, int] = {}
         for lane, part in shipment.parts:
-            per_lane[lane.quoted_id] = per_lane.get(lane.quoted_id, 0) + len(part)
-        return all(body.count(quoted) == count for quoted, count in per_lane.items())
+            per_lane[lane.number] = per_lane.get(lane.number, 0) + len(part)
+        return all(count_stored(body, number) == count for number, count in per_lane.items())
 
     def _settle_all(self, shipment: Shipment, answer: Answer) -> None:
         offset = 0
@@ -316,35 +338,37 @@ class Accumulator:
         """The slow way: a partial failure, or an answer that names other partitions than predicted."""
         offset = 0
         retries: list[tuple[Lane, Part]] = []
+        behind = _Overtaken()
         for lane, part in shipment.parts:
             again: list[int] = []
-            again_keys: set[str] = set()  # keys of which an earlier record must be sent again
-            late: set[str] = set()  # ... and a later one was stored
-            throttled = False
+            throttled = unclear = False
             for result, i in zip(results[offset : offset + len(part)], part.each(), strict=True):
-                key = part.batch.rows[i].key
+                key = part.batch.rows[i].key if self._ordered else None
                 if result.ok and result.sequence_number is not None:
                     self._compare_place(lane, result)
-                    if key in again_keys and self._ordered:
-                        late.add(key or "")
+                    behind.stored(lane, key)
                     place = Receipt(result.partition_id or "", result.sequence_number, part.attempts)
                     self._store(part, i, place)
-                elif (result.error_code or "").startswith(RETRYABLE_RECORD_CODES) or not result.error_code:
+                elif result.ok or (result.error_code or "").startswith(RETRYABLE_RECORD_CODES):
                     throttled = result.error_code == "DIS.4303"
-                    part.last_error = f"{result.error_code}: {result.error_message}"
+                    unclear |= result.ok  # neither a place nor an error: it may be stored
+                    part.last_error = (
+                        f"{result.error_code}: {result.error_message}" if result.error_code else "no result"
+                    )
                     self.counts.refused_attempts += 1
                     again.append(i)
-                    if key is not None:
-                        again_keys.add(key)
+                    behind.failed(lane, key, part, i)
                 else:
-                    self._refuse_one(part, i, result.error_code, result.error_message or "")
+                    self._refuse_one(part, i, result.error_code or "", result.error_message or "")
             offset += len(part)
             if again:
                 rest = part.rest(again)
                 rest.throttled = throttled
-                rest.overtaken |= {i for i in again if part.batch.rows[i].key in late}
+                rest.maybe_applied |= unclear
                 retries.append((lane, rest))
+                behind.rests[part] = rest
             self._wake(part)
+        behind.mark()
         self._done(shipment)
         self._again(retries, now)
         for lane in {lane for lane, _ in shipment.parts} - {lane for lane, _ in retries}:
@@ -366,7 +390,7 @@ class Accumulator:
             part.last_error = str(error)
             part.throttled = isinstance(error, ThrottledError)
         self.counts.refused_attempts += shipment.count
-        if error.retryable or error.code in _RETRYABLE_CODES:
+        if error.retryable or error.status == HTTPStatus.REQUEST_TIMEOUT or error.code in _RETRYABLE_CODES:
             self._done(shipment)
             wait = error.retry_after_s if isinstance(error, ThrottledError) else None
             self._again(shipment.parts, now, wait or 0.0)
@@ -451,6 +475,8 @@ class Accumulator:
         return True
 
     def _give_up(self, part: Part, reason: Literal["expired", "throttled", "closed"], detail: str) -> None:
+        if reason == "closed" and part.last_error:
+            detail += f"; the last of {part.attempts} attempts: {part.last_error}"
         for i in part.each():
             if part.maybe_applied:
                 self._unknown(part, i, f"{reason}: {detail}; an attempt may have stored it")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -59,14 +60,15 @@ class ProducerConfig:
         if self.order not in get_args(Order):
             raise ConfigError(f"order={self.order!r}: use one of {', '.join(get_args(Order))}")
         for name in ("max_batch_records", "max_batch_bytes", "max_in_flight", "buffer_bytes"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}={getattr(self, name)!r}: must be at least 1")
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ConfigError(f"{name}={value!r}: must be a whole number, at least 1")
         for name in ("delivery_timeout_s", "request_timeout_s", "retry_base_s", "retry_max_s"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"{name}={getattr(self, name)!r}: must be more than 0")
+            if not 0 < getattr(self, name) < math.inf:
+                raise ConfigError(f"{name}={getattr(self, name)!r}: must be more than 0, and finite")
         for name in ("linger_s", "send_timeout_s", "close_timeout_s"):
-            if not getattr(self, name) >= 0:
-                raise ConfigError(f"{name}={getattr(self, name)!r}: must not be negative")
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ConfigError(f"{name}={getattr(self, name)!r}: must not be negative, and finite")
         if self.linger_s >= self.delivery_timeout_s:
             raise ConfigError(
                 f"linger_s={self.linger_s} must be below delivery_timeout_s={self.delivery_timeout_s}: "

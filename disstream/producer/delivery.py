@@ -29,11 +29,14 @@ class Delivery(msgspec.Struct, frozen=True, gc=False, eq=False):
         batch = self._batch
         return batch.answer is not None or (batch.ends is not None and self._index in batch.ends)
 
+    def __repr__(self) -> str:
+        return f"<Delivery: {'settled' if self.done() else 'under way'}>"
+
     def __await__(self) -> Generator[Any, None, Receipt]:
         batch, index = self._batch, self._index
         end = batch.end(index)
         while end is None:
-            yield from _next_change(batch, range(index, index + 1)).__await__()
+            yield from _next_change(batch).__await__()
             end = batch.end(index)
         if isinstance(end, Failure):
             raise end.exception()
@@ -81,6 +84,10 @@ class Receipts(Sequence[Receipt]):
     def __iter__(self) -> Iterator[Receipt]:
         return (self[i] for i in range(len(self)))
 
+    def __repr__(self) -> str:
+        shown = ", ".join(map(repr, self[:3]))
+        return f"Receipts([{shown}{', ...' if len(self) > 3 else ''}], {len(self)} in all)"
+
 
 class BatchDelivery:
     """Records accepted together by `send_many`. Await it, any number of times, for their `Receipts`.
@@ -99,6 +106,9 @@ class BatchDelivery:
     def __len__(self) -> int:
         return len(self._order)
 
+    def __repr__(self) -> str:
+        return f"<BatchDelivery of {len(self)}: {'settled' if self.done() else 'under way'}>"
+
     def done(self) -> bool:
         """Whether all records have their end, so that awaiting does not suspend."""
         return all(_settled(batch, span) for share in self._shares for batch, span in share.spans)
@@ -111,7 +121,7 @@ class BatchDelivery:
         for share in self._shares:
             for batch, span in share.spans:
                 while not _settled(batch, span):
-                    await _next_change(batch, span)
+                    await _next_change(batch)
                 sure = sure and batch.answer is not None
         if not sure:
             self._raise_for_failed(_places(self._order))
@@ -148,16 +158,20 @@ def _settled(batch: Batch, span: range) -> bool:
     return batch.settled or (batch.ends is not None and all(i in batch.ends for i in span))
 
 
-async def _next_change(batch: Batch, watched: range) -> None:
+async def _next_change(batch: Batch) -> None:
     """Wait until something in `batch` is settled."""
+    ledger = batch.ledger
     future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def wake() -> None:
         if not future.done():
             future.set_result(None)
+            ledger.waking += 1
 
-    batch.watchers[wake] = watched
+    batch.watchers.add(wake)
     try:
         await future
     finally:
-        batch.watchers.pop(wake, None)
+        batch.watchers.discard(wake)
+        if future.done() and not future.cancelled():
+            ledger.waking -= 1  # the caller looks before it awaits anything else, or was cancelled and never will

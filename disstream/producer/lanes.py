@@ -14,9 +14,10 @@ from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..errors import ConfigError
-from ..model import MAX_HASH_KEY, HashRange, NewRecord, PartitionInfo
+from ..errors import ApiError, ConfigError
+from ..model import HashRange, NewRecord, PartitionInfo
 from ..wire.partitioning import HashRouter, hash_key, partition_id, partition_number
+from .payload import checked_key
 
 if TYPE_CHECKING:
     from .outcome import Batch
@@ -41,12 +42,11 @@ class Group:
 class Lane:
     """Records of one partition (or the free ones) that wait: sealed parts in order, behind them the open batch."""
 
-    __slots__ = ("failures", "group", "not_before", "number", "open", "queue", "quoted_id")
+    __slots__ = ("failures", "group", "not_before", "number", "open", "queue")
 
     def __init__(self, number: int | None, group: Group | None) -> None:
         self.number = number
         self.group = group
-        self.quoted_id = f'"{partition_id(number)}"'.encode() if number is not None else b""
         self.open: Batch | None = None
         self.queue: deque[Part] = deque()
         self.failures = 0  # attempts that failed in a row
@@ -87,11 +87,7 @@ class Lanes:
 
     def of_key(self, key: str) -> Lane:
         """The lane of a partition key, remembered for the next time. Raises ConfigError for what is no key."""
-        if not isinstance(key, str):
-            raise ConfigError(f"key={key!r} is a {type(key).__name__}: a partition key is text, use str(...)")
-        if not key:
-            raise ConfigError("key='': the service takes an empty key for none; leave it out (None)")
-        lane = self._of_hash(hash_key(key))
+        lane = self._of_hash(hash_key(checked_key(key)))
         if len(self.by_key) >= KEY_CACHE_SIZE:
             self._forget_keys()
         self.by_key[key] = lane
@@ -100,17 +96,19 @@ class Lanes:
     def of_row(self, row: NewRecord) -> Lane:
         """The lane of any record, by the service's precedence: partition id, explicit hash key, key."""
         if row.partition_id is not None:
-            lane = self._by_number.get(partition_number(row.partition_id))
+            try:
+                lane = self._by_number.get(partition_number(row.partition_id))
+            except ApiError:
+                lane = None
             if lane is None:
                 known = ", ".join(partition_id(n) for n in list(self._by_number)[:8])
                 raise ConfigError(f"partition_id={row.partition_id!r}: the stream's writable partitions are {known}")
             return lane if self._ordered else self.free
         if row.explicit_hash_key is not None:
-            hashed = int(row.explicit_hash_key)
-            if not 0 <= hashed <= MAX_HASH_KEY:
-                raise ConfigError(f"explicit_hash_key={hashed}: must lie within 0 and {MAX_HASH_KEY}")
-            return self._of_hash(hashed)
-        return self.by_key.get(row.key) or self.of_key(row.key or "")
+            return self._of_hash(int(row.explicit_hash_key))
+        if row.key is None:
+            return self.free
+        return (self.by_key.get(row.key) if isinstance(row.key, str) else None) or self.of_key(row.key)
 
     def _of_hash(self, hashed: int) -> Lane:
         if not self._ordered:

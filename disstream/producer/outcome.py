@@ -24,12 +24,12 @@ import msgspec
 
 from ..errors import DeliveryFailed, DeliveryUnknown, NotStored, RecordRejected
 from ..model import NewRecord
-from ..wire.records import decode_put_answer
 
 
 class Receipt(msgspec.Struct, frozen=True, gc=False):
     """Where a record was stored.
 
+    `sequence_number` is -1 if the service gave none that can be read.
     `attempts`: requests that carried it; more than 1 with an unknown outcome in between means it may be stored twice.
     `reordered`: a later record of its key was stored before it (only services without the suffix rule do that).
     """
@@ -72,8 +72,17 @@ _decoder = msgspec.json.Decoder(_Receipts, strict=False)  # numbers travel as st
 def _decode_receipts(body: bytes) -> list[Receipt]:
     try:
         return _decoder.decode(body).records
-    except msgspec.ValidationError:  # a service that names no partition
-        return [Receipt(r.partition_id or "", r.sequence_number or 0) for r in decode_put_answer(body)]
+    except msgspec.ValidationError:
+        # Stored, says the service, but some place is not given as the API says. Better an odd receipt than none.
+        entries = msgspec.json.decode(body)["records"]
+        return [Receipt(str(e.get("partition_id") or ""), _number(e.get("sequence_number"))) for e in entries]
+
+
+def _number(given: object) -> int:
+    try:
+        return int(str(given))
+    except ValueError:
+        return -1
 
 
 class Answer:
@@ -97,10 +106,14 @@ class Answer:
 
 
 class Ledger:
-    """Failures that nobody has looked at yet, by cause: what `Undelivered` reports."""
+    """Failures that nobody has looked at yet, by cause: what `Undelivered` reports.
+
+    `waking`: waiters that were told of an end and have not run since; until they have, the report may still shrink.
+    """
 
     def __init__(self) -> None:
         self._causes: Counter[str] = Counter()
+        self.waking = 0
 
     def add(self, cause: str, count: int = 1) -> None:
         self._causes[cause] += count
@@ -118,12 +131,12 @@ class Batch:
     """
 
     __slots__ = (
-        "_ledger",
         "answer",
         "attempts",
         "deadline",
         "due_at",
         "ends",
+        "ledger",
         "offset",
         "opened_at",
         "rows",
@@ -145,8 +158,8 @@ class Batch:
         self.ends: dict[int, End] | None = None
         self.unsettled = -1  # counted down once record by record settling begins; -1: not yet
         self.unobserved: dict[int, str] | None = None  # failed records nobody has looked at -> cause
-        self.watchers: dict[Callable[[], None], range] = {}  # who waits for which records
-        self._ledger = ledger
+        self.watchers: set[Callable[[], None]] = set()  # who waits for some record's end
+        self.ledger = ledger
 
     @property
     def settled(self) -> bool:
@@ -159,7 +172,7 @@ class Batch:
         if self.ends is None:
             return None
         if self.unobserved and index in self.unobserved:
-            self._ledger.add(self.unobserved.pop(index), -1)
+            self.ledger.add(self.unobserved.pop(index), -1)
         return self.ends.get(index)
 
     def settle_whole(self, answer: Answer, offset: int, attempts: int) -> None:
@@ -179,11 +192,11 @@ class Batch:
         assert index not in self.ends, "a record has one end"
         self.ends[index] = end
         self.unsettled -= 1
-        if isinstance(end, Failure) and not any(index in watched for watched in self.watchers.values()):
+        if isinstance(end, Failure):
             if self.unobserved is None:
                 self.unobserved = {}
             self.unobserved[index] = end.cause
-            self._ledger.add(end.cause)
+            self.ledger.add(end.cause)
 
     def wake(self) -> None:
         """Tell who waits: some records have got their end."""
@@ -196,6 +209,6 @@ class Batch:
     def _release(self) -> None:
         # The payloads are not needed any more, and a Delivery that somebody keeps must not keep them alive.
         self.rows = []
-        watchers, self.watchers = self.watchers, {}
+        watchers, self.watchers = self.watchers, set()
         for watcher in watchers:
             watcher()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..errors import ConfigError
-from ..model import NewRecord
+from ..model import MAX_HASH_KEY, NewRecord
 from ..wire.partitioning import partition_id as long_partition_id
 
 MAX_RECORD_BYTES = 1_048_576
@@ -13,15 +13,32 @@ Payload = bytes | bytearray | memoryview | str
 
 
 def as_bytes(data: Payload) -> bytes:
+    """What is sent for `data`. Raises ConfigError."""
     if type(data) is bytes:
         return data
     if isinstance(data, str):
-        return data.encode()
+        try:
+            return data.encode()
+        except UnicodeEncodeError as exc:
+            raise ConfigError(f"data cannot be sent as UTF-8 ({exc}): encode it yourself, and send bytes") from exc
     if isinstance(data, bytes | bytearray | memoryview):
         return bytes(data)
     raise ConfigError(
-        f"data is a {type(data).__name__}: send bytes, or str (sent as UTF-8); encode anything else first"
+        f"data is of type {type(data).__name__}: send bytes, or str (sent as UTF-8); encode anything else first"
     )
+
+
+def checked_key(key: object) -> str:
+    """A partition key the service takes. Raises ConfigError."""
+    if not isinstance(key, str):
+        raise ConfigError(f"key={key!r:.80} is of type {type(key).__name__}: a partition key is text, use str(...)")
+    if not key:
+        raise ConfigError("key='': the service takes an empty key for none; leave it out (None)")
+    try:
+        key.encode()
+    except UnicodeEncodeError as exc:
+        raise ConfigError(f"key={key!r:.80} cannot be sent as UTF-8 ({exc}): leave lone surrogates out") from exc
+    return key
 
 
 def new_record(
@@ -32,16 +49,27 @@ def new_record(
     timestamp: int | None,
 ) -> NewRecord:
     """A record in its wire form. Raises ConfigError for values the wire cannot carry."""
+    if key is not None:
+        checked_key(key)
     if explicit_hash_key is not None:
-        text = str(explicit_hash_key)
-        if not (text.isascii() and text.isdigit()):
-            raise ConfigError(f"explicit_hash_key={explicit_hash_key!r}: must be a number from 0 to 2**63-1")
-        explicit_hash_key = text
-    if timestamp is not None and (type(timestamp) is not int or timestamp < 0):
-        raise ConfigError(f"timestamp={timestamp!r}: must be milliseconds since the epoch, a whole number")
+        explicit_hash_key = _checked_hash_key(explicit_hash_key)
+    if timestamp is not None and (type(timestamp) is not int or not 0 <= timestamp <= MAX_HASH_KEY):
+        raise ConfigError(f"timestamp={timestamp!r:.80}: must be milliseconds since the epoch, a whole number")
     if isinstance(partition_id, int):
         partition_id = long_partition_id(partition_id)
+    elif partition_id is not None and not isinstance(partition_id, str):
+        raise ConfigError(f"partition_id={partition_id!r:.80}: give an id like 'shardId-0000000000', or its number")
     return NewRecord(data, key, partition_id, explicit_hash_key, timestamp)
+
+
+def _checked_hash_key(given: int | str) -> str:
+    # isascii: str.isdigit alone accepts superscripts, which int() refuses
+    if isinstance(given, str) and given.isascii() and given.isdigit() and len(given) <= 19:
+        given = int(given)
+    if isinstance(given, int) and 0 <= given <= MAX_HASH_KEY:
+        return str(given)
+    told = f"{given!r:.80}" if isinstance(given, str) or abs(given) < 2**200 else "that"
+    raise ConfigError(f"explicit_hash_key={told}: must be a number from 0 to {MAX_HASH_KEY}")
 
 
 def checked_record(record: object) -> NewRecord:

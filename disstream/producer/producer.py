@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Self
 
 import anyio
+from anyio.lowlevel import checkpoint
 
 from ..client import Client
 from ..errors import ApiError, ClosedError, ConfigError, DisError, TransportError, Undelivered
@@ -74,6 +75,8 @@ class Producer:
     ) -> None:
         self._client = client
         self._stream = stream
+        if config is not None and not isinstance(config, ProducerConfig):
+            raise ConfigError(f"config is a {type(config).__name__}: a producer takes a ProducerConfig")
         self._config = config or ProducerConfig()
         self._rng = rng or random.Random()
         self._supervisor = Supervisor(f"producer of {stream!r}", self._run)
@@ -85,6 +88,8 @@ class Producer:
         self._changed = anyio.Event()  # something was settled, or the layout task has work
         self._sweep_wake = anyio.Event()
         self._raising = False
+        self._troubled_since: float | None = None  # loop time of the first failure of a streak
+        self._why_closed = "the producer was closed before the record was settled"
         self._last_index = self._config.max_batch_records - 1
 
     # --- life -----------------------------------------------------------------------------------------------------
@@ -99,13 +104,15 @@ class Producer:
 
         Raises Undelivered if records failed that nobody awaited. Twice is fine. Cancelled: as `abort`.
         """
-        self._budget.close(ClosedError(f"the producer of {self._stream!r} is closed"))
+        if self._supervisor.running:
+            self._budget.close(ClosedError(f"the producer of {self._stream!r} is closed"))
         await self._supervisor.close()
 
     async def abort(self) -> None:
         """End now: what was not sent is "not stored (closed)", what is on the wire unknown. Raises nothing."""
         self._raising = True
-        self._budget.close(ClosedError(f"the producer of {self._stream!r} was aborted"))
+        if self._supervisor.running:
+            self._budget.close(ClosedError(f"the producer of {self._stream!r} was aborted"))
         await self._supervisor.abort()
 
     async def __aenter__(self) -> Self:
@@ -134,23 +141,30 @@ class Producer:
         try:
             async with anyio.create_task_group() as tasks:
                 for i in range(len(core.lanes.groups)):
-                    tasks.start_soon(self._send_loop, i, name=f"send-{i}")
+                    tasks.start_soon(self._send_loop, i, tasks.cancel_scope, name=f"send-{i}")
                 tasks.start_soon(self._sweep_loop, name="sweep")
                 tasks.start_soon(self._layout_loop, name="layout")
+                tasks.start_soon(self._drain_on, scope.closing, tasks.cancel_scope, name="drain")
                 scope.started()
-                await scope.closing.wait()
-                with anyio.move_on_after(config.close_timeout_s):
-                    await self._drain()
-                tasks.cancel_scope.cancel()
         finally:
             self._budget.close(ClosedError(f"the producer of {self._stream!r} is closed"))
-            core.abandon("the producer was closed before the record was settled")
+            core.abandon(self._why_closed)
             self._give_back()
+            with anyio.CancelScope(shield=True):
+                while core.ledger.waking:  # who awaited a failed record sees it first
+                    await checkpoint()
         report = core.ledger.report()
         if report and not self._raising:
             raise Undelivered(report)
         for cause, count in report.items():
             log.warning("undelivered records stream=%s count=%d cause=%s", self._stream, count, cause)
+
+    async def _drain_on(self, closing: anyio.Event, tasks: anyio.CancelScope) -> None:
+        """Once closing is asked for, wait for what was accepted, then end the tasks."""
+        await closing.wait()
+        with anyio.move_on_after(self._config.close_timeout_s):
+            await self._drain()
+        tasks.cancel()
 
     # --- records in -----------------------------------------------------------------------------------------------
 
@@ -174,7 +188,10 @@ class Producer:
             data = as_bytes(data)
         if partition_id is None and explicit_hash_key is None and timestamp is None:
             row = NewRecord(data, key)
-            lane = self._by_key.get(key)
+            try:
+                lane = self._by_key.get(key)
+            except TypeError:  # not even hashable: no key, as the check will say
+                lane = None
             if lane is None or len(data) > MAX_RECORD_BYTES:
                 lane = self._check(row)
         else:
@@ -354,39 +371,67 @@ class Producer:
                 self._next_free = (i + 1) % len(groups)
                 return
 
-    async def _send_loop(self, index: int) -> None:
+    async def _send_loop(self, index: int, tasks: anyio.CancelScope) -> None:
         core = self._core
         while True:
             self._wakes[index] = wake = anyio.Event()
             now = anyio.current_time()
             shipment = core.take(core.lanes.groups[index], now)
             if shipment is not None:
-                await self._send(shipment, now)
+                await self._send(shipment, now, tasks)
                 continue
             self._give_back()  # take may have ended what was overdue
             await _wait(wake, core.next_wake(core.lanes.groups[index]))
 
-    async def _send(self, shipment: Shipment, now: float) -> None:
+    async def _send(self, shipment: Shipment, now: float, tasks: anyio.CancelScope) -> None:
         core = self._core
         timeout_s = min(self._config.request_timeout_s, shipment.deadline - now)
         try:
             body = encode_put(self._stream, shipment.rows())
+        except (TypeError, ValueError) as exc:  # what the checks let pass: refused like what the service refuses
+            core.refused(shipment, ApiError(f"it cannot be written as JSON: {exc}", status=400), now)
+            self._give_back()
+            return
+        try:
             answer = await self._client.records.put_encoded(body, timeout_s=timeout_s)
         except ApiError as exc:
             log.debug("put refused stream=%s records=%d error=%s", self._stream, shipment.count, exc)
             core.refused(shipment, exc, anyio.current_time())
+            if exc.retryable:
+                self._note_trouble(exc)
         except TransportError as exc:
             log.debug("put lost stream=%s records=%d error=%s", self._stream, shipment.count, exc)
             core.lost(shipment, exc, anyio.current_time())
+            self._note_trouble(exc)
+        except ClosedError:
+            # The client was closed under us: nothing was sent, and nothing ever will be.
+            core.lost(shipment, TransportError("the client is closed", outcome_unknown=False), anyio.current_time())
+            self._why_closed = "the client was closed before its producer"
+            tasks.cancel()
         except BaseException:
-            # Cancelled (or a bug of ours): the request may have been applied. The records keep their place.
+            # Cancelled: the request may have been applied. The records keep their place.
             core.lost(shipment, TransportError("the request was cancelled", outcome_unknown=True), anyio.current_time())
             raise
         else:
             core.stored(shipment, answer, anyio.current_time())
+            if self._troubled_since is not None:
+                lasted = anyio.current_time() - self._troubled_since
+                log.info("puts are answered again stream=%s after_s=%.1f", self._stream, lasted)
+                self._troubled_since = None
         self._give_back()
         if core.frozen or core.stale:
             self._changed.set()  # the layout task waits for this
+
+    def _note_trouble(self, error: Exception) -> None:
+        """Say once per streak that puts fail: from outside, an outage looks like a producer that does nothing."""
+        if self._troubled_since is None:
+            self._troubled_since = anyio.current_time()
+            log.warning(
+                "puts fail and are tried again until delivery_timeout_s=%g stream=%s error=%s",
+                self._config.delivery_timeout_s,
+                self._stream,
+                error,
+            )
 
     def _give_back(self) -> None:
         """Return to the budget what the core has settled, and tell who waits for progress."""
@@ -415,19 +460,20 @@ class Producer:
         while True:
             while not core.stale:
                 await self._next_change()
-            core.frozen = True
-            while core.in_flight:
-                await self._next_change()
             try:
                 info = await self._client.streams.describe(self._stream)
             except (ApiError, TransportError) as exc:
+                # The old lanes go on meanwhile: they keep the order of their keys wherever the service puts them.
                 failures += 1
-                core.frozen = False  # better in the old lanes than not at all
-                self._wake_all()
                 log.warning("the layout cannot be read stream=%s error=%s", self._stream, exc)
                 await anyio.sleep(min(self._config.retry_max_s, self._config.retry_base_s * 2.0 ** min(failures, 30)))
                 continue
+            except ClosedError:
+                return  # the client was closed: the sending tasks find out themselves
             failures = 0
+            core.frozen = True
+            while core.in_flight:
+                await self._next_change()
             self._relayout(info)
 
     def _relayout(self, info: StreamInfo) -> None:

@@ -113,7 +113,8 @@ def decode_error(response: Response) -> ApiError:
         code = _first_text(body, _CODE_KEYS)
         message = _first_text(body, _MESSAGE_KEYS)
     if not message:
-        message = response.body[:500].decode("utf-8", "replace").strip() or f"HTTP status {response.status}"
+        text = " ".join(response.body[:300].decode("utf-8", "replace").split())
+        message = f"the answer is not one of DIS, is the endpoint right? {text}".rstrip()
     kind = _kind(code, response.status)
     request_id = response.headers.get("x-request-id", "")
     if issubclass(kind, ThrottledError):

@@ -15,7 +15,15 @@ from ..model import NewRecord, PutResult, PutResults, Record
 from .body import decode_answer, decode_body
 from .partitioning import partition_id
 
-_encoder = msgspec.json.Encoder()
+
+def _plain(value: object) -> str:
+    """Strings of a subclass (an enum's, numpy's) are written as the text they hold."""
+    if isinstance(value, str):
+        return str.__str__(value)
+    raise TypeError(f"{value!r:.80} is a {type(value).__name__}, which JSON does not have")
+
+
+_encoder = msgspec.json.Encoder(enc_hook=_plain)
 
 
 # --- put ---------------------------------------------------------------------------------------------------------
@@ -82,7 +90,7 @@ class _PutAnswer(msgspec.Struct):
 
 
 class _PutCount(msgspec.Struct):
-    failed_record_count: int = 0
+    failed_record_count: int | None = None
 
 
 _answer_decoder = msgspec.json.Decoder(_PutAnswer, strict=False)
@@ -94,9 +102,21 @@ def decode_put_answer(body: bytes) -> PutResults:
     return PutResults(decode_answer(_answer_decoder, body).records)
 
 
-def decode_failed_count(body: bytes) -> int:
-    """`failed_record_count` alone, without making an object per record."""
+def decode_failed_count(body: bytes) -> int | None:
+    """`failed_record_count` alone, without making an object per record; None if the answer has none."""
+    if body.startswith(b'{"failed_record_count":0,'):  # as our server writes it: nothing needs to be parsed
+        return 0
     return decode_answer(_count_decoder, body).failed_record_count
+
+
+def count_stored(body: bytes, partition: int | None) -> int:
+    """How many records the answer says are stored (in `partition`), as far as it can be told without decoding it.
+
+    Exact for an answer in the compact form of our server, none for another form: what is not counted must be decoded.
+    """
+    if partition is None:
+        return body.count(b'"sequence_number":"')
+    return body.count(f'{{"partition_id":"{partition_id(partition)}","sequence_number":"'.encode())
 
 
 # --- get ---------------------------------------------------------------------------------------------------------

@@ -75,4 +75,7 @@ def build(operation: str, params: dict[str, str], query: dict[str, str] | None =
             segments.append(value)
         else:
             segments.append(part)
-    return route.method, build_target(tuple(segments), query or {})
+    try:
+        return route.method, build_target(tuple(segments), query or {})
+    except UnicodeEncodeError as exc:
+        raise ConfigError(f"{exc.object!r:.80} cannot be sent: a name is text without lone surrogates") from exc

@@ -11,22 +11,28 @@ import anyio
 from disstream import clock
 from disstream.errors import DisError
 from disstream.model import Cursor, Page, PartitionInfo, Record, SequenceRange, StreamInfo
-from disstream.wire.cursors import CursorType
+from disstream.wire.cursors import CursorState, CursorType, decode_cursor, encode_cursor
 from disstream.wire.errors import api_error, sequence_out_of_range
-from disstream.wire.partitioning import partition_id
+from disstream.wire.partitioning import partition_id, partition_number
 
-CURSOR_LIFE_S = 300.0
+CURSOR_LIFE_MS = 300_000
 
 
 class DoubleService:
-    """A stream "s". `fault(operation)` is asked before each request; what it returns is raised."""
+    """A stream "s". `fault(operation)` is asked before each request; what it returns is raised.
 
-    def __init__(self, partitions: int = 1, *, page_records: int = 10, latency_s: float = 0.001) -> None:
+    `opaque`: cursors do not tell the stream they are of, and only know it by its name.
+    """
+
+    def __init__(
+        self, partitions: int = 1, *, page_records: int = 10, latency_s: float = 0.001, opaque: bool = False
+    ) -> None:
         self.ids = [partition_id(n) for n in range(partitions)]
         self.logs: dict[str, list[Record]] = {p: [] for p in self.ids}
         self.oldest = dict.fromkeys(self.ids, 0)
         self.page_records = page_records
         self.latency_s = latency_s
+        self.opaque = opaque
         self.stream_id = "id-1"
         self.fault: Callable[[str], DisError | None] = lambda operation: None
         self.calls: Counter[str] = Counter()
@@ -42,6 +48,19 @@ class DoubleService:
         for _ in range(count):
             data = b"%0*d" % (size, len(log))
             log.append(Record(data, len(log), clock.wall_ms(), None, "s", self.ids[partition]))
+
+    def recreate(self, counts: list[int]) -> None:
+        """Delete the stream and create it again, with so many records in each partition."""
+        self.stream_id += "-again"
+        for number, count in enumerate(counts):
+            self.logs[self.ids[number]].clear()
+            self.oldest[self.ids[number]] = 0
+            self.write(number, count)
+
+    def cursor(self, partition: str, at: int) -> Cursor:
+        state = CursorState("s", self.stream_id, partition_number(partition), at, clock.wall_ms())
+        token = encode_cursor(state)
+        return Cursor(token[::-1] if self.opaque else token, "s", partition)
 
     def trim(self, partition: int, oldest: int) -> None:
         self.oldest[self.ids[partition]] = oldest
@@ -80,6 +99,7 @@ class _Cursors:
         *,
         sequence_number: int | None = None,
         timestamp: int | datetime | None = None,
+        stream_id: str | None = None,
     ) -> Cursor:
         service = self._service
         await service.enter("cursor")
@@ -97,7 +117,7 @@ class _Cursors:
             assert isinstance(timestamp, int)
             log = service.logs[partition_id]
             at = next((n for n in range(*bounds) if log[n].timestamp >= timestamp), bounds.end)
-        return _cursor(stream, partition_id, at)
+        return service.cursor(partition_id, at)
 
 
 class _Records:
@@ -106,15 +126,17 @@ class _Records:
 
     async def get(self, cursor: Cursor, *, max_bytes: int | None = None) -> Page:
         service = self._service
-        issued, at = cursor.split("/")
+        state = decode_cursor(cursor[::-1] if service.opaque else cursor)
         partition = cursor.partition_id
         service.reading[partition] += 1
         assert service.reading[partition] == 1, "two reads of one partition at once"
         try:
             await service.enter("read")
-            if anyio.current_time() - float(issued) > CURSOR_LIFE_S:
+            if not service.opaque and state.stream_id != service.stream_id:
+                raise api_error("DIS.4301", "[s][p]")
+            if clock.wall_ms() - state.issued_ms > CURSOR_LIFE_MS:
                 raise api_error("DIS.4225", "")
-            start = int(at)
+            start = state.sequence
             if start < service.oldest[partition]:
                 raise api_error("DIS.4226")
             records = service.logs[partition][start : start + service.page_records]
@@ -122,8 +144,4 @@ class _Records:
                 await service.hold.wait()
         finally:
             service.reading[partition] -= 1
-        return Page(records=records, next_cursor=_cursor(cursor.stream, partition, start + len(records)))
-
-
-def _cursor(stream: str, partition: str, at: int) -> Cursor:
-    return Cursor(f"{anyio.current_time()}/{at}", stream, partition)
+        return Page(records=records, next_cursor=service.cursor(partition, start + len(records)))

@@ -380,20 +380,56 @@ def test_one_failed_partition_is_heard_although_another_is_busy() -> None:
     run_simulated(main)
 
 
-def test_a_stream_created_again_is_another_stream() -> None:
-    """Numbers of the deleted stream mean nothing in its successor, so reading on there is refused."""
+@pytest.mark.parametrize("opaque", [False, True])
+@pytest.mark.parametrize("again", [3, 30], ids=["fewer", "more"])
+@pytest.mark.parametrize("how", ["expired", "refused", "seek"])
+def test_a_stream_created_again_is_another_stream(how: str, again: int, opaque: bool) -> None:
+    """Its numbers mean nothing to a reader of the first one: whatever cursor is obtained anew, and whether or not the
+    number exists there too, the records fetched before are handed out, then NotFoundError tells it at each call.
+    """
 
     async def main() -> None:
-        service = DoubleService()
+        service = DoubleService(2, opaque=opaque)
         service.write(0, 10)
+        service.write(1, 10)
         async with consumer_of(service) as consumer:
-            await fetch_until(consumer, 10)
-            service.stream_id = "id-2"
-            service.logs[P0.partition_id].clear()
-            service.write(0, 3)
-            service.fault = lambda op: api_error("DIS.4225", "") if op == "read" else None
+            assert len(await fetch_until(consumer, 15)) == 15
+            for place in (P0, P1):
+                consumer.pause(place)
+            await asyncio.sleep(1200 if how == "expired" else 5)
+            service.recreate([again, again])
+            if how == "refused":
+                service.fault = lambda op: api_error("DIS.4225", "") if op == "read" else None
+            consumer.resume(P0)
+            if how == "seek":
+                consumer.seek(P0, "earliest")
+            else:
+                consumer.resume(P1)
+            left = []
+            with pytest.raises(NotFoundError, match=r"DIS\.4301.*created again"):
+                while records := await consumer.fetch(timeout_s=3600):
+                    left += records
+            assert len(left) <= 5
+            assert consumer.stats().gap_records == 0
+            consumer.seek(P0, 0)
             with pytest.raises(NotFoundError, match="created again"):
                 await consumer.fetch(timeout_s=3600)
+
+    run_simulated(main)
+
+
+@pytest.mark.parametrize("opaque", [False, True])
+def test_which_stream_a_cursor_is_of_costs_nothing_while_pages_renew_it(opaque: bool) -> None:
+    """Twenty minutes of polling ask for one description at the start, and one more where cursors do not tell it."""
+
+    async def main() -> None:
+        service = DoubleService(opaque=opaque)
+        service.write(0, 3)
+        async with consumer_of(service) as consumer:
+            await asyncio.sleep(1200)
+            assert await fetch_until(consumer, 3) == [0, 1, 2]
+            assert service.calls["describe"] == 1 + opaque
+            assert service.calls["cursor"] == 1
 
     run_simulated(main)
 
@@ -417,6 +453,51 @@ def test_an_hour_without_the_service_is_one_warning(caplog: pytest.LogCaptureFix
     with caplog.at_level(logging.WARNING, "disstream.consumer"):
         run_simulated(main)
     assert len(caplog.records) == 1
+
+
+def test_who_waits_can_see_since_when_and_why() -> None:
+    """stats() tell how long a page is owed and the last failure; nothing once it came, or while none is asked for."""
+
+    async def main() -> None:
+        service = DoubleService(2)
+        async with consumer_of(service, prefetch_bytes=2_097_152) as consumer:
+            await asyncio.sleep(100.5)
+            assert consumer.stats().unanswered_since is None
+            down = TransportError("down", outcome_unknown=False)
+            service.fault = lambda op: down
+            await asyncio.sleep(100)
+            stats = consumer.stats()
+            assert stats.unanswered_since == pytest.approx(anyio.current_time() - 100, abs=1)
+            assert stats.last_error is down
+            consumer.pause(P0)
+            consumer.pause(P1)
+            await asyncio.sleep(100)
+            assert consumer.stats().unanswered_since is None
+            service.fault = lambda op: None
+            service.write(0, 1000, size=20_000)  # more than there is room for
+            consumer.resume(P0)
+            consumer.resume(P1)
+            assert len(await consumer.fetch(timeout_s=100)) > 0
+            await asyncio.sleep(1000)
+            stats = consumer.stats()
+            assert (stats.unanswered_since, stats.last_error) == (None, None)
+
+    run_simulated(main)
+
+
+def test_a_hanging_service_owes_a_page_too() -> None:
+    """Without any failure the wait is seen."""
+
+    async def main() -> None:
+        service = DoubleService()
+        service.hold = anyio.Event()
+        async with consumer_of(service) as consumer:
+            await asyncio.sleep(50)
+            stats = consumer.stats()
+            assert stats.unanswered_since == pytest.approx(anyio.current_time() - 50, abs=1)
+            assert stats.last_error is None
+
+    run_simulated(main)
 
 
 # --- seek, pause ---

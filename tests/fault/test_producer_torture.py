@@ -12,7 +12,7 @@ from msgspec import structs
 
 from disstream.client import Client, ClientConfig
 from disstream.engine.memory import MemoryEngine
-from disstream.errors import DeliveryFailed, DeliveryUnknown, NotStored, Undelivered
+from disstream.errors import DeliveryFailed, DeliveryUnknown, NotStored, TransportError, Undelivered
 from disstream.producer import Delivery, Producer, ProducerConfig, Receipt
 from disstream.producer.config import Order
 from disstream.server import App, ServerConfig
@@ -262,6 +262,36 @@ def test_scaling_while_producing_keeps_order() -> None:
         assert len(set(stored.values())) == 600
 
     simulated_producer(check, max_batch_records=20)
+
+
+def test_a_layout_that_cannot_be_read_stops_nobody() -> None:
+    """While an answer contradicts the layout and the description hangs, records go on being stored in the old lanes."""
+
+    async def check(producer: Producer, network: FaultyTransport, direct: Client, engine: MemoryEngine) -> None:
+        async with producer:
+            await divide_anew(engine)
+            producer._client = NoDescription(producer._client)  # type: ignore[assignment]
+            began = anyio.current_time()
+            for i in range(300):
+                await producer.send(b"%d" % i, key=f"k{i % 7}")
+                await anyio.sleep(0.1)
+            await producer.flush()
+            assert anyio.current_time() - began < 31.0
+            assert producer.stats().stored == 300
+
+    simulated_producer(check)
+
+
+class NoDescription:
+    """A client whose descriptions never come."""
+
+    def __init__(self, client: Client) -> None:
+        self.records = client.records
+        self.streams = self
+
+    async def describe(self, name: str) -> None:
+        await anyio.sleep(60.0)
+        raise TransportError("no answer", outcome_unknown=True)
 
 
 async def divide_anew(engine: MemoryEngine) -> None:

@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from disstream.errors import DeliveryUnknown, NotStored, RecordRejected, TransportError
+from disstream.errors import ApiError, DeliveryUnknown, NotStored, RecordRejected, TransportError
 from disstream.model import NewRecord, PartitionInfo
 from disstream.producer.accumulator import RECORD_OVERHEAD, Accumulator
 from disstream.producer.config import Order, ProducerConfig
@@ -356,6 +356,73 @@ def test_a_broken_suffix_rule_is_counted() -> None:
     receipts = [batch.end(i) for batch, i in ends]
     assert [r.reordered for r in receipts if isinstance(r, Receipt)] == [True, False, False]
     assert core.counts.reordered == len(service.order_violations()) == 1
+
+
+def test_overtaking_is_counted_across_the_parts_of_a_request() -> None:
+    """k#0, tried again, shares a request with k#1 in another part; refused again while k#1 is stored, it is late."""
+    core = make(partitions=1)
+    service = Service(1)
+    first = add(core, NewRecord(b"0", "a"))
+    shipment = ship(core)
+    core.stored(shipment, service.put(shipment.rows(), {0: "DIS.4303"}, suffix_rule=False), 0.0)
+    add(core, NewRecord(b"1", "a"))
+    for failing in ({0: "DIS.4303"}, {}):
+        shipment = ship(core, now=10.0)
+        core.stored(shipment, service.put(shipment.rows(), failing, suffix_rule=False), 0.0)
+    end = first[0].end(first[1])
+    assert isinstance(end, Receipt)
+    assert end.reordered
+    assert core.counts.reordered == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "ends"),
+    [
+        (b'{"failed_record_count":0,"records":[{"partition_id":"shardId-0000000000","error_code":"DIS.4303"}]}', None),
+        (b'{"records":[{"partition_id":"shardId-0000000000","sequence_number":"1","error_code":"DIS.4303"}]}', None),
+        (b'{"records":[{"partition_id":"shardId-0000000000"}]}', "unknown"),
+        (b'{"records":[{"partition_id":"shardId-0000000000","sequence_number":null}]}', "unknown"),
+        (b'{"records":[]}', "unknown"),
+        (b'{"records":[{"partition_id":"shardId-0000000000","sequence_number":"7","error_code":""}]}', "stored"),
+        (b'{"records":[{"partition_id":"shardId-0000000000","sequence_number":"7","error_code":null}]}', "stored"),
+        (b'{"records":[{"partition_id":"0","sequence_number":7}]}', "stored"),
+    ],
+)
+def test_odd_answers_are_taken_at_their_word(body: bytes, ends: str | None) -> None:
+    """What an answer says of a record decides, not its count; one that says nothing leaves the outcome unknown."""
+    core = make(partitions=1)
+    batch, index = add(core, NewRecord(b"0", "a"))
+    core.stored(ship(core), body, 0.0)
+    if ends != "stored":
+        assert batch.end(index) is None, "neither stored nor refused for good: it is tried again"
+        core.sweep(101.0)
+    end = batch.end(index)
+    if isinstance(end, Receipt):
+        assert ends == "stored"
+        assert end.sequence_number == 7
+    else:
+        assert end is not None
+        assert end.kind == (ends or "not stored")
+
+
+def test_a_place_that_cannot_be_read_is_still_stored() -> None:
+    """A sequence number that is no number does not break the receipt: the record is stored, its place is -1."""
+    core = make(partitions=1)
+    batch, index = add(core, NewRecord(b"0", "a"))
+    entry = b'{"partition_id":"shardId-0000000000","sequence_number":"many"}'
+    core.stored(ship(core), b'{"failed_record_count":0,"records":[' + entry + b"]}", 0.0)
+    assert batch.end(index) == Receipt("shardId-0000000000", -1)
+
+
+def test_a_request_time_out_of_the_service_is_tried_again() -> None:
+    """HTTP 408 says that the request was not read: nothing is stored, and the next attempt may succeed."""
+    core = make(partitions=1)
+    batch, index = add(core, NewRecord(b"0", "a"))
+    core.refused(ship(core), ApiError("too slow", status=408), 0.0)
+    assert batch.end(index) is None
+    shipment = ship(core, now=10.0)
+    core.stored(shipment, Service(1).put(shipment.rows(), {}, suffix_rule=True), 10.0)
+    assert isinstance(batch.end(index), Receipt)
 
 
 def test_one_bad_record_does_not_sink_the_others() -> None:
