@@ -10,14 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from disstream.door import DisClient
 from disstream.server import Server
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+def blocks(language: str, page: str = "README.md") -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
 
 
 def run(server: Server, *command: str, directory: Path) -> str:
@@ -76,3 +77,49 @@ def test_links_lead_somewhere(page: Path) -> None:
     """Links from the README and between the documents point to files that exist."""
     for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
         assert (page.parent / link).exists(), f"{page}: {link}"
+
+
+def test_the_service_of_the_guide_shuts_down_on_a_signal(disstream_server: Server, tmp_path: Path) -> None:
+    """docs/using.md: a service with that main stops on SIGTERM, and what it had sent is stored."""
+    service = blocks("python", "docs/using.md")[0]
+    around = """
+import os
+
+async def serve_until(stop, producer):
+    await producer.send(b"last", key="k")
+    os.kill(os.getpid(), signal.SIGTERM)
+    await stop.wait()
+
+asyncio.run(main())
+"""
+    run(disstream_server, "disstream", "stream", "create", "orders", "--partitions", "1", directory=tmp_path)
+    run(disstream_server, sys.executable, "-W", "error", "-c", service + around, directory=tmp_path)
+    found = run(
+        disstream_server, "disstream", "consume", "orders", "--no-follow", "--format", "raw", directory=tmp_path
+    )
+    assert found == "last\n"
+
+
+async def test_the_positions_of_the_guide(disstream_client: DisClient) -> None:
+    """docs/using.md: every start and seek it shows is accepted."""
+    await disstream_client.streams.create("orders", partitions=1)
+    async with disstream_client.producer("orders") as producer:
+        await producer.send(b"x", key="k")
+    async with disstream_client.consumer("orders") as consumer:
+        (record,) = await consumer.fetch()
+        exec(blocks("python", "docs/using.md")[1], {"consumer": consumer, "record": record})
+        assert await consumer.fetch() == [record]
+
+
+def test_the_test_of_the_guide(tmp_path: Path) -> None:
+    """docs/using.md: the test it shows passes where only the package and pytest-asyncio are installed."""
+    (tmp_path / "test_orders.py").write_text(blocks("python", "docs/using.md")[2])
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    assert "1 passed" in done.stdout
