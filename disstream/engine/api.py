@@ -84,7 +84,7 @@ class Log(Protocol):
         ...
 
     async def read(self, partition: PartitionRef, from_sequence: int, max_bytes: int) -> list[Batch]:
-        """Rows from `from_sequence` on, in order, as many as weigh at most `max_bytes` together.
+        """Rows from `from_sequence` on, in order, at most MAX_READ_ROWS, as many as weigh at most `max_bytes` together.
 
         Batches are cut so that the first row is exactly `from_sequence`. Empty: nothing there yet, `from_sequence`
         below the oldest row or above the next, or the first row alone is heavier than `max_bytes`. A partition that was

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from ..errors import CatalogConflict, StorageError
 from .api import AppendRefused, Batch, Bounds, PartitionRef, Row, Versioned
-from .rules import check_append, check_open, check_transaction, weigh
+from .rules import MAX_READ_ROWS, check_append, check_open, check_transaction, weigh
 from .waiters import Waiters
 
 
@@ -77,10 +77,11 @@ class _Partition:
             return found
         index = bisect_right(self.batches, from_sequence, key=lambda batch: batch.first_sequence) - 1
         left = max_bytes
+        limit = from_sequence + MAX_READ_ROWS
         for first, append_ms, rows in self.batches[index:]:
             begin = max(from_sequence - first, 0)
             end = begin
-            while end < len(rows) and rows[end].weight <= left:
+            while end < len(rows) and first + end < limit and rows[end].weight <= left:
                 left -= rows[end].weight
                 end += 1
             if end > begin:

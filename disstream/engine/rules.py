@@ -15,6 +15,9 @@ MAX_INT = 2**63 - 1
 
 MAX_PARTITION = 2**32 - 1
 
+MAX_READ_ROWS = 20_000
+"""Of one read: rows without payload weigh nothing, and millions of them are no page. At 100 bytes a row it is 2 MB."""
+
 
 def weigh(rows: Sequence[Row]) -> int:
     """What the rows weigh together; the same as the sum of `Row.weight`, at a third of its price."""

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from ..wire.errors import api_error
 
-_NUMBER = re.compile(r"[0-9]{1,18}", re.ASCII)
+# More digits than any integer type has: clients send the largest of theirs to mean "no limit".
+_NUMBER = re.compile(r"[0-9]{1,40}", re.ASCII)
 
 
 class Call(NamedTuple):

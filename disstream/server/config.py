@@ -30,12 +30,15 @@ class ServerConfig:
     max_request_records: int = 100_000  # official clients send several thousand; this only bounds the work of one put
     max_partition_key_bytes: int = 65_536  # far beyond any use; without it a key could outweigh every page
     max_pending_bytes: int = 64 * MIB  # accepted but not yet durable (RECORD_BYTES included): a second of a fast disk
-    max_buffered_bytes: int = 256 * MIB  # bodies of all requests under way together
+    max_buffered_bytes: int = 256 * MIB  # bodies and answers of all requests under way together
+    max_connections: int = 10_000  # each costs 5 KB even if it says nothing; more are closed at once
     max_partitions: int = 1_000  # of one stream; twenty times the service's quota for an account
     default_fetch_bytes: int = 2 * MIB  # of a get that names no size; what official clients take for the ceiling
     max_fetch_bytes: int = 8 * MIB  # of any get: what one answer may cost in memory
 
+    idle_timeout_s: float = 75.0  # for the head of the next request; official clients keep idle ones for up to 60 s
     body_timeout_s: float = 60.0  # for a body to arrive once its head did: 12 MiB at 200 KB/s
+    answer_timeout_s: float = 60.0  # for a client to take an answer: the largest page at 200 KB/s
     retention_interval_s: float = 60.0  # expired records stay readable for at most this much longer
     close_timeout_s: float = 10.0  # for requests under way when close() is called
 
@@ -51,9 +54,12 @@ class ServerConfig:
             "max_record_bytes",
             "max_request_records",
             "max_partition_key_bytes",
+            "max_connections",
             "max_partitions",
             "default_fetch_bytes",
+            "idle_timeout_s",
             "body_timeout_s",
+            "answer_timeout_s",
             "retention_interval_s",
             "close_timeout_s",
         ):

@@ -39,7 +39,9 @@ def new_stream(request: CreateStream, *, max_partitions: int, now_ms: int, sourc
     if count > max_partitions:
         raise api_error("DIS.4308", f"[partition_count={count} is more than the {max_partitions} this server allows]")
     if request.auto_scale_enabled:
-        raise api_error("DIS.4200", "[auto_scale_enabled=true: this server does not scale streams by itself yet]")
+        raise api_error(
+            "DIS.4200", "[auto_scale_enabled=true: this server does not scale streams by itself yet: leave it out]"
+        )
     return StreamDoc(
         # As long as the service's own ids.
         stream_id="".join(source.choices(_ID_LETTERS, k=19)),

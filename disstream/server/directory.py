@@ -4,12 +4,14 @@ A stream is found anew on every call, with one read of the catalog; what is kept
 right as long as its version is. So there is nothing to invalidate, and a deleted stream is gone at once.
 
 Making opens the partitions first, then writes the catalog: a stream that is found can be written. Deleting takes the
-stream out of the catalog first, then drops the records; the tombstone in between survives a crash (documents.py).
+stream out of the catalog first, then drops the records. While partitions exist of which no stream tells, a tombstone
+does, and survives a crash (documents.py).
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 
 from ..engine import Engine, Versioned
 from ..errors import CatalogConflict
@@ -83,13 +85,15 @@ class Directory:
         assert by_id is not None
         if await self._engine.catalog.get(name) is not None:
             raise api_error("DIS.4307", f"[{doc.name}]")
+        tombstone = dropping_key(doc.stream_id)
+        await self._engine.catalog.transact({}, {tombstone: b""})
         await self._engine.log.open(doc.refs())
         try:
             await self._engine.catalog.transact(
-                {name: 0, by_id: 0}, {name: encode_document(doc), by_id: doc.name.encode()}
+                {name: 0, by_id: 0}, {name: encode_document(doc), by_id: doc.name.encode()}, [tombstone]
             )
         except CatalogConflict:
-            await self._engine.log.drop(doc.stream_id)
+            await self._drop(doc.stream_id)
             raise api_error("DIS.4307", f"[{doc.name}]") from None
         logger.info(
             "stream created: project=%s stream=%s id=%s partitions=%d",
@@ -121,8 +125,8 @@ class Directory:
         await self._engine.log.drop(stream_id)
         await self._engine.catalog.transact({}, {}, [dropping_key(stream_id)])
 
-    async def finish_deletions(self) -> None:
-        """Drop what earlier lives had deleted but not dropped."""
+    async def drop_remains(self) -> None:
+        """Drop what earlier lives had deleted but not dropped, or begun to make. Call it before serving."""
         for key, _ in await self._scan(DROPPING):
             await self._drop(key.removeprefix(DROPPING))
 
@@ -131,9 +135,9 @@ class Directory:
         prefix = streams_of(project)
         return [(key.removeprefix(prefix), versioned.value) for key, versioned in await self._scan(prefix)]
 
-    async def everything(self) -> list[StreamDoc]:
-        """Every stream of every project."""
-        return [decode_document(versioned.value) for _, versioned in await self._scan(STREAMS)]
+    async def everything(self) -> Iterator[StreamDoc]:
+        """Every stream of every project, decoded one by one."""
+        return (decode_document(versioned.value) for _, versioned in await self._scan(STREAMS))
 
     async def _scan(self, prefix: str) -> list[tuple[str, Versioned]]:
         found: list[tuple[str, Versioned]] = []

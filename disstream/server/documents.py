@@ -2,10 +2,11 @@
 
     stream/{project}/{name}      -> StreamDoc as JSON
     stream-id/{project}/{id}     -> name
-    dropping/{id}                -> nothing; a stream that is deleted, whose records may still be there
+    dropping/{id}                -> nothing; a tombstone: partitions of a stream that is no more, or not yet
 
-The first two are written and deleted together. `dropping/` is written in the transaction that deletes them and removed
-once the log has forgotten the stream, so that a crash in between is finished at the next start.
+The first two are written and deleted together. A tombstone stands from before the log opens the stream's partitions
+until the transaction that writes those two, and from the transaction that deletes them until the log has forgotten the
+partitions. So after a crash the next start drops every stream with a tombstone, and no other partition is left over.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def dropping_key(stream_id: str) -> str:
     return f"{DROPPING}{stream_id}"
 
 
-class PartitionDoc(msgspec.Struct, frozen=True):
+class PartitionDoc(msgspec.Struct, frozen=True, gc=False):
     """A partition; its records live in the log under the stream's id and `number`."""
 
     number: int

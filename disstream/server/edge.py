@@ -1,4 +1,7 @@
-"""Where HTTP ends: aiohttp requests become plain ones, bounded in size, time and total memory.
+"""Where HTTP ends: aiohttp requests become plain ones, bounded in number, size, time and total memory.
+
+One budget holds the bodies that have arrived and the answers that are not taken yet; whatever a client keeps the server
+waiting for has its time: the head of a request, its body, the taking of the answer.
 
 aiohttp's low-level server is used as it is, without its routing and middlewares, which cost more than a small put.
 """
@@ -13,13 +16,16 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from http import HTTPStatus
-from typing import Any
+from typing import cast
 
 import anyio
 from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http_parser import RawRequestMessage
+from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import RequestHandler
 
-from ..errors import ApiError, ConfigError
+from ..errors import ApiError, ConfigError, DisError
 from ..wire.errors import api_error, refusal
 from ..wire.http import Request
 from .app import App
@@ -44,20 +50,21 @@ class Edge:
 
     def __init__(self, app: App, config: ServerConfig) -> None:
         self._app = app
-        self._config = config
-        self._buffered_bytes = 0
+        self.config = config
+        self.buffered_bytes = 0
+        self.connections: set[_Connection] = set()
 
     @asynccontextmanager
     async def listen(self) -> AsyncIterator[str]:
         """Serve inside the block; yields the URL.
 
         Leaving waits for requests under way, at most `close_timeout_s`; leaving by an exception or a cancellation cuts
-        them. Raises ConfigError if the address cannot be used.
+        them. Raises DisError if the address cannot be used.
         """
         loop = asyncio.get_running_loop()
-        host = await _resolve(self._config.host)
+        host = await _resolve(self.config.host)
         # Bound here, because asyncio leaks a socket of its own making if it is cancelled on the way.
-        listener = _bind(host, self._config.port)
+        listener = _bind(host, self.config.port)
         port = listener.getsockname()[1]
         server = _Server(self, loop)
         grace_s = 0.001  # aiohttp takes 0 for no limit
@@ -67,12 +74,14 @@ class Edge:
                 await accepting.start_serving()
                 yield f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
                 # aiohttp waits this long for handlers, and once more for what they still write.
-                grace_s = self._config.close_timeout_s / 2
+                grace_s = self.config.close_timeout_s / 2
             finally:
                 accepting.close()
                 server.pre_shutdown()
                 with anyio.CancelScope(shield=True):
                     await server.shutdown(grace_s)
+                for connection in list(self.connections):
+                    connection.cut()
         finally:
             listener.close()
 
@@ -96,13 +105,20 @@ class Edge:
                     body=body,
                 )
             )
+            if request.method == "GET" and not self._fits(response.body):
+                # What was read can be read again; what was stored has to be told.
+                response = refusal(api_error("DIS.4305"), response.headers["x-request-id"])
             return web.Response(status=response.status, headers=response.headers, body=response.body)
         finally:
-            self._buffered_bytes -= size
+            self.buffered_bytes -= size
+
+    def _fits(self, answer: bytes) -> bool:
+        """Alone an answer always passes, or it never could."""
+        return not self.buffered_bytes or self.buffered_bytes + _weight(answer) <= self.config.max_buffered_bytes
 
     async def _body(self, request: web.BaseRequest) -> bytes:
-        """The whole body, counted in `_buffered_bytes` once it is here. Raises _Refused."""
-        limit = self._config.max_body_bytes
+        """The whole body, counted in `buffered_bytes` once it is here. Raises _Refused."""
+        limit = self.config.max_body_bytes
         announced = request.content_length or 0
         if announced > limit:
             raise _Refused(_too_large(f"{announced} bytes", limit))
@@ -113,19 +129,19 @@ class Edge:
         chunks: list[bytes] = []
         size = 0
         try:
-            async with asyncio.timeout(None if content.is_eof() else self._config.body_timeout_s):
+            async with asyncio.timeout(None if content.is_eof() else self.config.body_timeout_s):
                 while chunk := await content.readany():
                     size += len(chunk)
-                    self._buffered_bytes += len(chunk)
+                    self.buffered_bytes += len(chunk)
                     if size > limit:
                         raise _Refused(_too_large("more bytes", limit))
-                    if self._buffered_bytes > self._config.max_buffered_bytes:
+                    if self.buffered_bytes > self.config.max_buffered_bytes:
                         raise _Refused(api_error("DIS.4305"))
                     chunks.append(chunk)
         except BaseException as exc:
-            self._buffered_bytes -= size
+            self.buffered_bytes -= size
             if isinstance(exc, TimeoutError):
-                told = f"[the body did not arrive within {self._config.body_timeout_s:g} s]"
+                told = f"[the body did not arrive within {self.config.body_timeout_s:g} s]"
                 raise _Refused(api_error("DIS.4200", told, status=408)) from None
             if isinstance(exc, ConnectionError | web.RequestPayloadError):  # hung up half-way, or sent bad chunks
                 raise _Refused(api_error("DIS.4200", "[the body is incomplete]")) from exc
@@ -145,24 +161,90 @@ class Edge:
 
 
 class _Server(web.Server):
-    """aiohttp's, with connections that fail in the words of DIS."""
+    """aiohttp's, with connections of our own."""
 
     def __init__(self, edge: Edge, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(edge.serve, loop=loop)
-        self.edge = edge
+        super().__init__(edge.serve, request_factory=_request, loop=loop)
+        self._edge = edge
 
     def __call__(self) -> RequestHandler:
-        return _Connection(
-            self, loop=self._loop, edge=self.edge, access_log=None, auto_decompress=False, lingering_time=_LINGER_S
-        )
+        return _Connection(self, self._edge, self._loop)
 
 
 class _Connection(RequestHandler):
-    __slots__ = ("_edge",)
+    """aiohttp's, which fails in the words of DIS, and does not wait for ever for its client.
 
-    def __init__(self, manager: web.Server, *, edge: Edge, **options: Any) -> None:
-        super().__init__(manager, **options)
+    `keepalive_timeout` runs from the beginning and from each answer until the next head is complete, idle or not. What
+    follows a head is timed by `Edge._body` and here.
+    """
+
+    __slots__ = ("_edge", "_overdue", "_socket", "payload")
+
+    def __init__(self, server: _Server, edge: Edge, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(
+            server,
+            loop=loop,
+            access_log=None,  # type: ignore[arg-type]
+            auto_decompress=False,
+            keepalive_timeout=edge.config.idle_timeout_s,
+            lingering_time=_LINGER_S,
+        )
         self._edge = edge
+        self._socket: asyncio.Transport | None = None  # aiohttp forgets its own before everything is sent
+        self._overdue: asyncio.TimerHandle | None = None
+        self.payload: StreamReader = EMPTY_PAYLOAD  # of the last request
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._socket = cast(asyncio.Transport, transport)
+        if len(self._edge.connections) >= self._edge.config.max_connections:
+            self.cut()
+            return
+        self._edge.connections.add(self)
+        # Writing counts as paused as soon as the client does not take all at once, and until it has taken all.
+        self._socket.set_write_buffer_limits(high=0)
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._edge.connections.discard(self)
+        self._in_time()
+        super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._overdue = self._loop.call_later(self._edge.config.answer_timeout_s, self.cut)
+
+    def resume_writing(self) -> None:
+        self._in_time()
+        super().resume_writing()
+
+    def _in_time(self) -> None:
+        if self._overdue is not None:
+            self._overdue.cancel()
+            self._overdue = None
+
+    def cut(self) -> None:
+        """End it now, without what is not sent yet."""
+        if self._socket is not None:
+            self._socket.abort()
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """A client that sends no more after a whole request still gets the answer; True keeps the connection for it."""
+        idle = self._waiter is not None and not self._waiter.done()
+        if idle or not all(payload.is_eof() for payload in (self.payload, *(waiting for _, waiting in self._messages))):
+            return False
+        self.close()  # after the answer
+        return True
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Write the answer, which counts as buffered until the client has taken it."""
+        weight = _weight(resp.body) if isinstance(resp, web.Response) else 0
+        self._edge.buffered_bytes += weight
+        try:
+            return await super().finish_response(request, resp, start_time)
+        finally:
+            self._edge.buffered_bytes -= weight
 
     def handle_error(
         self,
@@ -176,12 +258,29 @@ class _Connection(RequestHandler):
         return self._edge.failed(status, exc, message)
 
 
+def _request(
+    message: RawRequestMessage,
+    payload: StreamReader,
+    protocol: RequestHandler,
+    writer: AbstractStreamWriter,
+    task: asyncio.Task[None],
+) -> web.BaseRequest:
+    assert isinstance(protocol, _Connection)
+    protocol.payload = payload
+    return web.BaseRequest(message, payload, protocol, writer, task, protocol._loop)
+
+
 def _closing(error: ApiError, request_id: str) -> web.Response:
     """A refusal after which the connection ends."""
     response = refusal(error, request_id)
     answer = web.Response(status=response.status, headers=response.headers, body=response.body)
     answer.force_close()
     return answer
+
+
+def _weight(body: object) -> int:
+    """What an answer costs until it is sent: beside it the transport holds a copy."""
+    return 2 * len(body) if isinstance(body, bytes) else 0
 
 
 def _too_large(what: str, limit: int) -> ApiError:
@@ -195,7 +294,7 @@ def _bind(host: str, port: int) -> socket.socket:
         )
     except OSError as exc:
         why = "it is in use" if exc.errno == errno.EADDRINUSE else exc.strerror or exc
-        raise ConfigError(f"cannot listen on {host}:{port}: {why}; give another port, or 0 for a free one") from exc
+        raise DisError(f"cannot listen on {host}:{port}: {why}; give another port, or 0 for a free one") from exc
 
 
 async def _resolve(host: str) -> str:

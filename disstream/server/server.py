@@ -24,7 +24,7 @@ class Server:
         async with Server(ServerConfig(data_dir=None, port=0)) as server:
             ... server.url ...
 
-    `start()` raises ConfigError (the address cannot be used) or StorageError (the data directory cannot). `close()`
+    `start()` raises DisError (the address cannot be used) or StorageError (the data directory cannot). `close()`
     lets requests under way finish, at most `close_timeout_s`, then closes the engine; `abort()` cuts them.
     """
 
@@ -69,7 +69,7 @@ class Server:
     async def _run(self, scope: Scope) -> None:
         try:
             await self._engine.start()
-            await self.app.directory.finish_deletions()
+            await self.app.directory.drop_remains()
             async with Edge(self.app, self._config).listen() as self._url, anyio.create_task_group() as tasks:
                 tasks.start_soon(
                     keep_trimming,

@@ -90,15 +90,22 @@ def decode_cursor(token: str) -> CursorState:
         cursor = CursorState(
             param.stream_name,
             param.stream_id,
-            int(param.partition_id),
-            int(param.starting_sequence_number),
+            _number(param.partition_id),
+            _number(param.starting_sequence_number),
             parsed.generate_timestamp,
         )
     except (binascii.Error, msgspec.DecodeError, ValueError, RecursionError) as exc:
         raise api_error("DIS.4217", f"[{token[:80]}]") from exc
-    if not (0 <= cursor.partition and 0 <= cursor.sequence <= MAX_HASH_KEY and cursor.issued_ms >= 0):
+    if cursor.sequence > MAX_HASH_KEY or cursor.issued_ms < 0:
         raise api_error("DIS.4217", f"[{token[:80]}]")
     return cursor
+
+
+def _number(text: str) -> int:
+    """Digits only: `int` alone takes signs, spaces, underscores and the digits of every script. Raises ValueError."""
+    if not (text.isascii() and text.isdigit()):
+        raise ValueError(text)
+    return int(text)
 
 
 class CursorQuery(NamedTuple):

@@ -11,6 +11,7 @@ import pytest
 from disstream.engine.api import Engine, PartitionRef, Row
 from disstream.engine.embedded import EmbeddedConfig, EmbeddedEngine
 from disstream.engine.memory import MemoryEngine
+from disstream.engine.rules import MAX_READ_ROWS
 from disstream.errors import DisError
 from disstream.testing.engine import DURABLE_CHECKS, ENGINE_CHECKS, Check, check_engine, opened
 
@@ -37,6 +38,22 @@ async def test_relaxed(tmp_path: Path) -> None:
     """Relaxed durability changes nothing but when the disk is synchronised."""
     config = EmbeddedConfig(durability="relaxed", sync_interval_s=0.01)
     await check_engine(lambda name: EmbeddedEngine(tmp_path / name, config))
+
+
+@pytest.mark.parametrize("kind", ["memory", "embedded"])
+async def test_reads_are_bounded_in_rows(kind: str, tmp_path: Path) -> None:
+    """A read ends after MAX_READ_ROWS even if the rows weigh nothing; the next one goes on behind them."""
+    ref = PartitionRef("s", 0)
+    async with opened(MemoryEngine() if kind == "memory" else EmbeddedEngine(tmp_path, SMALL)) as engine:
+        await engine.log.open({ref: 1})
+        for length in (MAX_READ_ROWS - 1, 1, 5, 2 * MAX_READ_ROWS):
+            await engine.log.append([(ref, [Row(b"")] * length, 1)], 1)
+        read = 0
+        for expected in ([MAX_READ_ROWS - 1, 1], [5, MAX_READ_ROWS - 5], [MAX_READ_ROWS], [5], []):
+            batches = await engine.log.read(ref, read, 1000)
+            assert [len(batch.rows) for batch in batches] == expected
+            assert not batches or batches[0].first_sequence == read
+            read += sum(expected)
 
 
 async def test_check_engine_finds_a_broken_engine() -> None:

@@ -132,12 +132,21 @@ def test_keys_take_only_what_can_be_a_name() -> None:
         {"max_pending_bytes": 1_000},
         {"max_fetch_bytes": 1_048_576},
         {"max_buffered_bytes": 1},
+        {"max_connections": 0},
+        {"idle_timeout_s": 0.0},
+        {"answer_timeout_s": -1.0},
     ],
 )
 def test_configurations_that_cannot_work(fields: dict[str, Any]) -> None:
     """A bad setting is refused by name before anything starts."""
     with pytest.raises(ConfigError, match=next(iter(fields))):
         ServerConfig(**fields)
+
+
+def test_auto_scaling_names_the_remedy() -> None:
+    """Some official examples ask for it: the refusal tells what to send instead."""
+    with pytest.raises(ApiError, match=r"auto_scale_enabled=true: .*: leave it out"):
+        create(auto_scale_enabled=True)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])

@@ -15,7 +15,7 @@ from server_http import FOUR_KEYS, data, serving
 
 from disstream.engine import AppendRefused, PartitionRef, Row
 from disstream.engine.memory import MemoryEngine, MemoryLog
-from disstream.errors import ClosedError, ConfigError
+from disstream.errors import ClosedError, ConfigError, DisError
 from disstream.server import App, Server, ServerConfig
 from disstream.server.edge import Edge
 from disstream.wire.http import Request
@@ -53,9 +53,18 @@ class Connection:
 
 
 @asynccontextmanager
-async def connected(url: str) -> AsyncIterator[Connection]:
+async def connected(url: str, receive_buffer: int | None = None) -> AsyncIterator[Connection]:
     host, _, port = url.removeprefix("http://").rpartition(":")
-    reader, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+    sock = socket.socket(socket.AF_INET6 if "[" in host else socket.AF_INET)
+    sock.setblocking(False)
+    if receive_buffer is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    try:
+        await asyncio.get_running_loop().sock_connect(sock, (host.strip("[]"), int(port)))
+    except BaseException:
+        sock.close()
+        raise
+    reader, writer = await asyncio.open_connection(sock=sock)
     try:
         yield Connection(reader, writer)
     finally:
@@ -151,13 +160,13 @@ async def test_bodies_under_way_are_bounded_together() -> None:
         log.gate.set()
         async with connected(url) as first, connected(url) as second:
             await first.send(head("POST", "/v2/p/records", content_length=900) + "x" * 800)
-            await until(lambda: edge._buffered_bytes == 800)
+            await until(lambda: edge.buffered_bytes == 800)
             await second.send(head("POST", "/v2/p/records", content_length=900) + "x" * 300)
             await second.refusal(400, "DIS.4305")
-            assert edge._buffered_bytes == 800
+            assert edge.buffered_bytes == 800
             await first.send(" " * 100)
             assert (await first.answer())[2]["error_code"] == "DIS.4300"
-            assert edge._buffered_bytes == 0
+            assert edge.buffered_bytes == 0
             await first.send(head("POST", "/v2/p/records", content_length=len(PUT)) + PUT)
             assert (await first.answer())[0] == 200
 
@@ -168,8 +177,8 @@ async def test_hanging_up_half_way(caplog: pytest.LogCaptureFixture) -> None:
     async with gated(config) as (edge, _, _), edge.listen() as url:
         async with connected(url) as peer:
             await peer.send(head("POST", "/v2/p/records", content_length=900) + "x" * 800)
-            await until(lambda: edge._buffered_bytes == 800)
-        await until(lambda: edge._buffered_bytes == 0)
+            await until(lambda: edge.buffered_bytes == 800)
+        await until(lambda: edge.buffered_bytes == 0)
     assert not caplog.records
 
 
@@ -178,6 +187,127 @@ async def test_slow_bodies_end() -> None:
     async with serving(body_timeout_s=0.05) as http, connected(http.server.url) as peer:
         await peer.send(head("POST", "/v2/p/records", content_length=900) + "x")
         assert "0.05 s" in await peer.refusal(408, "DIS.4200")
+
+
+async def fill(app: App) -> str:
+    """Put 8 MB into "s"; the request that reads them all, more than a socket takes unread."""
+    record = {"data": data(bytes(1_000_000))}
+    for _ in range(8):
+        body = json.dumps({"stream_name": "s", "records": [record]}).encode()
+        assert (await app.handle(Request(method="POST", target="/v2/p/records", body=body))).status == 200
+    target = "/v2/p/cursors?stream-name=s&partition-id=0&cursor-type=TRIM_HORIZON"
+    told = json.loads((await app.handle(Request(method="GET", target=target))).body)
+    return head("GET", f"/v2/p/records?partition-cursor={told['partition_cursor']}&max_fetch_bytes=99999999")
+
+
+async def test_answers_nobody_takes_are_bounded() -> None:
+    """Pages that are not taken use up the budget: other pages are refused as retryable, puts are not, till room is."""
+    config = ServerConfig(data_dir=None, port=0, max_buffered_bytes=30 * MIB)
+    async with gated(config) as (edge, app, log), edge.listen() as url:
+        log.gate.set()
+        get = await fill(app)
+        async with connected(url, 4096) as slow, connected(url) as other:
+            await slow.send(get)
+            await until(lambda: edge.buffered_bytes > 20 * MIB)
+            await other.send(get)
+            status, _, told = await other.answer()
+            assert (status, told["error_code"]) == (400, "DIS.4305")
+            await other.send(head("POST", "/v2/p/records", content_length=len(PUT)) + PUT)
+            assert (await other.answer())[2]["failed_record_count"] == 0
+            assert len((await slow.answer())[2]["records"]) == 8
+            assert edge.buffered_bytes == 0
+            await other.send(get)
+            assert (await other.answer())[0] == 200
+
+
+async def test_an_answer_larger_than_the_budget_passes_alone() -> None:
+    """No setting makes a record that can be stored impossible to read."""
+    config = ServerConfig(data_dir=None, port=0, max_buffered_bytes=12 * MIB)
+    async with gated(config) as (edge, app, log), edge.listen() as url, connected(url) as peer:
+        log.gate.set()
+        await peer.send(await fill(app))
+        assert len((await peer.answer())[2]["records"]) == 8
+
+
+async def test_an_answer_nobody_takes_is_given_up() -> None:
+    """A client that does not take its answer in time is cut, and its memory comes back."""
+    config = ServerConfig(data_dir=None, port=0, answer_timeout_s=0.05)
+    async with gated(config) as (edge, app, log), edge.listen() as url:
+        log.gate.set()
+        get = await fill(app)
+        async with connected(url, 4096) as peer:
+            await peer.send(get)
+            await until(lambda: edge.buffered_bytes > 0)
+            await until(lambda: not edge.connections)
+            await until(lambda: edge.buffered_bytes == 0)
+
+
+async def test_close_leaves_nobody_connected() -> None:
+    """A client that does not take its answer does not outlive the server."""
+    config = ServerConfig(data_dir=None, port=0, close_timeout_s=0.05)
+    async with gated(config) as (edge, app, log):
+        listening = edge.listen()
+        url = await listening.__aenter__()
+        log.gate.set()
+        get = await fill(app)
+        async with connected(url, 4096) as peer:
+            await peer.send(get)
+            await until(lambda: edge.buffered_bytes > 0)
+            await listening.__aexit__(None, None, None)
+            await until(lambda: not edge.connections)
+            await until(lambda: edge.buffered_bytes == 0)
+
+
+async def test_idle_connections_end() -> None:
+    """Whoever sends nothing, half a head, or nothing after an answer, is not waited for without end."""
+    async with (
+        serving(idle_timeout_s=0.05) as http,
+        connected(http.server.url) as silent,
+        connected(http.server.url) as half,
+        connected(http.server.url) as kept,
+    ):
+        await half.send("GET /v2/p/streams HTTP/1.1\r\nX: ")
+        await kept.send(head("GET", "/v2/p/streams"))
+        assert (await kept.answer())[0] == 200
+        for peer in (silent, half, kept):
+            assert await peer.reader.read() == b""
+
+
+async def test_too_many_connections() -> None:
+    """A connection beyond the limit ends at once; when another ends there is room again."""
+    config = ServerConfig(data_dir=None, port=0, max_connections=2)
+    async with gated(config) as (edge, _, _), edge.listen() as url, connected(url) as first:
+        async with connected(url) as second:
+            for peer in (first, second):
+                await peer.send(head("GET", "/v2/p/streams"))
+                assert (await peer.answer())[0] == 200
+            async with connected(url) as third:
+                assert await third.reader.read() == b""
+        await until(lambda: len(edge.connections) == 1)
+        async with connected(url) as third:
+            for peer in (first, third):
+                await peer.send(head("GET", "/v2/p/streams"))
+                assert (await peer.answer())[0] == 200
+
+
+async def test_half_closed_after_a_request() -> None:
+    """A client that sends a whole request and no more gets its answer; half a request, or none, just ends."""
+    config = ServerConfig(data_dir=None, port=0)
+    async with gated(config) as (edge, _, log), edge.listen() as url:
+        log.gate.set()
+        whole = head("POST", "/v2/p/records", content_length=len(PUT)) + PUT
+        async with connected(url) as peer:
+            await peer.send(whole)
+            peer.writer.write_eof()
+            assert (await peer.answer())[0] == 200
+            assert await peer.reader.read() == b""
+        for text in ("", whole[:20], whole[:-1]):
+            async with connected(url) as peer:
+                await peer.send(text)
+                peer.writer.write_eof()
+                assert await peer.reader.read() == b""
+        await until(lambda: not edge.connections)
+        assert edge.buffered_bytes == 0
 
 
 @pytest.mark.parametrize(
@@ -303,9 +433,10 @@ async def test_port_in_use() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(ConfigError, match=rf"127\.0\.0\.1:{port}: it is in use; give another port"):
+        with pytest.raises(DisError, match=rf"127\.0\.0\.1:{port}: it is in use; give another port") as caught:
             async with Server(ServerConfig(data_dir=None, port=port)):
                 pass
+        assert not isinstance(caught.value, ConfigError)  # what was asked for is right, the machine is not ready for it
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.2"])

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 from server_http import AppCaller, data
 
@@ -14,7 +15,7 @@ from disstream import clock
 from disstream.engine import AppendRefused, PartitionRef, Row
 from disstream.engine.memory import MemoryEngine, MemoryLog
 from disstream.errors import OutcomeUnknown, StorageError
-from disstream.server import App, ServerConfig
+from disstream.server import App, ServerConfig, retention
 from disstream.server.documents import decode_document, encode_document
 from disstream.server.retention import keep_trimming
 from disstream.testing.clock import run_simulated
@@ -156,6 +157,33 @@ def test_retention() -> None:
             assert (await bench.put("day", {"data": ""})).told["records"][0]["sequence_number"] == "3"
             await anyio.sleep(168 * HOUR)
             assert await bench.ranges("week") == ["[2 : 2]"]
+            tasks.cancel_scope.cancel()
+
+    simulate(test)
+
+
+def test_retention_lets_others_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whenever its slice of time is over, a pass over many partitions lets waiting requests go first."""
+
+    async def test(bench: Bench) -> None:
+        for n in range(3):
+            await bench.create(f"s{n}", 50)
+        turns = 0
+
+        async def count() -> None:
+            nonlocal turns
+            while True:
+                await anyio.lowlevel.checkpoint()
+                turns += 1
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(count)
+            monkeypatch.setattr(retention, "SLICE_S", 1e9)
+            await retention.trim_expired(bench.engine, bench.app.directory)
+            assert turns < 10
+            monkeypatch.setattr(retention, "SLICE_S", 0.0)
+            await retention.trim_expired(bench.engine, bench.app.directory)
+            assert turns >= 149
             tasks.cancel_scope.cancel()
 
     simulate(test)
@@ -314,10 +342,43 @@ def test_a_deletion_that_is_interrupted() -> None:
         assert (await bench.call("GET", "/v2/p/streams/s")).code == "DIS.4301"
         assert len(bench.log.streams()) == 2
         bench.log.before_drop = None
-        await bench.app.directory.finish_deletions()
+        await bench.app.directory.drop_remains()
         assert len(bench.log.streams()) == 1
         assert await bench.engine.catalog.scan("dropping/") == []
         assert (await bench.describe("other"))["status"] == "RUNNING"
+
+    simulate(test)
+
+
+@pytest.mark.parametrize("step", ["tombstone", "open", "publish"])
+@pytest.mark.parametrize("done", [False, True])
+def test_a_creation_that_is_interrupted(step: str, done: bool) -> None:
+    """If the server dies at any step of a creation, the next start leaves a whole stream or nothing of it."""
+
+    async def test(bench: Bench) -> None:
+        await bench.create("other")
+        open_, transact, calls = bench.log.open, bench.engine.catalog.transact, iter(["tombstone", "publish"])
+
+        async def dies(this: str, call: Callable[..., Awaitable[None]], *args: Any) -> None:
+            if this != step or done:
+                await call(*args)
+            if this == step:
+                raise OutcomeUnknown("killed")
+
+        bench.log.open = lambda *args: dies("open", open_, *args)  # type: ignore[method-assign]
+        bench.engine.catalog.transact = lambda *args: dies(next(calls), transact, *args)  # type: ignore[method-assign]
+        answer = await bench.call("POST", "/v2/p/streams", {"stream_name": "s", "partition_count": 3})
+        assert answer.code == "DIS.5000"
+        bench.log.open, bench.engine.catalog.transact = open_, transact  # type: ignore[method-assign]
+        await bench.app.directory.drop_remains()
+        whole = step == "publish" and done
+        assert len(bench.log.streams()) == 1 + whole
+        assert await bench.engine.catalog.scan("dropping/") == []
+        assert (await bench.call("GET", "/v2/p/streams/s")).code == ("" if whole else "DIS.4301")
+        assert (await bench.put("other", {"data": ""})).code == ""
+        if not whole:
+            await bench.create("s")
+        assert (await bench.put("s", {"data": ""})).code == ""
 
     simulate(test)
 

@@ -107,6 +107,7 @@ class Environment:
             max_spare_txns=2,
         )
         try:
+            _check_length(data_dir, env)
             _sync_directory(data_dir)
             self.meta = env.open_db(b"meta")
             self._check_format(data_dir)
@@ -250,6 +251,29 @@ def _current(cursor: lmdb.Cursor[memoryview], ref: PartitionRef, state: Partitio
     except batch.Damaged as exc:
         raise StorageError(f"the last batch of {ref} is damaged: {exc}; restore a copy of the directory") from exc
     return state._replace(next=max(state.next, last + 1), last_ms=max(state.last_ms, append_ms))
+
+
+def _check_length(data_dir: Path, env: lmdb.Environment) -> None:
+    """Raise StorageError if the file ends before what it holds: touching such a page would kill the process (SIGBUS).
+
+    It may end before its last page number, because LMDB does not write pages that a transaction both took and gave
+    back. Only then the tree is walked, by reading the file, to see whether something is missing.
+    """
+    path = data_dir / "data.mdb"
+    found, complete = path.stat().st_size, (env.info()["last_pgno"] + 1) * env.stat()["psize"]
+    if found >= complete:
+        return
+    from lmdb.verify import VerifyError, verify
+
+    try:
+        errors = verify(data_dir)  # type: ignore[no-untyped-call]
+    except VerifyError as exc:
+        errors = [str(exc)]
+    if errors:
+        raise StorageError(
+            f"{path} is cut short: {found} of {complete} bytes are there ({errors[0]}); "
+            "restore a copy of the data directory, or use another one"
+        )
 
 
 def _sync_directory(data_dir: Path) -> None:

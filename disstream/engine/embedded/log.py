@@ -8,7 +8,7 @@ import lmdb
 
 from ...errors import StorageError
 from ..api import AppendRefused, Batch, Bounds, PartitionRef, Row
-from ..rules import check_append, check_open
+from ..rules import MAX_READ_ROWS, check_append, check_open
 from . import batch
 from .commit import Committer, Write
 from .environment import EVERYTHING, PartitionState
@@ -136,8 +136,9 @@ def _read(
     found: list[Batch] = []
     left = max_bytes
     wanted = from_sequence
+    end = min(state.next, from_sequence + MAX_READ_ROWS)
     more = cursor.set_range(batch.key(state.slot, from_sequence))
-    while more and wanted < state.next:
+    while more and wanted < end:
         slot, last = batch.parse_key(cursor.key())
         if slot != state.slot:
             break
@@ -154,8 +155,8 @@ def _read(
                 break
             raise _damaged(ref, wanted, exc) from exc
         weight = head.weight
-        if wanted > head.first:
-            rows = rows[wanted - head.first :]
+        if wanted > head.first or last >= end:
+            rows = rows[wanted - head.first : end - head.first]
             weight = sum([row.weight for row in rows])
         if weight > left:
             rows = _fitting(rows, left)
