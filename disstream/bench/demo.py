@@ -3,7 +3,8 @@
     this process --send--> server process (fsync before each answer) --fetch--> reader process: checks every record
 
 The reader runs while the records are written. When all of them have their end, it is told where each partition ends,
-reads up to there and reports. Every figure of the report is counted, none is assumed.
+reads up to there and reports. It knows from this process, not from the service, which key and bytes each record was
+sent with. Every figure of the report is counted, none is assumed.
 """
 
 from __future__ import annotations
@@ -13,15 +14,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from secrets import token_hex
 from tempfile import TemporaryDirectory
-from zlib import crc32
 
 import anyio
 import msgspec
 
 from ..door import DisClient, connect
 from ..errors import DeliveryFailed, DisError, Undelivered
-from ..producer import Delivery, Producer, ProducerStats
-from .check import Findings
+from ..producer import Delivery, Producer, ProducerConfig, ProducerStats
+from .check import Findings, Sent
 from .flights import Row
 from .processes import child, server
 from .reader import Ends, Job, Status
@@ -29,6 +29,9 @@ from .reader import Ends, Job, Status
 PROJECT = "demo"
 SAMPLE_EVERY = 100
 """One delivery in so many is timed, each by a task that awaits it: few enough to cost nothing that shows."""
+BUFFER_BYTES = 2_097_152
+"""Of the producer: enough to keep every lane busy. A larger buffer fills just as well at full speed, and then the time
+from send to receipt is mostly time spent in it."""
 READ_TIMEOUT_S = 60.0
 """How long the reader may take for what is left once everything is written."""
 
@@ -41,7 +44,6 @@ class DemoReport(msgspec.Struct, frozen=True, kw_only=True):
     failures: dict[str, int]
     """Cause -> how many records ended otherwise."""
     findings: Findings
-    sent_digest: int
     bytes_sent: int
     write_s: float
     bytes_read: int
@@ -55,13 +57,8 @@ class DemoReport(msgspec.Struct, frozen=True, kw_only=True):
     sample_every: int = SAMPLE_EVERY
 
     @property
-    def intact(self) -> bool:
-        """Whether what was read is byte for byte what was sent (told only if nothing is missing)."""
-        return self.findings.digest == self.sent_digest
-
-    @property
     def good(self) -> bool:
-        return self.acknowledged == self.sent and self.findings.good and self.intact
+        return self.acknowledged == self.sent and self.findings.good
 
 
 class Demo:
@@ -96,7 +93,9 @@ class Demo:
             ):
                 tasks.start_soon(serving.watch, name="watch-server")
                 stream = await self._create_stream(dis)
-                await reading.write(Job(url, PROJECT, stream, self.total))
+                sent = directory / "sent.json"
+                sent.write_bytes(msgspec.json.encode(Sent.of(self._rows)))
+                await reading.write(Job(url, PROJECT, stream, str(sent)))
                 self.status = await reading.read(Status)
                 finished = anyio.Event()
 
@@ -127,7 +126,10 @@ class Demo:
         """Send everything and wait until all of it has its end. Seconds it took, and causes of failure."""
         begun = ended = anyio.current_time()
         try:
-            async with dis.producer(stream) as producer, anyio.create_task_group() as tasks:
+            async with (
+                dis.producer(stream, ProducerConfig(buffer_bytes=BUFFER_BYTES)) as producer,
+                anyio.create_task_group() as tasks,
+            ):
                 self._producer = producer
                 begun = anyio.current_time()
                 send = producer.send
@@ -156,7 +158,6 @@ class Demo:
             acknowledged=stats.stored,
             failures=failures,
             findings=status.findings,
-            sent_digest=sum(crc32(row.data) for row in self._rows),
             bytes_sent=sum(len(row.data) for row in self._rows),
             write_s=write_s,
             bytes_read=status.bytes,

@@ -1,7 +1,8 @@
 """Produce and consume at full speed, repeated, verified in the same run.
 
 Payloads are made before the clock starts: the record's number in 8 bytes, then random bytes. Each repetition writes a
-stream of its own. Only acknowledged records count, and after the clock stops everything is read back and compared.
+stream of its own. Only acknowledged records count, and after the clock stops everything is read back, and the key and
+the bytes of each record are compared with those that were sent.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from ..door import DisClient, connect
 from ..errors import Undelivered
 from ..model import Record
 from ..producer import Order, ProducerConfig
-from .check import Checker, Findings
+from .check import Checker, Findings, Sent
 from .processes import Child, server
 from .reader import reached
 
@@ -82,9 +83,9 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def good(self) -> bool:
-        """Nothing lost, failed, foreign, or (where order was asked for) reordered."""
+        """Nothing lost, failed, altered, or (where order was asked for) reordered."""
         return all(
-            not (lap.lost or lap.failed or lap.findings.foreign)
+            not (lap.lost or lap.failed or lap.findings.altered)
             and (self.plan.order == "none" or not lap.findings.reordered)
             for lap in self.laps
         )
@@ -101,13 +102,16 @@ class Load(NamedTuple):
 
     payloads: list[bytes]
     keys: list[str]
+    sent: Sent
+    """The same, as the checker needs it."""
 
     @classmethod
     def make(cls, plan: Plan, dice: random.Random) -> Load:
         fill = plan.size_bytes - NUMBER_BYTES
-        keys = [f"key-{i}" for i in range(plan.keys)]
+        names = [f"key-{i}" for i in range(plan.keys)]
+        keys = [names[i % plan.keys] for i in range(plan.records)]
         payloads = [i.to_bytes(NUMBER_BYTES, "big") + dice.randbytes(fill) for i in range(plan.records)]
-        return cls(payloads, [keys[i % plan.keys] for i in range(plan.records)])
+        return cls(payloads, keys, Sent.of(zip(payloads, keys, strict=True)))
 
 
 class Bench(NamedTuple):
@@ -125,7 +129,7 @@ class Bench(NamedTuple):
             async with self._stream(plan) as stream:
                 written = await self._write(stream, plan, mode, load)
                 tell(f"reading back {lap + 1}/{plan.repeats}")
-                written = msgspec.structs.replace(written, findings=await self._read_back(stream, plan.records))
+                written = msgspec.structs.replace(written, findings=await self._read_back(stream, load.sent))
             laps.append(written)
         return laps
 
@@ -134,11 +138,12 @@ class Bench(NamedTuple):
         laps = []
         async with self._stream(plan) as stream:
             tell("writing what will be read")
-            written = await self._write(stream, plan, "send_many", Load.make(plan, random.Random(0)))
+            load = Load.make(plan, random.Random(0))
+            written = await self._write(stream, plan, "send_many", load)
             for lap in range(plan.repeats):
                 for mode in modes:
                     tell(f"reading with {mode} {lap + 1}/{plan.repeats}")
-                    laps.append(await self._read(stream, plan.records, written.failed, mode))
+                    laps.append(await self._read(stream, load.sent, written.failed, mode))
         return laps
 
     @contextlib.asynccontextmanager
@@ -153,7 +158,7 @@ class Bench(NamedTuple):
                 await self.dis.streams.delete(name)
 
     async def _write(self, stream: str, plan: Plan, mode: Mode, load: Load) -> Lap:
-        payloads, keys = load
+        payloads, keys, sent = load
         clock = _Clock(self.process)
         stats = None
         with contextlib.suppress(Undelivered):  # counted below
@@ -171,9 +176,9 @@ class Bench(NamedTuple):
                 clock.stop()
                 stats = producer.stats()
         assert stats is not None
-        return clock.lap(mode, stats.stored, stats.accepted - stats.stored, Checker(plan.records).findings())
+        return clock.lap(mode, stats.stored, stats.accepted - stats.stored, Checker(sent).findings())
 
-    async def _read(self, stream: str, expected: int, failed: int, mode: ReadMode) -> Lap:
+    async def _read(self, stream: str, sent: Sent, failed: int, mode: ReadMode) -> Lap:
         ends = await self._ends(stream)
         total = sum(ends.values())
         clock = _Clock(self.process)
@@ -194,14 +199,14 @@ class Bench(NamedTuple):
                         break
                 read.append(records)
             clock.stop()
-        checker = Checker(expected)
+        checker = Checker(sent)
         for part in read:
             _check(checker, part)
         return clock.lap(mode, total, failed, checker.findings())
 
-    async def _read_back(self, stream: str, expected: int) -> Findings:
+    async def _read_back(self, stream: str, sent: Sent) -> Findings:
         ends = await self._ends(stream)
-        checker = Checker(expected)
+        checker = Checker(sent)
         async with self.dis.consumer(stream, ConsumerConfig()) as consumer:
             while not reached(consumer, stream, ends):
                 _check(checker, await consumer.fetch(max_records=MANY, timeout_s=1.0))
@@ -214,7 +219,9 @@ class Bench(NamedTuple):
 
 def _check(checker: Checker, records: Sequence[Record]) -> None:
     for record in records:
-        checker.add(int.from_bytes(record.data[:NUMBER_BYTES], "big"), record.key, record.data)
+        numbered = len(record.data) >= NUMBER_BYTES
+        number = int.from_bytes(record.data[:NUMBER_BYTES], "big") if numbered else None
+        checker.add(number, record.key, record.data)
 
 
 class _Clock:

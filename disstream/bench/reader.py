@@ -2,7 +2,7 @@
 
 Reads the whole stream while it is written, and checks every record. Talks in lines of JSON:
 
-    in    Job      first: what to read
+    in    Job      first: what to read, and the file that tells what was sent
     out   Status   at once, then every REPORT_INTERVAL_S
     in    Ends     when everything was sent: where each partition ends
     out   Status   done=True, once everything up to there was read; then it exits
@@ -18,6 +18,7 @@ import io
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import anyio
 import msgspec
@@ -25,7 +26,7 @@ import msgspec
 from ..consumer import Consumer, ConsumerConfig, Static
 from ..door import DisClient, connect
 from ..model import Partition
-from .check import Checker, Findings
+from .check import Checker, Findings, Sent
 from .flights import RowNumber
 
 REPORT_INTERVAL_S = 0.1
@@ -36,7 +37,8 @@ class Job(msgspec.Struct):
     endpoint: str
     project: str
     stream: str
-    expected: int
+    sent: str
+    """Path of a file that holds a `Sent` as JSON."""
 
 
 class Ends(msgspec.Struct):
@@ -60,7 +62,7 @@ class _Reading:
         self._job = job
         self._commands = commands
         self._ends: dict[str, int] | None = None
-        self._checker = Checker(job.expected)
+        self._checker = Checker(msgspec.json.decode(Path(job.sent).read_bytes(), type=Sent))
         self._bytes = 0
         self._partitions: dict[str, int] = {}
         self._first_at = self._last_at = 0.0
@@ -97,7 +99,7 @@ class _Reading:
                     self._last_at = anyio.current_time()
                     self._first_at = self._first_at or self._last_at
                 for record in batch:
-                    self._checker.add(_number.decode(record.data).row, record.key, record.data)
+                    self._checker.add(_row_number(record.data), record.key, record.data)
                     self._bytes += len(record.data)
                     self._partitions[record.partition_id] = self._partitions.get(record.partition_id, 0) + 1
 
@@ -115,6 +117,13 @@ def reached(consumer: Consumer, stream: str, ends: dict[str, int]) -> bool:
 
 
 _number = msgspec.json.Decoder(RowNumber)
+
+
+def _row_number(data: bytes) -> int | None:
+    try:
+        return _number.decode(data).row
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
 
 
 def _listen(commands: io.FileIO, loop: asyncio.AbstractEventLoop, told: Callable[[Ends | None], None]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from .demo import DemoReport
+from .demo import BUFFER_BYTES, DemoReport
 from .load import Result, median
 
 BAR_CHARS = 40
@@ -24,22 +24,23 @@ def demo_lines(report: DemoReport, source: str) -> Iterator[str]:
     yield f"  missing           {found.missing:,}"
     yield f"  duplicates        {found.duplicates:,}"
     yield f"  order violations  {found.reordered:,} per key ({unkeyed:,} records without a key have no order to check)"
+    yield f"  other key         {found.rekeyed:,} (the key of each record was compared with the one it was sent with)"
+    yield f"  other content     {found.changed:,} (the bytes of each record were compared with its row, by CRC-32)"
     if found.foreign:
         yield f"  never sent        {found.foreign:,}"
-    yield f"  content           {'byte for byte what was sent' if report.intact else 'DIFFERS from what was sent'}"
     yield ""
     yield f"  written           {_rate(report.sent, report.bytes_sent, report.write_s)}; acknowledged after fsync"
     yield f"  read              {_rate(found.received, report.bytes_read, report.read_s)}; another process, meanwhile"
     times = report.latencies_s
     p50, p99 = (percentile(times, share) * 1000 for share in (0.5, 0.99))
     yield f"  send to receipt   p50 {p50:,.0f} ms, p99 {p99:,.0f} ms; every {report.sample_every}th record was timed"
-    yield "                    (at full speed, so most of it is waiting in the send buffer)"
+    yield f"                    (at full speed, {BUFFER_BYTES / 2**20:.0f} MiB on the way: more would wait longer)"
     yield ""
     yield "  records in each partition"
     yield from (f"  {line}" for line in bars(report.partitions))
     yield ""
     if report.good:
-        yield "PASSED: every record was acknowledged, came back once or more, unchanged and in order"
+        yield "PASSED: every record was acknowledged and came back, with its key and its bytes, in the order of its key"
     else:
         yield "FAILED: see above"
 
@@ -56,7 +57,7 @@ def bench_lines(result: Result) -> Iterator[str]:
     )
     yield ""
     figures = f"{'':<12}{'records/s':>12}{'MB/s':>9}  {'client us':>10}{'server us':>10}"
-    yield f"{figures}  lost  duplicated  reordered  failed"
+    yield f"{figures}  lost  duplicated  reordered  other key  other bytes  failed"
     for what in dict.fromkeys(lap.what for lap in result.laps):
         laps = [lap for lap in result.laps if lap.what == what]
         for lap in [*laps, median(laps)] if len(laps) > 1 else laps:
@@ -65,12 +66,14 @@ def bench_lines(result: Result) -> Iterator[str]:
             on_client = f"{lap.client_cpu_s / lap.records * 1e6:.2f}" if lap.records else "-"
             yield (
                 f"{what:<12}{lap.rate:>12,.0f}{lap.rate * plan.size_bytes / 1e6:>9.1f}  {on_client:>10}{on_server:>10}"
-                f"  {lap.lost:>4}  {found.duplicates:>10}  {found.reordered:>9}  {lap.failed:>6}"
+                f"  {lap.lost:>4}  {found.duplicates:>10}  {found.reordered:>9}"
+                f"  {found.rekeyed:>9}  {found.changed + found.foreign:>11}  {lap.failed:>6}"
             )
         if len(laps) > 1:
             yield f"{'':<12}^ median of {len(laps)}"
     yield ""
-    yield "client us, server us: processor time per record. Every record was read back and compared."
+    yield "client us, server us: processor time per record. Every record was read back and compared with what was sent:"
+    yield "its key, its bytes (by CRC-32), and its place among the records of its key."
 
 
 def percentile(ordered: Sequence[float], share: float) -> float:

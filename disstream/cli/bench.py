@@ -27,8 +27,9 @@ def bench() -> None:
     """Measure records per second and verify them in the same run.
 
     Without --endpoint it starts a durable server (fsync before each answer) in a process of its own. Payloads are
-    random bytes made beforehand; only acknowledged records count; then everything is read back and counted: lost,
-    duplicated, reordered. Exit code 1 if a record was lost, not acknowledged or out of order.
+    random bytes made beforehand; only acknowledged records count; then everything is read back, and key, bytes and
+    order of each record are compared with what was sent. Exit code 1 if a record was lost, not acknowledged, altered or
+    out of order.
     """
 
 

@@ -34,7 +34,8 @@ def demo(file: Path | None, key: str, partitions: int, data_dir: Path | None) ->
 
     Starts a server and a reader in processes of their own, writes each row of FILE as a JSON record, keyed by a column,
     while the reader checks what comes out. FILE may be gzipped; without it, the flights of the repository's
-    examples/data are used. Exit code 1 if a record is missing, changed, out of order or not acknowledged.
+    examples/data are used. Exit code 1 if a record is missing, out of order or not acknowledged, or came back with
+    another key or other bytes.
 
     \b
     Examples:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import binascii
 import csv
 from base64 import b64decode, b64encode
+from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -132,6 +133,8 @@ def _csv_rows(lines: Iterator[bytes], key_field: str | None) -> Iterator[Line | 
                 continue
             if header is None:
                 header = [name.removeprefix("\ufeff") for name in row]
+                if twice := [name for name, count in Counter(header).items() if count > 1]:
+                    raise ConfigError(f"the header names column {twice[0]!r} more than once: rename one, or it is lost")
                 if key_field is not None and key_field not in header:
                     raise ConfigError(f"--key {key_field}: the header has no such column; it has {', '.join(header)}")
                 continue

@@ -13,7 +13,7 @@ from rich.text import Text
 
 def show(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
     """A table on a terminal; in a pipe one line a row, its fields separated by tabs, and no header."""
-    if not sys.stdout.isatty():
+    if sys.stdout is None or not sys.stdout.isatty():
         for row in rows:
             click.echo("\t".join(row))
         return

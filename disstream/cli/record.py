@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import signal
@@ -16,10 +17,10 @@ import click
 from rich.console import Console
 
 from ..bench.reader import reached
-from ..consumer import ConsumerConfig, Static
+from ..consumer import ConsumerConfig, ConsumerStats, Static
 from ..door import DisClient
-from ..errors import ApiError, BufferFull, ConfigError, DeliveryFailed
-from ..model import Record
+from ..errors import ApiError, BufferFull, ConfigError, DeliveryFailed, NotStored, RecordRejected, WaitTimeout
+from ..model import MAX_HASH_KEY, Record
 from ..producer import Delivery, Producer
 from ..wire.partitioning import partition_id, partition_number
 from . import formats
@@ -33,12 +34,34 @@ UNSETTLED_CHUNKS = 8
 FETCH_RECORDS = 2000
 
 
+class _Positive(click.FloatRange):
+    """A finite number above 0. The plain range lets "nan" through."""
+
+    def __init__(self) -> None:
+        super().__init__(min=0, min_open=True)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is no finite number", param, ctx)
+        return number
+
+
 # --- produce -----------------------------------------------------------------------------------------------------
+
+
+class _Input(click.File):
+    """A file, or - for the standard input, which somebody may have closed."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "-" and sys.stdin is None:
+            self.fail("standard input is closed: name a file", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 @click.command()
 @click.argument("stream")
-@click.argument("file", type=click.File("rb"), default="-", required=False)
+@click.argument("file", type=_Input("rb"), default="-", required=False)
 @click.option(
     "--format",
     "form",
@@ -48,7 +71,7 @@ FETCH_RECORDS = 2000
     "object, named by the header. records: what consume --format jsonl writes.",
 )
 @click.option("--key", metavar="FIELD", help="jsonl, csv: the field whose value is the partition key; empty: no key.")
-@click.option("--rate", type=click.FloatRange(min=0, min_open=True), metavar="N", help="At most N records a second.")
+@click.option("--rate", type=_Positive(), metavar="N", help="At most N records a second.")
 @click.option("--skip-bad", is_flag=True, help="Name lines that cannot be read and go on, instead of stopping.")
 @connects
 def produce(
@@ -77,7 +100,8 @@ def produce(
 
     sending = run(work)
     for cause, count in sending.causes.most_common():
-        click.echo(f"failed: {count} x {cause}", err=True)
+        example = " ".join(sending.examples[cause].split())
+        click.echo(f"failed: {count} x {cause}" + (f", for example: {example}" if example else ""), err=True)
     skipped = f", skipped {sending.skipped}" if sending.skipped else ""
     click.echo(f"sent {sending.sent}, stored {sending.stored}, failed {sending.failed}{skipped}")
     if sending.failed or sending.stopped:
@@ -94,6 +118,8 @@ class _Sending:
         self._unsettled: deque[list[Delivery]] = deque()
         self.sent = self.stored = self.failed = self.skipped = 0
         self.causes: Counter[str] = Counter()
+        self.examples: dict[str, str] = {}
+        """Cause -> the details of the first failure it had."""
         self.stopped = False
         """The input was not sent to its end."""
 
@@ -155,13 +181,26 @@ class _Sending:
                 self.stored += 1
             except DeliveryFailed as exc:
                 self.failed += 1
-                self.causes[f"{type(exc).__name__}: {exc}"] += 1
+                cause, detail = _cause(exc)
+                self.causes[cause] += 1
+                self.examples.setdefault(cause, detail)
 
     async def _draw(self) -> None:
         with Console(stderr=True).status("sending") as status:
             while True:
                 status.update(f"sent {self.sent:,}")
                 await anyio.sleep(0.2)
+
+
+def _cause(exc: DeliveryFailed) -> tuple[str, str]:
+    """What failures of one origin have in common, and what is this one's own (attempts, a line of the answer)."""
+    match exc:
+        case RecordRejected():
+            return f"rejected ({exc.code})", exc.message
+        case NotStored():
+            return f"not stored ({exc.reason})", exc.detail
+        case _:
+            return "unknown whether it is stored", str(exc)
 
 
 async def _cancel_on_interrupt(scope: anyio.CancelScope) -> None:
@@ -184,10 +223,13 @@ class _Start(click.ParamType[Any]):
         if value in ("earliest", "latest"):
             return value
         if value.isascii() and value.isdigit():
+            # By length first: Python refuses to convert thousands of digits.
+            if len(value) > len(str(MAX_HASH_KEY)) or int(value) > MAX_HASH_KEY:
+                self.fail(f"{value[:40]} is no sequence number: the highest is {MAX_HASH_KEY}", param, ctx)
             return int(value)
         try:
             return datetime.fromisoformat(value).astimezone()
-        except ValueError:
+        except (ValueError, OverflowError):
             self.fail(f"{value!r} is neither earliest, latest, a sequence number nor an ISO 8601 time", param, ctx)
 
 
@@ -220,6 +262,15 @@ def _partition_ids(ctx: click.Context, param: click.Parameter, value: tuple[str,
 @click.option("--max", "maximum", type=click.IntRange(min=1), metavar="N", help="Stop after N records.")
 @click.option("--no-follow", is_flag=True, help="Stop at what was the newest record when the command began.")
 @click.option(
+    "--timeout",
+    "timeout_s",
+    type=_Positive(),
+    default=30.0,
+    metavar="SECONDS",
+    help="With --no-follow: give up when nothing could be read for so long. Without it, a service that fails is waited "
+    "for until Ctrl-C.",
+)
+@click.option(
     "--format",
     "form",
     type=click.Choice(["jsonl", "raw", "table"]),
@@ -235,11 +286,13 @@ def consume(
     partitions: tuple[str, ...],
     maximum: int | None,
     no_follow: bool,
+    timeout_s: float,
     form: str,
 ) -> None:
     """Print the records of STREAM, and follow it until --max or Ctrl-C.
 
-    Order holds within a partition. Nothing is committed: each run begins where --from says.
+    Order holds within a partition. Nothing is committed: each run begins where --from says. Exit code 1 if the service
+    says no or, with --no-follow, does not answer any more; what was read before is printed.
 
     \b
     Examples:
@@ -247,6 +300,8 @@ def consume(
       disstream consume orders --no-follow > orders.jsonl
       disstream consume orders --partition 2 --from 1000 --max 10 --format table
     """
+    if sys.stdout is None:
+        raise click.ClickException("standard output is closed: there is nowhere to write the records")
     render: Callable[[Record], bytes] = _renderer(form)
     out = sys.stdout.buffer
 
@@ -255,9 +310,9 @@ def consume(
         out.flush()
 
     async def work() -> None:
-        async with target.connect() as dis:
+        async with target.connect(patience_s=timeout_s if no_follow else None) as dis:
             span = await _span(dis, stream, start, partitions, bounded=no_follow)
-            await _print(dis, stream, span, maximum, write)
+            await _print(dis, stream, span, maximum, timeout_s, write)
 
     try:
         if form == "table":
@@ -332,7 +387,12 @@ async def _first_since(dis: DisClient, stream: str, partition: str, time: dateti
 
 
 async def _print(
-    dis: DisClient, stream: str, span: _Span, maximum: int | None, write: Callable[[Iterable[Record]], None]
+    dis: DisClient,
+    stream: str,
+    span: _Span,
+    maximum: int | None,
+    timeout_s: float,
+    write: Callable[[Iterable[Record]], None],
 ) -> None:
     if not span.partitions:
         return
@@ -340,6 +400,7 @@ async def _print(
     left = maximum
     config = ConsumerConfig(coordination=Static(span.partitions), start=span.start)
     async with dis.consumer(stream, config) as consumer:
+        written_at = anyio.current_time()
         while left is None or left > 0:
             batch = await consumer.fetch(max_records=FETCH_RECORDS, timeout_s=0.5)
             if ends is not None:
@@ -349,5 +410,17 @@ async def _print(
                 left -= len(batch)
             if batch:
                 write(batch)
-            if ends is not None and reached(consumer, stream, ends):
-                return
+                written_at = anyio.current_time()
+            if ends is not None:
+                if reached(consumer, stream, ends):
+                    return
+                if not batch:
+                    _give_up_if_stalled(consumer.stats(), written_at, timeout_s)
+
+
+def _give_up_if_stalled(stats: ConsumerStats, written_at: float, timeout_s: float) -> None:
+    """`written_at`: a write into a full pipe holds up everything, and that time is not the service's."""
+    since = stats.unanswered_since
+    if since is not None and anyio.current_time() - max(since, written_at) >= timeout_s:
+        last = stats.last_error or "none, it does not answer at all"
+        raise WaitTimeout(f"nothing could be read for {timeout_s:g} s; the last error: {last}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 import anyio
 import click
 
+from ..client import ClientConfig
 from ..door import DisClient, connect
 
 T = TypeVar("T")
@@ -25,8 +27,16 @@ class Target(NamedTuple):
     endpoint: str
     project: str
 
-    def connect(self) -> DisClient:
-        return connect(self.endpoint, project_id=self.project)
+    def connect(self, patience_s: float | None = None) -> DisClient:
+        """`patience_s`: a call is given up after about so long, with all its attempts. None: the client's defaults."""
+        config = None
+        if patience_s is not None:
+            usual = ClientConfig()
+            config = ClientConfig(
+                request_timeout_s=min(patience_s, usual.request_timeout_s),
+                retry_budget_s=min(patience_s, usual.retry_budget_s),
+            )
+        return connect(self.endpoint, project_id=self.project, config=config)
 
 
 def connects(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -57,6 +67,7 @@ def connects(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def run(main: Callable[[], Awaitable[T]]) -> T:
     """Run `main()` to its end on a new event loop. SIGTERM ends it as Ctrl-C does: cancelled, and cleaned up."""
+    _fill_standard_descriptors()
     previous = signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
     try:
         return anyio.run(main, backend_options={"use_uvloop": sys.platform != "win32"})
@@ -64,6 +75,18 @@ def run(main: Callable[[], Awaitable[T]]) -> T:
         signal.signal(signal.SIGTERM, previous)
 
 
+def _fill_standard_descriptors() -> None:
+    """Put the null device where 0, 1 or 2 was closed: libuv aborts the process when a socket of its gets such a number.
+
+    `sys.stdin`, `sys.stdout` and `sys.stderr` stay None then.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number: this one
+
+
 def show_progress() -> bool:
     """Whether somebody watches standard error: then progress is drawn there."""
-    return sys.stderr.isatty()
+    return sys.stderr is not None and sys.stderr.isatty()

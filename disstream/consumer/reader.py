@@ -116,7 +116,9 @@ class Reader:
         self.partition = partition
         self.cursor = cursor
         self.pages = 0
-        self.unanswered_since: float | None = None  # when the page that is owed was first asked for, on the loop's clock
+        self.unanswered_since: float | None = (
+            None  # when the page that is owed was first asked for, on the loop's clock
+        )
         self.last_error: DisError | None = None  # since the last page
         self._source = source
         self._stream_id = stream_id

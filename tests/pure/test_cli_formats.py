@@ -131,6 +131,12 @@ def test_csv_without_the_key_column_is_a_usage_error() -> None:
         parse("csv", b"k,v\n1,2\n", "zz")
 
 
+def test_csv_with_a_column_twice_is_a_usage_error() -> None:
+    """One of two columns of a name would be lost, so nothing is read; the name is told."""
+    with pytest.raises(ConfigError, match="'v'"):
+        parse("csv", b"k,v,w,v\n1,2,3,4\n")
+
+
 @pytest.mark.parametrize(
     "line", [b"{}", b'{"data":1}', b'{"data":"?","encoding":"base64"}', b'{"data":"x","encoding":"hex"}']
 )

@@ -9,6 +9,8 @@ import click.testing
 import pytest
 
 from disstream.cli import main
+from disstream.client import Records
+from disstream.model import Cursor, Page, Record
 from disstream.server import Server
 
 SMALL = ("--records", "3000", "--repeats", "2", "--keys", "7")
@@ -28,7 +30,7 @@ def test_produce(disstream_server: Server, tmp_path: Path, mode: str) -> None:
     for lap in told["laps"]:
         found = lap["findings"]
         assert lap["records"] == found["distinct"] == found["received"] == 3000
-        assert found["reordered"] == found["foreign"] == lap["failed"] == 0
+        assert found["reordered"] == found["rekeyed"] == found["changed"] == found["foreign"] == lap["failed"] == 0
         assert lap["seconds"] > 0
     assert told["plan"]["size_bytes"] == 100
     assert "Python" in told["machine"]
@@ -47,6 +49,38 @@ def test_consume_with_a_server_of_its_own(tmp_path: Path) -> None:
     assert [lap["what"] for lap in laps] == ["fetch", "async for"] * 2
     assert {lap["findings"]["distinct"] for lap in laps} == {3000}
     assert (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("command", ["produce", "consume"])
+@pytest.mark.parametrize(("damage", "column"), [("key", "other key"), ("bytes", "other bytes")])
+def test_altered_records_fail(
+    disstream_server: Server, command: str, damage: str, column: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A service that drops keys, or destroys payloads behind the record's number, is found out: exit code 1."""
+    get = Records.get
+
+    async def tampering(self: Records, cursor: Cursor, *, max_bytes: int | None = None) -> Page:
+        page = await get(self, cursor, max_bytes=max_bytes)
+        records = [
+            Record(
+                r.data if damage == "key" else r.data[:8] + bytes(len(r.data) - 8),
+                r.sequence_number,
+                r.timestamp,
+                None if damage == "key" else r.key,
+                r.stream,
+                r.partition_id,
+            )
+            for r in page.records
+        ]
+        return Page(records, page.next_cursor)
+
+    monkeypatch.setattr(Records, "get", tampering)
+    result = click.testing.CliRunner().invoke(
+        main, ["bench", command, "--records", "500", "--repeats", "1", "--endpoint", disstream_server.url]
+    )
+    assert result.exit_code == 1, result.output
+    header, figures = result.stdout.splitlines()[5:7]
+    assert figures[: header.index(column) + len(column)].split()[-1] == "500"
 
 
 def test_wrong_use(disstream_server: Server, tmp_path: Path) -> None:

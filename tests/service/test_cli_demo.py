@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import anyio
@@ -19,6 +20,7 @@ from disstream.bench.flights import SHIPPED, Row, read_rows
 from disstream.bench.processes import ChildEnded
 from disstream.cli import main
 from disstream.errors import ConfigError
+from disstream.producer import Delivery, Producer
 
 
 @pytest.fixture
@@ -42,19 +44,69 @@ def test_a_small_file_passes(orders: Path, tmp_path: Path) -> None:
     assert "distinct received 500" in lines
     assert "missing           0" in lines
     assert "order violations  0 per key (50 records without a key have no order to check)" in lines
+    assert "other key         0 (the key of each record was compared with the one it was sent with)" in lines
     assert lines[-1].startswith("PASSED")
     assert (tmp_path / "data").exists()
+
+
+def drop_key(data: bytes, key: str | None) -> tuple[bytes, str | None]:
+    return data, None
+
+
+def change_a_byte(data: bytes, key: str | None) -> tuple[bytes, str | None]:
+    return data.replace(b'"n":7,', b'"n":8,'), key
+
+
+def destroy(data: bytes, key: str | None) -> tuple[bytes, str | None]:
+    return b"\xff", key
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (drop_key, "other key         450 ("),
+        (change_a_byte, "other content     1 ("),
+        (destroy, "never sent        500"),
+    ],
+)
+def test_damage_on_the_way_fails(
+    orders: Path,
+    damage: Callable[[bytes, str | None], tuple[bytes, str | None]],
+    told: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Records that come back without their key, with another byte or as rubbish make it FAIL with exit code 1."""
+    send = Producer.send
+
+    async def tampering(self: Producer, data: bytes, *, key: str | None = None) -> Delivery:
+        data, key = damage(data, key)
+        return await send(self, data, key=key)
+
+    monkeypatch.setattr(Producer, "send", tampering)
+    result = click.testing.CliRunner().invoke(main, ["demo", str(orders), "--key", "customer"])
+    assert result.exit_code == 1, result.output
+    lines = [line.strip() for line in result.stdout.splitlines()]
+    assert "acknowledged      500 of 500" in lines
+    assert any(line.startswith(told) for line in lines)
+    assert lines[-1] == "FAILED: see above"
 
 
 def test_what_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A missing file, column or shipped data is one clear line with exit code 2."""
     file = tmp_path / "x.csv"
     file.write_text("a,b\n1,2\n3\n")
+    empty, twice, numbered = (tmp_path / f"{name}.csv" for name in ("empty", "twice", "numbered"))
+    empty.write_text("a,b\n")
+    twice.write_text("a,b,b\n1,2,3\n")
+    numbered.write_text("a,row\n1,2\n")
     runner = click.testing.CliRunner()
     for arguments, told in (
         ([str(tmp_path / "no.csv")], "no.csv"),
         ([str(file)], "no column 'tailnum'"),
         ([str(file), "--key", "a"], "row 2 has 1 fields"),
+        ([str(empty), "--key", "a"], "no rows: there is nothing to send"),
+        ([str(twice), "--key", "a"], "column 'b' occurs more than once"),
+        ([str(numbered), "--key", "a"], "column 'row' is taken"),
     ):
         result = runner.invoke(main, ["demo", *arguments])
         assert (result.exit_code, "Traceback" in result.output) == (2, False)
@@ -71,9 +123,9 @@ def test_what_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_rows_become_numbered_json(tmp_path: Path) -> None:
-    """Whole numbers are numbers, empty fields null, everything else text; the row number is added."""
+    """Whole numbers are numbers, empty fields null, the rest text; the row number is added. No byte order mark."""
     file = tmp_path / "x.csv"
-    file.write_text("k,a,b,c\nx,1,-20,\n,007,0,1e3\n")
+    file.write_text("\ufeffk,a,b,c\nx,1,-20,\n,007,0,1e3\n")
     assert read_rows(file, "k") == [
         Row(b'{"k":"x","a":1,"b":-20,"c":null,"row":0}', "x"),
         Row(b'{"k":null,"a":"007","b":0,"c":"1e3","row":1}', None),

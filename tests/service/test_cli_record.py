@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,6 +17,8 @@ import pytest
 
 from disstream.cli import main
 from disstream.door import connect
+from disstream.errors import DeliveryFailed, DeliveryUnknown, NotStored, RecordRejected
+from disstream.producer import Producer, Receipt
 from disstream.server import Server
 
 Run = Callable[..., click.testing.Result]
@@ -102,8 +104,31 @@ def test_records_that_the_service_refuses_are_told(run: Run) -> None:
     row = json.dumps({"data": "x", "key": "k" * 70_000})  # longer than the server's limit, which only the server knows
     sent = run("produce", "one", "--format", "records", text=f"{row}\n".encode())
     assert (sent.exit_code, sent.stdout) == (1, "sent 1, stored 0, failed 1\n")
-    assert sent.stderr.startswith("failed: 1 x RecordRejected: DIS.4200")
+    assert sent.stderr.startswith("failed: 1 x rejected (DIS.4200), for example: ")
     assert len(sent.stderr.splitlines()) == 1
+
+
+def test_one_outage_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Failures count by kind and code, whatever their details say, most frequent first, each with one example."""
+
+    def ends(record: int) -> DeliveryFailed:
+        if record % 4 == 0:
+            return RecordRejected("DIS.4200", f"bad\n{record}")
+        return DeliveryUnknown("cut") if record == 1 else NotStored("expired", f"after {record} attempts")
+
+    async def send(self: Producer, data: object, **options: object) -> Awaitable[Receipt]:
+        failed: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
+        failed.set_exception(ends(int(bytes(data))))  # type: ignore[call-overload]
+        return failed
+
+    monkeypatch.setattr(Producer, "send", send)
+    sent = run("produce", "one", text=b"".join(b"%d\n" % i for i in range(12)))
+    assert (sent.exit_code, sent.stdout) == (1, "sent 12, stored 0, failed 12\n")
+    assert sent.stderr.splitlines() == [
+        "failed: 8 x not stored (expired), for example: after 2 attempts",
+        "failed: 3 x rejected (DIS.4200), for example: bad 0",
+        "failed: 1 x unknown whether it is stored, for example: cut",
+    ]
 
 
 def test_the_rate_is_an_upper_bound(run: Run) -> None:
@@ -156,6 +181,13 @@ def test_raw_and_table(run: Run) -> None:
         (("consume", "three", "--partition", "9"), 2, "shardId-0000000002"),
         (("consume", "three", "--partition", "x"), 2, "[x]"),
         (("consume", "one", "--from", "yesterday"), 2, "'yesterday'"),
+        (("consume", "one", "--from", "9" * 5000), 2, "sequence number"),
+        (("consume", "one", "--from", str(2**63)), 2, "sequence number"),
+        (("consume", "one", "--from", "0001-01-01"), 2, "0001-01-01"),
+        (("consume", "one", "--from", "9999-12-31T23:59:59-14:00"), 2, "9999-12-31"),
+        (("consume", "one", "--no-follow", "--timeout", "0"), 2, "--timeout"),
+        (("consume", "one", "--no-follow", "--timeout", "inf"), 2, "--timeout"),
+        (("produce", "one", "--rate", "nan"), 2, "--rate"),
         (("produce", "one", "--key", "k"), 2, "--key"),
         (("produce", "one", "/does/not/exist"), 2, "/does/not/exist"),
         (("produce", "one", "--format", "csv", "--key", "zz"), 0, ""),
@@ -176,6 +208,73 @@ def test_an_unreachable_service_is_told() -> None:
     result = click.testing.CliRunner().invoke(main, ["consume", "x", "--endpoint", "http://127.0.0.1:9"])
     assert result.exit_code == 1
     assert "http://127.0.0.1:9" in result.stderr
+
+
+def without(descriptor: str, *arguments: str, endpoint: str = "http://127.0.0.1:9") -> tuple[int, str]:
+    """Exit code and standard error of a command that is started with a closed standard descriptor."""
+    command = [sys.executable, "-m", "disstream", *arguments, "--endpoint", endpoint]
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$@" {descriptor}', "sh", *command], stderr=subprocess.PIPE, text=True, timeout=60
+    )
+    return done.returncode, done.stderr
+
+
+def test_closed_standard_descriptors(run: Run, disstream_server: Server, tmp_path: Path) -> None:
+    """No input to read and no output to write to are told in a line; whoever needs neither works without them."""
+    code, told = without("<&-", "produce", "one")
+    assert (code, told.splitlines()[-1]) == (
+        2,
+        "Error: Invalid value for '[FILE]': standard input is closed: name a file",
+    )
+    assert without(">&-", "consume", "one") == (
+        1,
+        "Error: standard output is closed: there is nowhere to write the records\n",
+    )
+    file = tmp_path / "lines"
+    file.write_text("a\n")
+    url = disstream_server.url
+    assert without("<&- >&-", "produce", "one", str(file), endpoint=url) == (0, "")
+    assert without("<&- >&- 2>&-", "stream", "list", endpoint=url) == (0, "")
+    assert [row["data"] for row in read(run, "one")] == ["a"]
+
+
+@pytest.mark.parametrize("way", ["dead", "hanging"])
+def test_no_follow_ends_without_the_service(way: str) -> None:
+    """What was read is printed; then, a while after the server died or hangs, exit code 1 and why."""
+    server = subprocess.Popen(
+        [sys.executable, "-m", "disstream", "serve", "--memory", "--port", "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        assert server.stdout is not None
+        endpoint = ("--endpoint", server.stdout.readline().split()[1])
+        runner = click.testing.CliRunner()
+        runner.invoke(main, ["stream", "create", "s", "--partitions", "1", *endpoint])
+        text = b"".join(b"%09d" % i + b"x" * 50_000 + b"\n" for i in range(1000))  # more than is read ahead
+        assert runner.invoke(main, ["produce", "s", *endpoint], input=text).exit_code == 0
+        reading = subprocess.Popen(
+            [sys.executable, "-m", "disstream", "consume", "s", "--no-follow", "--timeout", "1.5", *endpoint],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        assert reading.stdout is not None
+        assert reading.stderr is not None
+        with reading, reading.stdout as out, reading.stderr as err:
+            printed = [out.readline()]
+            server.send_signal(signal.SIGKILL if way == "dead" else signal.SIGSTOP)
+            printed += out.readlines()
+            told = err.read().decode().splitlines()
+        assert reading.returncode == 1
+        numbers = [json.loads(line)["sequence_number"] for line in printed]
+        assert numbers == list(range(len(numbers)))
+        assert len(numbers) < 1000
+        assert told[-1].startswith("Error: nothing could be read for 1.5 s; the last error: ")
+        assert endpoint[1] in told[-1]
+    finally:
+        server.kill()
+        server.communicate()
 
 
 def start(server: Server, *arguments: str) -> subprocess.Popen[bytes]:
