@@ -9,7 +9,7 @@ Everything public is here, except `disstream.testing`, which tests import themse
 __version__ = "0.1.0"
 
 from .client import Client, ClientConfig, ClientStats, Transport
-from .consumer import Consumer, ConsumerConfig, ConsumerStats, Static
+from .consumer import Consumer, ConsumerConfig, ConsumerStats, Start, Static
 from .door import DisClient, connect, serve
 from .errors import (
     ApiError,
@@ -51,7 +51,17 @@ from .model import (
     StreamInfo,
     StreamSummary,
 )
-from .producer import BatchDelivery, Delivery, Producer, ProducerConfig, ProducerStats, Receipt, Receipts
+from .producer import (
+    BatchDelivery,
+    Delivery,
+    Order,
+    Payload,
+    Producer,
+    ProducerConfig,
+    ProducerStats,
+    Receipt,
+    Receipts,
+)
 from .server import Server, ServerConfig
 
 __all__ = [
@@ -81,10 +91,12 @@ __all__ = [
     "NewRecord",
     "NotFoundError",
     "NotStored",
+    "Order",
     "OutcomeUnknown",
     "Page",
     "Partition",
     "PartitionInfo",
+    "Payload",
     "Producer",
     "ProducerConfig",
     "ProducerStats",
@@ -100,6 +112,7 @@ __all__ = [
     "Server",
     "ServerConfig",
     "ServerFault",
+    "Start",
     "Static",
     "StorageError",
     "StreamInfo",

@@ -65,6 +65,8 @@ class Client:
         self.config = config or ClientConfig()
         if not _PROJECT_ID.fullmatch(project_id):
             raise ConfigError(f"project_id {project_id!r} must be 1 to 128 printable ASCII characters without blanks")
+        if not isinstance(endpoint, str) and not hasattr(endpoint, "exchange"):
+            raise ConfigError(f"endpoint {endpoint!r} is no address: give a URL like 'http://127.0.0.1:8080'")
         self.project_id = project_id
         self.transport = HttpTransport(endpoint, self.config) if isinstance(endpoint, str) else endpoint
         self.streams = Streams(self)

@@ -11,6 +11,7 @@ out dead. An exchange happens once; repeating is decided above, where it is know
 from __future__ import annotations
 
 import io
+import os
 from contextvars import ContextVar
 from typing import Any
 
@@ -142,7 +143,7 @@ class HttpTransport:
         if sent:
             advice = "the request may have been received"
         else:
-            advice = "nothing was sent; is the endpoint right, and is it running?"
+            advice = "nothing was sent; is that the address, and does a server run there? `disstream serve` starts one"
         return TransportError(f"{request.method} {self.endpoint}{path}: {told} ({advice})", outcome_unknown=sent)
 
     async def close(self) -> None:
@@ -161,6 +162,8 @@ def _payload(body: bytes) -> bytes | io.BytesIO | None:
 
 
 def _told(error: Exception) -> str:
+    if isinstance(error, aiohttp.ClientConnectorError) and error.os_error.errno:
+        return f"no connection, {os.strerror(error.os_error.errno)}"
     if isinstance(error, aiohttp.ClientResponseError):  # its text would repeat the URL with its query
         return (
             f"the answer is not proper HTTP: {error.message.splitlines()[0][:200] if error.message else error.status}"

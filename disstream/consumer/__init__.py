@@ -10,7 +10,7 @@ prefetch*     what was fetched and not handed out, under one budget of bytes
 `*` = pure. Stands on `client` (describe a stream, get a cursor, get records). Knows nothing of HTTP or of the server.
 """
 
-from .config import ConsumerConfig, Static
+from .config import ConsumerConfig, Start, Static
 from .consumer import Consumer, ConsumerStats
 
-__all__ = ["Consumer", "ConsumerConfig", "ConsumerStats", "Static"]
+__all__ = ["Consumer", "ConsumerConfig", "ConsumerStats", "Start", "Static"]

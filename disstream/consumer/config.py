@@ -82,9 +82,15 @@ class ConsumerConfig:
             raise ConfigError(f"on_expired={self.on_expired!r}: use 'earliest', 'latest' or 'raise'")
         if isinstance(self.start, Mapping):
             for partition, sequence in self.start.items():
+                if not isinstance(partition, str | Partition):
+                    raise ConfigError(f"start names {partition!r}: use partition ids like 'shardId-0000000000'")
                 _checked_sequence(f"start[{partition!r}]", sequence)
+        elif isinstance(self.start, int):
+            raise ConfigError(
+                f"start={self.start!r}: sequence numbers are a partition's own; use {{partition id: sequence number}}"
+            )
         else:
-            to_where("start", self.start)
+            to_where("start", self.start, numbers="{partition id: sequence number}")
         if self.max_fetch_bytes < MIN_FETCH_BYTES:
             raise ConfigError(
                 f"max_fetch_bytes={self.max_fetch_bytes}: must be at least {MIN_FETCH_BYTES}, "
@@ -106,8 +112,8 @@ class ConsumerConfig:
             )
 
 
-def to_where(name: str, value: object) -> Where:
-    """What a user calls a place, as the reader keeps it. Raises ConfigError naming `name`."""
+def to_where(name: str, value: object, numbers: str = "a sequence number") -> Where:
+    """What a user calls a place, as the reader keeps it. Raises ConfigError naming `name` and how to give `numbers`."""
     if value == "earliest":
         return "earliest"
     if value == "latest":
@@ -122,7 +128,7 @@ def to_where(name: str, value: object) -> Where:
         return Since(milliseconds)
     if isinstance(value, int) and not isinstance(value, bool):
         return _checked_sequence(name, value)
-    raise ConfigError(f"{name}={value!r}: use 'earliest', 'latest', an aware datetime or a sequence number")
+    raise ConfigError(f"{name}={value!r}: use 'earliest', 'latest', an aware datetime or {numbers}")
 
 
 def _checked_sequence(name: str, value: int) -> int:

@@ -84,6 +84,8 @@ class Consumer:
             raise ConfigError("stream must not be empty")
         self._client = client
         self._stream = stream
+        if config is not None and not isinstance(config, ConsumerConfig):
+            raise ConfigError(f"config is a {type(config).__name__}: a consumer takes a ConsumerConfig")
         self._config = config or ConsumerConfig()
         self._rng = rng or Random()
         self._supervisor = Supervisor(f"consumer {stream}", self._body)
@@ -291,7 +293,8 @@ class Consumer:
         """Hand out next the record at `to`: a sequence number, an end of the stream, the first one at or after a time.
 
         What was fetched of the partition is forgotten, and its failure, if it had one. A number that was not written
-        yet makes the next `fetch` raise SequenceOutOfRange; for an expired one `on_expired` decides.
+        yet makes `fetch` raise SequenceOutOfRange, once it has handed out what was fetched of other partitions; for an
+        expired one `on_expired` decides.
         """
         reader = self._reader(partition)
         where = to_where("to", to)
@@ -317,6 +320,10 @@ class Consumer:
             self._intake.notify()
 
     def _reader(self, partition: Partition) -> Reader:
+        if not isinstance(partition, Partition):
+            raise ConfigError(
+                f"{partition!r} is no Partition: use record.partition, or Partition(stream, partition_id)"
+            )
         self._supervisor.check()
         reader = self._readers.get(partition.partition_id)
         if reader is None or partition.stream != self._stream:

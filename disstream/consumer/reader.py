@@ -200,6 +200,8 @@ class Reader:
             self._intake.share_room()
 
     def _accept(self, epoch: int, page: Page) -> None:
+        if self.last_error is not None:
+            log.info("%s/%s can be read again", *self.partition)
         self.unanswered_since = self.last_error = None
         expected, gap = self.cursor.next, self.cursor.gap_records
         records = self.cursor.accept(epoch, page, anyio.current_time())

@@ -17,12 +17,14 @@ pacing*       how long to wait before the next attempt
 from .config import Order, ProducerConfig
 from .delivery import BatchDelivery, Delivery, Receipts
 from .outcome import Receipt
+from .payload import Payload
 from .producer import Producer, ProducerStats
 
 __all__ = [
     "BatchDelivery",
     "Delivery",
     "Order",
+    "Payload",
     "Producer",
     "ProducerConfig",
     "ProducerStats",

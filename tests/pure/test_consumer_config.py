@@ -24,7 +24,9 @@ def stream(*statuses: str) -> StreamInfo:
 @pytest.mark.parametrize(
     ("values", "told"),
     [
-        ({"start": "newest"}, "start='newest'"),
+        ({"start": "newest"}, "start='newest'.*partition id: sequence number"),
+        ({"start": 5}, "start=5.*partition id: sequence number"),
+        ({"start": {0: 5}}, "start names 0"),
         ({"start": datetime(2024, 1, 1)}, "no time zone"),
         ({"start": datetime(1960, 1, 1, tzinfo=UTC)}, "before 1970"),
         ({"start": {"0": -1}}, "sequence number"),

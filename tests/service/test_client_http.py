@@ -188,7 +188,7 @@ async def test_nothing_listens() -> None:
     with socket.socket() as holder:  # bound, not listening: nobody else takes the port meanwhile
         holder.bind(("127.0.0.1", 0))
         async with transport_to(f"http://127.0.0.1:{holder.getsockname()[1]}") as transport:
-            with pytest.raises(TransportError, match="nothing was sent; is the endpoint right") as caught:
+            with pytest.raises(TransportError, match=r"no connection, Connection refused .nothing was sent") as caught:
                 await transport.exchange(Request(method="POST", target="/", body=b"x"))
     assert not caught.value.outcome_unknown
     assert caught.value.retryable
