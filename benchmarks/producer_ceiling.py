@@ -1,0 +1,122 @@
+"""How close the producer comes to a hand-written sender on the same server, in one run.
+
+The ceiling does what cannot be avoided and nothing else: it knows beforehand which records belong together, builds one
+row for each, encodes a request with the same library, posts it over aiohttp with one request per partition in flight,
+and decodes the answer. No budget, no lanes, no retries, no receipts. `send` awaits a receipt of every record,
+`send_many` one of every 1,000. All three in turn, so that a machine that drifts slows all of them.
+
+    python benchmarks/producer_ceiling.py [--records 300000] [--size 100] [--rounds 5]
+
+Predicted (100 bytes): send 0.6 of the ceiling, send_many 0.85.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import aiohttp
+import anyio
+
+from disstream.bench.machine import describe
+from disstream.bench.processes import server
+from disstream.door import DisClient, connect
+from disstream.model import NewRecord
+from disstream.wire.partitioning import HashRouter, hash_key, hash_ranges
+from disstream.wire.records import decode_put_answer, encode_put
+
+PARTITIONS = 4
+KEYS = 97
+BATCH = 1_000
+
+Pairs = list[tuple[bytes, str]]
+Way = Callable[[DisClient, str, Pairs], Awaitable[None]]
+
+
+async def ceiling(dis: DisClient, url: str, pairs: Pairs) -> None:
+    async def send(lane: Pairs) -> None:
+        for start in range(0, len(lane), BATCH):
+            rows = [NewRecord(data, key) for data, key in lane[start : start + BATCH]]
+            headers = {"content-type": "application/json"}
+            async with session.post(f"{url}/v2/demo/records", data=encode_put("s", rows), headers=headers) as answer:
+                assert len(decode_put_answer(await answer.read())) == len(rows)
+
+    async with aiohttp.ClientSession() as session, anyio.create_task_group() as tasks:
+        for lane in by_partition(pairs):
+            tasks.start_soon(send, lane)
+
+
+_split: dict[int, list[Pairs]] = {}
+
+
+def by_partition(pairs: Pairs) -> list[Pairs]:
+    """The records of each partition; done once, in the round that does not count."""
+    lanes = _split.get(id(pairs))
+    if lanes is None:
+        router = HashRouter(enumerate(hash_ranges(PARTITIONS)))
+        lanes = _split[id(pairs)] = [[] for _ in range(PARTITIONS)]
+        for data, key in pairs:
+            lanes[router.owner(hash_key(key)) or 0].append((data, key))
+    return lanes
+
+
+async def one_by_one(dis: DisClient, url: str, pairs: Pairs) -> None:
+    async with dis.producer("s") as producer:
+        deliveries = [await producer.send(data, key=key) for data, key in pairs]
+        for delivery in deliveries:
+            await delivery
+
+
+async def by_the_thousand(dis: DisClient, url: str, pairs: Pairs) -> None:
+    async with dis.producer("s") as producer:
+        batches = [await producer.send_many(pairs[i : i + BATCH]) for i in range(0, len(pairs), BATCH)]
+        for batch in batches:
+            await batch
+
+
+WAYS: dict[str, Way] = {"ceiling": ceiling, "send": one_by_one, "send_many": by_the_thousand}
+
+
+async def measure(records: int, size: int, rounds: int) -> dict[str, list[tuple[float, float]]]:
+    """Way -> (records/s, microseconds of processor time of this process a record) of each round."""
+    dice = random.Random(1)
+    pairs = [(dice.randbytes(size), f"key-{dice.randrange(KEYS)}") for _ in range(records)]
+    figures: dict[str, list[tuple[float, float]]] = {way: [] for way in WAYS}
+    with tempfile.TemporaryDirectory() as directory:
+        folder = Path(directory)
+        async with server(folder / "data", folder) as (url, _), connect(url, project_id="demo") as dis:
+            await dis.streams.create("s", partitions=PARTITIONS)
+            for turn in range(rounds + 1):
+                for name, way in WAYS.items():
+                    began, used = time.perf_counter(), time.process_time()
+                    await way(dis, url, pairs)
+                    lasted = time.perf_counter() - began
+                    if turn:  # the first round warms up
+                        figures[name].append((records / lasted, (time.process_time() - used) / records * 1e6))
+    return figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--records", type=int, default=300_000, help="records of each way and round (default: 300000)")
+    parser.add_argument("--size", type=int, default=100, help="payload bytes (default: 100)")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds that count (default: 5)")
+    arguments = parser.parse_args()
+    print(describe())
+    figures = anyio.run(
+        measure, arguments.records, arguments.size, arguments.rounds, backend_options={"use_uvloop": True}
+    )
+    for name, rounds in figures.items():
+        rate = statistics.median(rate for rate, _ in rounds)
+        cost = statistics.median(cost for _, cost in rounds)
+        ratio = statistics.median(r / c for (r, _), (c, _) in zip(rounds, figures["ceiling"], strict=True))
+        print(f"{name:10} {rate:10,.0f} records/s {cost:6.2f} us of client CPU a record {ratio:6.2f} of the ceiling")
+
+
+if __name__ == "__main__":
+    main()
