@@ -2,7 +2,7 @@
 
 serve      run a server
 stream     create, list, describe and delete streams
-record     produce and consume records           formats: records as text; feed: the input of produce
+record     produce and consume records           formats: records as text; feed: the input of produce; sending: its run
 demo       the main job on real data
 bench      measure and verify
 session    where commands connect, the event loop they run on
@@ -13,18 +13,24 @@ something; 2 bad usage.
 
 from __future__ import annotations
 
+import sys
+from typing import Any
+
 import click
 
 from .. import __version__
-from ..errors import ConfigError, DisError
+from ..errors import ApiError, ConfigError, DisError
 from ..lifecycle import unwrap
 from .bench import bench
 from .demo import demo
 from .record import consume, produce
 from .serve import serve
+from .session import reader_left
 from .stream import stream
 
 __all__ = ["main"]
+
+NO_SUCH_STREAM = "DIS.4301"
 
 
 class _Commands(click.Group):
@@ -37,14 +43,30 @@ class _Commands(click.Group):
             exc = unwrap(raised)
             if isinstance(exc, ConfigError):
                 raise click.UsageError(_one_line(exc)) from exc
-            # A broken pipe is click's: it ends quietly.
-            if isinstance(exc, DisError | OSError) and not isinstance(exc, BrokenPipeError):
+            if isinstance(exc, BrokenPipeError):
+                raise _quiet_end() from exc
+            if isinstance(exc, DisError | OSError):
                 raise click.ClickException(_one_line(exc)) from exc
             raise
 
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        try:
+            return super().make_context(*args, **kwargs)
+        except BrokenPipeError as exc:  # --help and --version print here
+            raise _quiet_end() from exc
+
+
+def _quiet_end() -> click.exceptions.Exit:
+    """How a command ends whose reader has seen enough."""
+    reader_left(sys.stdout)
+    return click.exceptions.Exit(0)
+
 
 def _one_line(exc: Exception) -> str:
-    return " ".join(str(exc).split())
+    told = " ".join(str(exc).split())
+    if isinstance(exc, ApiError) and exc.code == NO_SUCH_STREAM:
+        told += "; `disstream stream list` shows what there is, `disstream stream create NAME` makes one"
+    return told
 
 
 @click.group(

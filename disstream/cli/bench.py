@@ -15,7 +15,7 @@ from ..bench.load import bench as open_bench
 from ..bench.machine import describe
 from ..bench.report import bench_lines
 from ..producer import Order
-from .session import DEFAULT_PROJECT, run
+from .session import DEFAULT_PROJECT, given, library_messages, run, say
 
 READ_MODES: tuple[ReadMode, ...] = ("fetch", "async for")
 
@@ -44,9 +44,14 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--partitions", type=click.IntRange(min=1), default=4, help="Partitions of the stream."),
             click.option("--repeats", type=click.IntRange(min=1), default=3, help="Repetitions; the median is named."),
             click.option(
-                "--endpoint", metavar="URL", help="A service that runs already.  [default: a server of its own]"
+                "--endpoint",
+                callback=given,
+                metavar="URL",
+                help="A service that runs already.  [default: a server of its own]",
             ),
-            click.option("--project", default=DEFAULT_PROJECT, metavar="ID", help="The project to work in."),
+            click.option(
+                "--project", default=DEFAULT_PROJECT, callback=given, metavar="ID", help="The project to work in."
+            ),
             click.option(
                 "--data-dir",
                 type=click.Path(file_okay=False, path_type=Path),
@@ -64,7 +69,7 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-@bench.command()
+@bench.command(short_help="Write at full speed, then read everything back.")
 @_options
 @click.option("--order", type=click.Choice(["key", "strict", "none"]), default="key", help="What the producer keeps.")
 @click.option(
@@ -79,7 +84,7 @@ def produce(order: str, mode: str, **options: Any) -> None:
     _measure(plan, options, lambda bench, tell: bench.produce(plan, cast(Mode, mode), tell))
 
 
-@bench.command()
+@bench.command(short_help="Read at full speed, in two ways.")
 @_options
 def consume(**options: Any) -> None:
     """Read records at full speed through the consumer: with fetch, and with async for.
@@ -101,6 +106,7 @@ def _plan(options: dict[str, Any], order: Order) -> Plan:
     )
 
 
+@library_messages()
 def _measure(plan: Plan, options: dict[str, Any], work: Work) -> None:
     endpoint: str | None = options["endpoint"]
     data_dir: Path | None = options["data_dir"]
@@ -109,7 +115,7 @@ def _measure(plan: Plan, options: dict[str, Any], work: Work) -> None:
 
     async def measure() -> Result:
         async with open_bench(endpoint, options["project"], data_dir) as opened:
-            laps = await work(opened, lambda text: click.echo(text, err=True))
+            laps = await work(opened, lambda text: say(text, err=True))
             return Result(
                 command=" ".join(["disstream", *sys.argv[1:]]),
                 machine=describe(),
@@ -120,7 +126,7 @@ def _measure(plan: Plan, options: dict[str, Any], work: Work) -> None:
 
     result = run(measure)
     for line in bench_lines(result):
-        click.echo(line)
+        say(line)
     json_file: Path | None = options["json_file"]
     if json_file is not None:
         json_file.write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=1) + b"\n")

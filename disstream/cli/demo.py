@@ -13,13 +13,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ..bench.demo import Demo, DemoReport
 from ..bench.flights import SHIPPED, read_rows
 from ..bench.report import demo_lines
-from .session import run, show_progress
+from .session import library_messages, run, say, show_progress
 
 DRAW_INTERVAL_S = 0.1
 PRINT_INTERVAL_S = 1.0
 
 
-@click.command()
+@click.command(short_help="Send a CSV file through a server and check every record.")
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path), required=False)
 @click.option("--key", default="tailnum", metavar="COLUMN", help="The column that keys the records.")
 @click.option("--partitions", type=click.IntRange(min=1), default=4, help="Of the stream that is made.")
@@ -29,6 +29,7 @@ PRINT_INTERVAL_S = 1.0
     help="Keep the server's data here, to look at afterwards (disstream serve --data-dir DIR, project demo).  "
     "[default: a temporary directory, removed at the end]",
 )
+@library_messages()
 def demo(file: Path | None, key: str, partitions: int, data_dir: Path | None) -> None:
     """Send a CSV file through a durable server and prove that nothing was lost, changed or reordered.
 
@@ -48,7 +49,7 @@ def demo(file: Path | None, key: str, partitions: int, data_dir: Path | None) ->
             "the flights data is not part of the installed package: run `make demo` in a checkout of the repository "
             "(the file is examples/data/flights-2013.csv.gz), or name a CSV file: disstream demo FILE --key COLUMN"
         )
-    click.echo(f"reading {path.name}", err=True)
+    say(f"reading {path.name}", err=True)
     job = Demo(read_rows(path, key), partitions=partitions, data_dir=data_dir)
 
     async def work() -> DemoReport:
@@ -60,7 +61,7 @@ def demo(file: Path | None, key: str, partitions: int, data_dir: Path | None) ->
 
     report = run(work)
     for line in demo_lines(report, path.name):
-        click.echo(line)
+        say(line)
     if not report.good:
         sys.exit(1)
 
@@ -79,7 +80,7 @@ async def _print(job: Demo) -> None:
     while True:
         await anyio.sleep(PRINT_INTERVAL_S)
         sent, stored, received = _counts(job)
-        click.echo(f"sent {sent}, acknowledged {stored}, received {received} of {job.total}", err=True)
+        say(f"sent {sent}, acknowledged {stored}, received {received} of {job.total}", err=True)
 
 
 def _counts(job: Demo) -> tuple[int, int, int]:

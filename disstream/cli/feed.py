@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import zlib
 from collections.abc import Iterator
 from typing import BinaryIO
 
@@ -18,6 +19,7 @@ from .formats import BadLine, Line, LineSplitter, Parser
 READ_BYTES = 256 * 1024
 CHUNK_RECORDS = 2000
 CHUNKS_AHEAD = 4
+GZIP_MAGIC = b"\x1f\x8b"
 
 Chunk = list[Line | BadLine]
 
@@ -56,11 +58,37 @@ class Feed:
 
     def _lines(self) -> Iterator[bytes]:
         splitter = LineSplitter()
-        while chunk := self._read(READ_BYTES):
+        for chunk in self._text():
             yield from splitter.feed(chunk)
             self._hand_over()
         if rest := splitter.end():
             yield rest
+
+    def _text(self) -> Iterator[bytes]:
+        """What the source holds, unpacked if it is gzip. Raises OSError for gzip that is damaged or cut off."""
+        head: bytes = self._read(READ_BYTES)
+        while head == GZIP_MAGIC[:1] and (more := self._read(READ_BYTES)):
+            head += more
+        if head.startswith(GZIP_MAGIC):
+            yield from self._unpacked(head)
+            return
+        while head:
+            yield head
+            head = self._read(READ_BYTES)
+
+    def _unpacked(self, packed: bytes) -> Iterator[bytes]:
+        # Not the gzip module: it fills its buffer before it returns, and a slow pipe would have to wait for that.
+        while packed:  # each turn is one member: gzip files may be joined
+            member = zlib.decompressobj(zlib.MAX_WBITS | 16)
+            while not member.eof:
+                try:
+                    yield member.decompress(packed, READ_BYTES)
+                except zlib.error as exc:
+                    raise OSError(f"the input is damaged gzip: {exc}") from exc
+                packed = member.unconsumed_tail
+                if not packed and not member.eof and not (packed := self._read(READ_BYTES)):
+                    raise OSError("the input is gzip that was cut off: its end is missing")
+            packed = member.unused_data or self._read(READ_BYTES)
 
     def _hand_over(self) -> None:
         if self._parsed:

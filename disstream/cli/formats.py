@@ -6,7 +6,8 @@
     records   what `consume --format jsonl` writes: key, timestamp and data come back as they were
 
 A parser turns lines into `Line`s; what it cannot read becomes a `BadLine` in the same place, so that the caller decides
-whether to stop. A key that the whole input lacks (a column that the header does not have) raises ConfigError.
+whether to stop. A key that no record would get (a column that the header lacks, a field that the first row lacks)
+raises ConfigError.
 """
 
 from __future__ import annotations
@@ -26,6 +27,12 @@ from ..model import Record
 
 MAX_LINE_BYTES = 8 * 1024 * 1024
 """More than any record needs: 1 MiB as base64 with its key. Longer lines are bad lines, not memory."""
+
+
+MAX_NAMES = 500
+"""Characters of field names in an error message."""
+
+NOT_TEXT = "not UTF-8 text"
 
 
 class Line(NamedTuple):
@@ -76,7 +83,7 @@ class LineSplitter:
 def parser(name: str, key_field: str | None) -> Parser:
     """The parser of format `name`. `key_field` names the field or column that holds the partition key."""
     if name == "jsonl":
-        return lambda lines: _each(lines, lambda number, line: _json_line(number, line, key_field))
+        return lambda lines: _each(lines, _json_line if key_field is None else _KeyedJson(key_field).line)
     if name == "records":
         return lambda lines: _each(lines, _record_line)
     if name == "csv":
@@ -96,17 +103,44 @@ def _each(
             continue
         try:
             yield read(number, line)
+        except ConfigError:
+            raise
         except (ValueError, RecursionError) as exc:  # errors of JSON, UTF-8 and base64 are ValueErrors
-            yield BadLine(number, str(exc))
+            yield BadLine(number, str(exc) if _is_text(line) else NOT_TEXT)
 
 
-def _json_line(number: int, line: bytes, key_field: str | None) -> Line:
-    value = msgspec.json.decode(line)
-    if key_field is None:
-        return Line(number, line)
-    if not isinstance(value, dict):
-        raise ValueError(f"not a JSON object, so it has no field {key_field!r} for the key")
-    return Line(number, line, _key(value.get(key_field), key_field))
+def _is_text(line: bytes) -> bool:
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _json_line(number: int, line: bytes) -> Line:
+    msgspec.json.decode(line)
+    return Line(number, line)
+
+
+class _KeyedJson:
+    """JSON objects with the key in a field. The first must have it: a mistyped name would cost all records their order.
+
+    A later one without the field has no key.
+    """
+
+    def __init__(self, field: str) -> None:
+        self._field = field
+        self._known = False
+
+    def line(self, number: int, line: bytes) -> Line:
+        value = msgspec.json.decode(line)
+        if not isinstance(value, dict):
+            raise ValueError(f"not a JSON object, so it has no field {self._field!r} for the key")
+        if not self._known and self._field not in value:
+            names = ", ".join(value)[:MAX_NAMES] or "none"
+            raise ConfigError(f"--key {self._field}: the object in line {number} has no such field; it has {names}")
+        self._known = True
+        return Line(number, line, _key(value.get(self._field), self._field))
 
 
 def _key(value: object, field: str) -> str | None:
@@ -121,14 +155,25 @@ def _key(value: object, field: str) -> str | None:
 
 
 def _csv_rows(lines: Iterator[bytes], key_field: str | None) -> Iterator[Line | BadLine]:
-    # Bytes that are not UTF-8 become surrogates, which the encoder refuses: the row is bad, the file goes on.
-    rows = csv.reader(line.decode("utf-8", "surrogateescape") for line in lines)
+    garbled = False
+
+    def text() -> Iterator[str]:
+        nonlocal garbled
+        for line in lines:
+            if not _is_text(line):
+                garbled = True
+            yield line.decode("utf-8", "surrogateescape")  # so that the reader goes on behind it
+
+    rows = csv.reader(text())
     header: list[str] | None = None
     while True:
+        garbled = False
         try:
             row = next(rows, None)
             if row is None:
                 return
+            if garbled:
+                raise ValueError
             if not row:
                 continue
             if header is None:
@@ -146,7 +191,9 @@ def _csv_rows(lines: Iterator[bytes], key_field: str | None) -> Iterator[Line | 
         except ConfigError:
             raise
         except (csv.Error, ValueError) as exc:
-            yield BadLine(rows.line_num, str(exc))
+            yield BadLine(rows.line_num, NOT_TEXT if garbled else str(exc))
+            if header is None:
+                raise ConfigError(f"line {rows.line_num} should be the header: without it no field has a name") from exc
 
 
 class _RecordLine(msgspec.Struct, omit_defaults=True):
@@ -204,7 +251,15 @@ def raw(record: Record) -> bytes:
     return record.data + b"\n"
 
 
-TABLE_HEADER = f"{'PARTITION':<20}  {'SEQUENCE':>12}  {'TIME (UTC)':<23}  {'KEY':<16}  DATA\n".encode()
+NARROW = 120
+"""Below so many characters the other columns leave room for the data: partition 0 for shardId-0000000000, no year and
+no milliseconds (records are kept for days), at most 12 characters of a key."""
+
+
+def table_header(width: int) -> bytes:
+    if 0 < width < NARROW:
+        return f"{'PART':>4}  {'SEQUENCE':>8}  {'TIME (UTC)':<14}  {'KEY':<12}  DATA\n".encode()
+    return f"{'PARTITION':<20}  {'SEQUENCE':>12}  {'TIME (UTC)':<23}  {'KEY':<16}  DATA\n".encode()
 
 
 def table(record: Record, width: int) -> bytes:
@@ -212,7 +267,12 @@ def table(record: Record, width: int) -> bytes:
     when = time_text(record.timestamp)
     key = _printable("" if record.key is None else record.key)
     data = _printable(record.data[: width or None].decode("utf-8", "replace"))
-    line = f"{record.partition_id:<20}  {record.sequence_number:>12}  {when:<23}  {key:<16}  {data}"
+    if 0 < width < NARROW:
+        number = record.partition_id.removeprefix("shardId-").lstrip("0") or "0"
+        key = key if len(key) <= 12 else key[:11] + "…"
+        line = f"{number:>4}  {record.sequence_number:>8}  {when[5:19]:<14}  {key:<12}  {data}"
+    else:
+        line = f"{record.partition_id:<20}  {record.sequence_number:>12}  {when:<23}  {key:<16}  {data}"
     return (line[: width or None] + "\n").encode()
 
 

@@ -3,33 +3,24 @@
 from __future__ import annotations
 
 import math
-import os
 import shutil
-import signal
 import sys
-from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any, BinaryIO
 
 import anyio
 import click
-from rich.console import Console
 
 from ..bench.reader import reached
 from ..consumer import ConsumerConfig, ConsumerStats, Static
 from ..door import DisClient
-from ..errors import ApiError, BufferFull, ConfigError, DeliveryFailed, NotStored, RecordRejected, WaitTimeout
+from ..errors import ApiError, ConfigError, WaitTimeout
 from ..model import MAX_HASH_KEY, Record
-from ..producer import Delivery, Producer
 from ..wire.partitioning import partition_id, partition_number
 from . import formats
-from .feed import Chunk, Feed
-from .formats import BadLine, Parser
-from .session import Target, connects, run, show_progress
-
-UNSETTLED_CHUNKS = 8
-"""Chunks whose records were sent and not yet looked at: enough to keep the producer busy, little to remember."""
+from .sending import Sending
+from .session import Target, connects, reader_left, run, say
 
 FETCH_RECORDS = 2000
 
@@ -59,7 +50,7 @@ class _Input(click.File):
         return super().convert(value, param, ctx)
 
 
-@click.command()
+@click.command(short_help="Send the records of a file or of standard input to STREAM.")
 @click.argument("stream")
 @click.argument("file", type=_Input("rb"), default="-", required=False)
 @click.option(
@@ -70,18 +61,23 @@ class _Input(click.File):
     help="lines: each line is a record. jsonl: each line is a JSON value and a record. csv: each row is sent as a JSON "
     "object, named by the header. records: what consume --format jsonl writes.",
 )
-@click.option("--key", metavar="FIELD", help="jsonl, csv: the field whose value is the partition key; empty: no key.")
+@click.option(
+    "--key",
+    metavar="FIELD",
+    help="jsonl, csv: the field whose value is the partition key; empty: no key. A first row without the field is "
+    "refused, a later one has no key.",
+)
 @click.option("--rate", type=_Positive(), metavar="N", help="At most N records a second.")
 @click.option("--skip-bad", is_flag=True, help="Name lines that cannot be read and go on, instead of stopping.")
 @connects
 def produce(
     target: Target, stream: str, file: BinaryIO, form: str, key: str | None, rate: float | None, skip_bad: bool
 ) -> None:
-    """Send the records of FILE (-: standard input, the default) to STREAM.
+    """Send the records of FILE (-: standard input, the default) to STREAM. Gzip is unpacked.
 
     Ends with a line of counts: sent, stored, failed. A line that cannot be read is named with its number and stops the
-    run; what was read before it is stored. Ctrl-C ends the input likewise. Exit code 1 if a line was bad (without
-    --skip-bad) or a record failed.
+    run; what was read before it is stored. Ctrl-C ends the input likewise; again, it gives up what is not stored yet.
+    Exit code 1 if a line was bad (without --skip-bad) or a record failed.
 
     \b
     Examples:
@@ -92,123 +88,20 @@ def produce(
         raise click.UsageError(f"--key names a field of jsonl or csv; --format {form} has none")
     parse = formats.parser(form, key)
 
-    async def work() -> _Sending:
+    async def work() -> Sending:
         async with target.connect() as dis, dis.producer(stream) as producer:
-            sending = _Sending(producer, rate, skip_bad)
+            sending = Sending(producer, rate, skip_bad)
             await sending.run(file, parse)
             return sending
 
     sending = run(work)
     for cause, count in sending.causes.most_common():
         example = " ".join(sending.examples[cause].split())
-        click.echo(f"failed: {count} x {cause}" + (f", for example: {example}" if example else ""), err=True)
+        say(f"failed: {count} x {cause}" + (f", for example: {example}" if example else ""), err=True)
     skipped = f", skipped {sending.skipped}" if sending.skipped else ""
-    click.echo(f"sent {sending.sent}, stored {sending.stored}, failed {sending.failed}{skipped}")
+    say(f"sent {sending.sent}, stored {sending.stored}, failed {sending.failed}{skipped}")
     if sending.failed or sending.stopped:
         sys.exit(1)
-
-
-class _Sending:
-    """One run of `produce`: reads, sends, and counts how the records ended."""
-
-    def __init__(self, producer: Producer, rate: float | None, skip_bad: bool) -> None:
-        self._producer = producer
-        self._rate = rate
-        self._skip_bad = skip_bad
-        self._unsettled: deque[list[Delivery]] = deque()
-        self.sent = self.stored = self.failed = self.skipped = 0
-        self.causes: Counter[str] = Counter()
-        self.examples: dict[str, str] = {}
-        """Cause -> the details of the first failure it had."""
-        self.stopped = False
-        """The input was not sent to its end."""
-
-    async def run(self, source: BinaryIO, parse: Parser) -> None:
-        async with anyio.create_task_group() as tasks:
-            reading = anyio.CancelScope()
-            tasks.start_soon(_cancel_on_interrupt, reading, name="signals")
-            if show_progress():
-                tasks.start_soon(self._draw, name="progress")
-            with reading:
-                await self._send_all(Feed(source, parse))
-            await self._producer.flush()
-            while self._unsettled:
-                await self._settle(self._unsettled.popleft())
-            tasks.cancel_scope.cancel()
-
-    async def _send_all(self, feed: Feed) -> None:
-        begun = anyio.current_time()
-        while (chunk := await feed.next()) is not None:
-            if not await self._send_chunk(chunk, begun):
-                self.stopped = True
-                return
-            while len(self._unsettled) > UNSETTLED_CHUNKS:
-                await self._settle(self._unsettled.popleft())
-
-    async def _send_chunk(self, chunk: Chunk, begun: float) -> bool:
-        """Send a chunk's records; False when something stops the run."""
-        deliveries: list[Delivery] = []
-        self._unsettled.append(deliveries)  # first, so that what a cancelled chunk has sent is counted
-        for item in chunk:
-            if isinstance(item, BadLine):
-                if not self._bad(item):
-                    return False
-                continue
-            if self._rate is not None:
-                await anyio.sleep_until(begun + self.sent / self._rate)
-            try:
-                delivery = await self._producer.send(item.data, key=item.key, timestamp=item.timestamp)
-            except ConfigError as exc:  # the record itself cannot be sent, whatever the service
-                if not self._bad(BadLine(item.number, str(exc))):
-                    return False
-                continue
-            except BufferFull as exc:
-                click.echo(f"line {item.number}: {exc}", err=True)
-                return False
-            deliveries.append(delivery)
-            self.sent += 1
-        return True
-
-    def _bad(self, line: BadLine) -> bool:
-        click.echo(f"line {line.number}: {line.reason}", err=True)
-        self.skipped += self._skip_bad
-        return self._skip_bad
-
-    async def _settle(self, deliveries: Iterable[Delivery]) -> None:
-        for delivery in deliveries:
-            try:
-                await delivery
-                self.stored += 1
-            except DeliveryFailed as exc:
-                self.failed += 1
-                cause, detail = _cause(exc)
-                self.causes[cause] += 1
-                self.examples.setdefault(cause, detail)
-
-    async def _draw(self) -> None:
-        with Console(stderr=True).status("sending") as status:
-            while True:
-                status.update(f"sent {self.sent:,}")
-                await anyio.sleep(0.2)
-
-
-def _cause(exc: DeliveryFailed) -> tuple[str, str]:
-    """What failures of one origin have in common, and what is this one's own (attempts, a line of the answer)."""
-    match exc:
-        case RecordRejected():
-            return f"rejected ({exc.code})", exc.message
-        case NotStored():
-            return f"not stored ({exc.reason})", exc.detail
-        case _:
-            return "unknown whether it is stored", str(exc)
-
-
-async def _cancel_on_interrupt(scope: anyio.CancelScope) -> None:
-    """Cancel `scope` at the first Ctrl-C or SIGTERM; the second finds the usual handlers again and ends the process."""
-    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async for _ in signals:
-            break
-    scope.cancel()
 
 
 # --- consume -----------------------------------------------------------------------------------------------------
@@ -240,7 +133,7 @@ def _partition_ids(ctx: click.Context, param: click.Parameter, value: tuple[str,
         raise click.BadParameter(exc.message) from exc
 
 
-@click.command()
+@click.command(short_help="Print the records of STREAM, and follow it.")
 @click.argument("stream")
 @click.option(
     "--from",
@@ -302,7 +195,8 @@ def consume(
     """
     if sys.stdout is None:
         raise click.ClickException("standard output is closed: there is nowhere to write the records")
-    render: Callable[[Record], bytes] = _renderer(form)
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+    render = _renderer(form, width)
     out = sys.stdout.buffer
 
     def write(records: Iterable[Record]) -> None:
@@ -316,18 +210,16 @@ def consume(
 
     try:
         if form == "table":
-            out.write(formats.TABLE_HEADER)
+            out.write(formats.table_header(width))
         run(work)
     except KeyboardInterrupt:
         return  # how following ends
     except BrokenPipeError:
-        # Whoever read us has seen enough. The interpreter must not try to flush into the pipe when it exits.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        reader_left(sys.stdout)  # it has seen enough
 
 
-def _renderer(form: str) -> Callable[[Record], bytes]:
+def _renderer(form: str, width: int) -> Callable[[Record], bytes]:
     if form == "table":
-        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
         return lambda record: formats.table(record, width)
     return formats.raw if form == "raw" else formats.jsonl
 

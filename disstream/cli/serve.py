@@ -12,12 +12,12 @@ import anyio
 import click
 
 from ..server import Server, ServerConfig
-from .session import run
+from .session import run, say
 
 DEFAULT_DATA_DIR = Path("disstream-data")
 
 
-@click.command()
+@click.command(short_help="Run a DIS server until SIGTERM or Ctrl-C.")
 @click.option("--host", default="127.0.0.1", help="Address to listen on; loopback only, since nobody signs in yet.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, help="Port to listen on; 0 takes a free one.")
 @click.option(
@@ -56,7 +56,7 @@ async def _serve(config: ServerConfig) -> None:
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with Server(config) as server:
             kept = "in memory" if config.data_dir is None else f"from {config.data_dir}, {config.durability}"
-            click.echo(f"serving {server.url} {kept}")
+            say(f"serving {server.url} {kept}")
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(_follow, server, tasks.cancel_scope, name="follow")
                 await anext(aiter(signals))

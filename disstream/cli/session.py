@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import logging
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any, NamedTuple, TextIO, TypeVar
 
 import anyio
 import click
@@ -39,6 +41,13 @@ class Target(NamedTuple):
         return connect(self.endpoint, project_id=self.project, config=config)
 
 
+def given(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """An option's value unless it is empty, as of `--project "$UNSET"`: nothing may be guessed instead."""
+    if value == "":
+        raise click.BadParameter("it is empty: give a value, or leave the option out")
+    return value
+
+
 def connects(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command `--endpoint` and `--project`; its function gets them as its first argument, a `Target`."""
 
@@ -47,6 +56,7 @@ def connects(command: Callable[..., Any]) -> Callable[..., Any]:
         envvar="DISSTREAM_ENDPOINT",
         show_envvar=True,
         default=DEFAULT_ENDPOINT,
+        callback=given,
         metavar="URL",
         help="Where the service answers.",
     )
@@ -55,14 +65,58 @@ def connects(command: Callable[..., Any]) -> Callable[..., Any]:
         envvar="DISSTREAM_PROJECT_ID",
         show_envvar=True,
         default=DEFAULT_PROJECT,
+        callback=given,
         metavar="ID",
         help="The project whose streams are meant.",
     )
     @functools.wraps(command)
     def with_target(endpoint: str, project: str, **arguments: Any) -> Any:
-        return command(Target(endpoint, project), **arguments)
+        with library_messages():
+            return command(Target(endpoint, project), **arguments)
 
     return with_target
+
+
+class _Lines(logging.Handler):
+    """Messages as lines on standard error, without time, level and traceback."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(" ".join(record.getMessage().split()), err=True)
+
+
+@contextlib.contextmanager
+def library_messages() -> Iterator[None]:
+    """Show the library's warnings, and of the producer also how it recovers, while a command runs."""
+    handlers = (
+        (logging.getLogger("disstream"), _Lines(logging.WARNING)),
+        (logging.getLogger("disstream.producer"), _Lines(logging.INFO)),
+    )
+    handlers[1][1].addFilter(lambda record: record.levelno < logging.WARNING)  # those reach the first handler too
+    levels = [logger.level for logger, _ in handlers]
+    for logger, handler in handlers:
+        logger.addHandler(handler)
+        logger.setLevel(handler.level)
+    try:
+        yield
+    finally:
+        for (logger, handler), level in zip(handlers, levels, strict=True):
+            logger.removeHandler(handler)
+            logger.setLevel(level)
+
+
+def say(text: str, *, err: bool = False) -> None:
+    """Print a line. Whoever read it may be gone: that is no error, and the exit code stays what the work earned."""
+    try:
+        click.echo(text, err=err)
+    except BrokenPipeError:
+        reader_left(sys.stderr if err else sys.stdout)
+
+
+def reader_left(pipe: TextIO) -> None:
+    """Put the null device in the place of a broken pipe: the interpreter flushes into it once more when it exits."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, pipe.fileno())
+    os.close(null)
 
 
 def run(main: Callable[[], Awaitable[T]]) -> T:

@@ -7,7 +7,7 @@ import click
 from ..model import StreamInfo, StreamSummary
 from .formats import time_text
 from .listing import show
-from .session import Target, connects, run
+from .session import Target, connects, run, say
 
 
 @click.group()
@@ -33,7 +33,7 @@ def create(target: Target, name: str, partitions: int, retention_h: int, stream_
             return await dis.streams.wait_running(name)
 
     info = run(work)
-    click.echo(f"created {info.name}: {info.writable_partition_count} partition(s), kept {info.retention_h} h")
+    say(f"created {info.name}: {info.writable_partition_count} partition(s), kept {info.retention_h} h")
 
 
 @stream.command("list")
@@ -56,10 +56,11 @@ def list_streams(target: Target) -> None:
             (s.name, s.status, str(s.partition_count), str(s.retention_h), s.stream_type, time_text(s.create_time))
             for s in run(work)
         ],
+        elastic=("STREAM",),
     )
 
 
-@stream.command()
+@stream.command(short_help="Show stream NAME and its partitions.")
 @click.argument("name")
 @connects
 def describe(target: Target, name: str) -> None:
@@ -83,7 +84,8 @@ def describe(target: Target, name: str) -> None:
     show(
         ("PARTITION", "STATUS", "OLDEST", "NEXT", "FIRST HASH KEY", "LAST HASH KEY"),
         rows,
-        title=f"{info.name} ({info.stream_id}): {info.status}, {info.stream_type}, {info.data_type}, "
+        elastic=("FIRST HASH KEY", "LAST HASH KEY"),
+        title=f"{info.name} ({info.stream_id}): {info.status}\n{info.stream_type}, {info.data_type}, "
         f"kept {info.retention_h} h, created {time_text(info.create_time)} UTC",
     )
 
@@ -102,4 +104,4 @@ def delete(target: Target, name: str) -> None:
             await dis.streams.delete(name)
 
     run(work)
-    click.echo(f"deleted {name}")
+    say(f"deleted {name}")

@@ -17,6 +17,7 @@ from disstream.cli.formats import (
     parser,
     raw,
     table,
+    table_header,
     time_text,
 )
 from disstream.errors import ConfigError
@@ -78,8 +79,13 @@ def test_what_consume_writes_produce_reads_back(given_records: list[Record]) -> 
 
 @given(st.binary(max_size=300), st.sampled_from(["lines", "jsonl", "csv", "records"]))
 def test_any_bytes_are_records_or_bad_lines(data: bytes, form: str) -> None:
-    """No input makes a parser raise; every bad line has a number and a reason."""
-    for item in parse(form, data):
+    """Every bad line has a number and a reason; a parser raises nothing, but for a csv header that cannot be one."""
+    found: list[Line | BadLine] = []
+    try:
+        found.extend(parser(form, None)(lines(data)))
+    except ConfigError:
+        assert form == "csv"
+    for item in found:
         assert isinstance(item, Line) or (item.number >= 1 and item.reason)
 
 
@@ -120,9 +126,35 @@ def test_csv_rows_become_objects() -> None:
         Line(3, b'{"k":"x","v":"1\\n2"}', "x"),
         Line(5, b'{"k":"","v":"3"}', None),
         BadLine(6, "1 fields where the header has 2"),
-        BadLine(7, "'utf-8' codec can't encode character '\\udcff' in position 0: surrogates not allowed"),
+        BadLine(7, "not UTF-8 text"),
         Line(8, b'{"k":"y","v":"5"}', "y"),
     ]
+
+
+@pytest.mark.parametrize("form", ["jsonl", "records"])
+@pytest.mark.parametrize("line", [b"\xff\xfe{", b'{"data":"\xe9"}'])
+def test_other_encodings_are_named(form: str, line: bytes) -> None:
+    """What is not UTF-8 is told as such, wherever in the line the parser stumbles."""
+    assert parse(form, line) == [BadLine(1, "not UTF-8 text")]
+
+
+def test_a_csv_header_that_is_not_text_ends_the_file() -> None:
+    """The header is a bad line, and no other row may take its place: nothing behind it could be named."""
+    found = []
+    with pytest.raises(ConfigError, match="line 1 should be the header"):
+        found.extend([next(rows := parser("csv", None)(lines(b"\x1f\xff\r\x00\nk,v\n1,2\n"))), *rows])
+    rows = parser("csv", None)(lines(b"\x1f\xff\r\x00\nk,v\n1,2\n"))
+    assert next(rows) == BadLine(1, "not UTF-8 text")
+
+
+def test_jsonl_refuses_a_key_field_that_the_first_object_lacks() -> None:
+    """A mistyped name is told with the names there are; null is a field, and later objects may lack it."""
+    with pytest.raises(ConfigError, match=r"--key nope: the object in line 2 has no such field; it has a, b$"):
+        parse("jsonl", b'\n{"a":1,"b":2}\n', "nope")
+    with pytest.raises(ConfigError, match="it has none"):
+        parse("jsonl", b"{}", "nope")
+    text = b'{"k":null}\n{}\n{"k":"x"}\n'
+    assert [item.key for item in parse("jsonl", text, "k") if isinstance(item, Line)] == [None, None, "x"]
 
 
 def test_csv_without_the_key_column_is_a_usage_error() -> None:
@@ -151,5 +183,27 @@ def test_a_table_line_stays_one_line() -> None:
     line = table(Record(b"a\nb\x1b[31m\xff", 7, 0, "k\n", "s", "shardId-0000000000"), 0)
     assert line.decode() == f"shardId-0000000000    {7:>12}  1970-01-01 00:00:00.000  {'k.':<16}  a.b.[31m\ufffd\n"
     assert len(table(Record(b"x" * 500, 7, 0), 80)) == 81
+    assert len(table(Record(b"x" * 500, 7, 0), 200)) == 201
+
+
+def test_a_narrow_table_leaves_room_for_the_data() -> None:
+    """At 80 characters the data has a third of them, and the sequence number is whole."""
+    key = "customer-000000042"
+    for number, partition in ((7, "shardId-0000000012"), (10**8 - 1, "shardId-0000000000")):
+        line = table(Record(b"d" * 500, number, 1_000, key, "s", partition), 80).decode()
+        part, sequence, day, time, shown, data = line.split()
+        assert (part, sequence, day, time, shown) == (
+            str(int(partition[8:])),
+            str(number),
+            "01-01",
+            "00:00:01",
+            "customer-00…",
+        )
+        assert len(data) >= 26
+        assert table_header(80).index(b"DATA") == line.index("ddd")
+
+
+def test_other_bytes_as_they_are_written() -> None:
+    """Times that no calendar has are numbers; raw is the data and a line end."""
     assert time_text(2**62) == str(2**62)
     assert raw(Record(b"\xff", 7)) == b"\xff\n"

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gzip
 import json
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -88,6 +91,59 @@ def test_a_bad_line_stops_the_run(run: Run) -> None:
     assert (sent.exit_code, sent.stdout) == (1, "sent 2, stored 2, failed 0\n")
     assert sent.stderr.startswith("line 3: ")
     assert [row["data"] for row in read(run, "one")] == ["1", "2"]
+
+
+@pytest.mark.parametrize("from_file", [True, False])
+def test_gzip_is_unpacked(run: Run, tmp_path: Path, from_file: bool) -> None:
+    """Known by its first bytes, not its name; joined files are one input."""
+    packed = gzip.compress(b"k,v\n" + b"a,1\n" * 40_000) + gzip.compress(b"b,2\n")
+    file = tmp_path / "rows"
+    file.write_bytes(packed)
+    sent = run("produce", "one", *([str(file)] if from_file else []), "--format", "csv", "--key", "k", text=packed)
+    assert (sent.exit_code, sent.stdout, sent.stderr) == (0, "sent 40001, stored 40001, failed 0\n", "")
+    assert [(row["key"], row["data"]) for row in read(run, "one")][-2:] == [
+        ("a", '{"k":"a","v":"1"}'),
+        ("b", '{"k":"b","v":"2"}'),
+    ]
+
+
+def test_damaged_gzip_is_told(run: Run) -> None:
+    """Cut off or altered: one line, exit code 1; and no small file makes us hold a large one."""
+    packed = bytearray(gzip.compress(b"line\n" * 10))
+    cut = run("produce", "one", text=bytes(packed[:-1]))
+    packed[-5] ^= 1  # of the checksum
+    altered = run("produce", "one", text=bytes(packed))
+    junk = run("produce", "one", text=b"\x1f\x8bjunk")
+    for result, told in ((cut, "cut off"), (altered, "damaged gzip"), (junk, "damaged gzip")):
+        assert result.exit_code == 1
+        assert told in result.stderr
+        assert len(result.stderr.splitlines()) == 1
+    bomb = gzip.compress(b"x" * 200_000_000, 1)
+    assert run("produce", "one", "--skip-bad", text=bomb).stdout == "sent 0, stored 0, failed 0, skipped 1\n"
+
+
+def test_other_encodings_are_bad_lines(run: Run) -> None:
+    """CSV that is not UTF-8 is named by line, and --skip-bad leaves that row out."""
+    text = "k,v\na,1\nb,é\nc,3\n".encode("latin-1")
+    stopped = run("produce", "one", "--format", "csv", text=text)
+    assert (stopped.exit_code, stopped.stdout, stopped.stderr) == (
+        1,
+        "sent 1, stored 1, failed 0\n",
+        "line 3: not UTF-8 text\n",
+    )
+    skipped = run("produce", "one", "--format", "csv", "--skip-bad", text=text)
+    assert (skipped.exit_code, skipped.stdout) == (0, "sent 2, stored 2, failed 0, skipped 1\n")
+    utf16 = run("produce", "one", "--format", "csv", text="k,v\na,1\n".encode("utf-16"))
+    assert (utf16.exit_code, utf16.stderr) == (1, "line 1: not UTF-8 text\n")
+
+
+def test_a_mistyped_key_field_sends_nothing(run: Run) -> None:
+    """--key that the first object lacks is a usage error, before any record loses its order."""
+    sent = run("produce", "three", "--format", "jsonl", "--key", "nope", text=b'{"id":1}\n{"id":2}\n')
+    assert sent.exit_code == 2
+    assert "--key nope" in sent.stderr
+    assert "it has id" in sent.stderr
+    assert read(run, "three") == []
 
 
 def test_bad_lines_can_be_skipped(run: Run) -> None:
@@ -174,7 +230,7 @@ def test_raw_and_table(run: Run) -> None:
     ("arguments", "code", "told"),
     [
         (("consume", "nope"), 1, "DIS.4301"),
-        (("produce", "nope"), 1, "DIS.4301"),
+        (("produce", "nope"), 1, "`disstream stream create NAME`"),
         (("consume", "one", "--from", "9", "--max", "1"), 1, "DIS.4224"),
         (("produce", "one", "/proc/self/mem"), 1, "Input/output error"),
         (("consume", "three", "--from", "0"), 2, "--partition"),
@@ -328,3 +384,83 @@ def test_an_interrupted_producer_stores_what_it_read(run: Run, disstream_server:
     process.wait(30)  # before its input is closed, which would end the last line
     out, err = process.communicate()
     assert (process.returncode, out, err) == (0, b"sent 2, stored 2, failed 0\n", b"")
+
+
+@contextlib.contextmanager
+def serving(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A server in a process of its own, that can be killed, and its URL."""
+    command = [sys.executable, "-m", "disstream", "serve", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield process, process.stdout.readline().split()[1]
+        finally:
+            process.kill()
+
+
+@contextlib.contextmanager
+def producing(url: str) -> Iterator[subprocess.Popen[str]]:
+    """`produce s` reading a pipe, with its first record stored."""
+    runner = click.testing.CliRunner()
+    assert runner.invoke(main, ["stream", "create", "s", "--partitions", "1", "--endpoint", url]).exit_code == 0
+    with subprocess.Popen(
+        [sys.executable, "-m", "disstream", "produce", "s", "--endpoint", url],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        guard = threading.Timer(60, process.kill)  # so that a line that never comes is a failure, and no hanging test
+        guard.start()
+        try:
+            feed(process, "first")
+            assert runner.invoke(main, ["consume", "s", "--max", "1", "--endpoint", url]).exit_code == 0
+            yield process
+        finally:
+            guard.cancel()
+            process.kill()
+
+
+def feed(process: subprocess.Popen[str], line: str) -> None:
+    assert process.stdin is not None
+    process.stdin.write(line + "\n")
+    process.stdin.flush()
+
+
+@pytest.mark.parametrize("way", ["interrupted", "ended"])
+def test_waiting_for_a_service_that_is_away_can_be_given_up(way: str) -> None:
+    """The outage is told, then what is waited for; the next Ctrl-C prints the counts, exit code 1, no traceback."""
+    with serving("--memory", "--port", "0") as (server, url), producing(url) as process:
+        assert process.stdin is not None
+        assert process.stderr is not None
+        server.kill()
+        server.wait()
+        feed(process, "second")
+        assert process.stderr.readline().startswith("puts fail and are tried again ")
+        if way == "interrupted":
+            process.send_signal(signal.SIGINT)
+            assert process.stderr.readline() == "waiting for 1 records; Ctrl-C again gives up\n"
+        else:
+            process.stdin.close()
+            process.stdin = None
+            assert process.stderr.readline() == "waiting for 1 records; Ctrl-C gives up\n"
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+        assert (process.returncode, out) == (1, "sent 2, stored 1, failed 1\n")
+        assert err.startswith("failed: 1 x ")
+        assert len(err.splitlines()) == 1
+
+
+def test_the_end_of_an_outage_is_told(tmp_path: Path) -> None:
+    """One line when puts begin to fail and one when they are answered again; everything is stored."""
+    data = ("--data-dir", str(tmp_path / "data"))
+    with serving("--port", "0", *data) as (server, url), producing(url) as process:
+        assert process.stderr is not None
+        server.kill()
+        server.wait()
+        feed(process, "second")
+        assert process.stderr.readline().startswith("puts fail and are tried again ")
+        with serving("--port", url.rpartition(":")[2], *data):
+            assert process.stderr.readline().startswith("puts are answered again ")
+            assert process.communicate(timeout=30) == ("sent 2, stored 2, failed 0\n", "")
+            assert process.returncode == 0

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
 import click.testing
 import pytest
 
@@ -39,6 +45,7 @@ def test_the_life_of_a_stream(disstream_server: Server) -> None:
     ("arguments", "code", "told"),
     [
         (("describe", "nope"), 1, "DIS.4301"),
+        (("describe", "nope"), 1, "`disstream stream list`"),
         (("delete", "nope"), 1, "DIS.4301"),
         (("create", "taken", "--partitions", "1"), 1, "DIS.4307"),
         (("create", "bad name", "--partitions", "1"), 1, "DIS.4200"),
@@ -46,6 +53,7 @@ def test_the_life_of_a_stream(disstream_server: Server) -> None:
         (("create", "x", "--partitions", "0"), 2, "--partitions"),
         (("create", "x", "--partitions", "1", "--retention-h", "1"), 2, "--retention-h"),
         (("list", "--project", "no spaces allowed"), 2, "project"),
+        (("list", "--project", ""), 2, "'--project' (env var: 'DISSTREAM_PROJECT_ID'): it is empty"),
     ],
 )
 def test_mistakes(disstream_server: Server, arguments: tuple[str, ...], code: int, told: str) -> None:
@@ -57,6 +65,58 @@ def test_mistakes(disstream_server: Server, arguments: tuple[str, ...], code: in
     assert "Traceback" not in result.output
     if code == 1:
         assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("arguments", [("produce", "s"), ("stream", "list"), ("bench", "produce")])
+def test_an_empty_endpoint_is_a_usage_error(arguments: tuple[str, ...]) -> None:
+    """As an unset shell variable gives it: the option is named, nothing else is tried."""
+    result = click.testing.CliRunner().invoke(main, [*arguments, "--endpoint", ""])
+    assert result.exit_code == 2
+    assert re.search(r"Invalid value for '--endpoint'.*: it is empty", result.stderr)
+
+
+@pytest.mark.parametrize("arguments", [("stream", "list"), ("stream", "describe", "s"), ("--help",), ("stream", "-h")])
+def test_a_reader_that_leaves_is_no_error(disstream_server: Server, arguments: tuple[str, ...]) -> None:
+    """Output into a pipe that nobody reads: exit code 0, and not a word."""
+    invoke(disstream_server, "create", "s", "--partitions", "1")
+    assert unread(disstream_server, *arguments) == (0, "")
+
+
+def test_a_failure_is_one_even_if_nobody_reads(disstream_server: Server, tmp_path: Path) -> None:
+    """produce exits with 1 for a bad line and with 0 for a good one, whether or not its counts are read."""
+    invoke(disstream_server, "create", "s", "--partitions", "1")
+    for text, code, told in (("1\n", 0, ""), ("nope\n", 1, "line 1: ")):
+        file = tmp_path / "input"
+        file.write_text(text)
+        exit_code, stderr = unread(disstream_server, "produce", "s", str(file), "--format", "jsonl")
+        assert exit_code == code
+        assert stderr.startswith(told)
+        assert len(stderr.splitlines()) == code
+
+
+def unread(server: Server, *arguments: str) -> tuple[int, str]:
+    """Exit code and standard error of a command whose standard output nobody reads."""
+    ours, theirs = os.pipe()
+    os.close(ours)
+    done = subprocess.run(
+        [sys.executable, "-m", "disstream", *arguments],
+        stdout=theirs,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "DISSTREAM_ENDPOINT": server.url},
+        timeout=60,
+    )
+    os.close(theirs)
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("arguments", [(), ("stream",), ("bench",)])
+def test_summaries_are_whole(arguments: tuple[str, ...]) -> None:
+    """On 80 columns no command's summary is cut."""
+    shown = click.testing.CliRunner().invoke(main, [*arguments, "--help"], terminal_width=80).stdout
+    commands = shown.partition("Commands:\n")[2].splitlines()
+    assert len(commands) >= 2
+    assert not [line for line in commands if line.endswith("...")]
 
 
 def test_every_command_explains_itself() -> None:

@@ -1,0 +1,144 @@
+"""One run of `produce`: from the input to the counts."""
+
+from __future__ import annotations
+
+import signal
+from collections import Counter, deque
+from typing import BinaryIO
+
+import anyio
+from rich.console import Console
+
+from ..errors import BufferFull, ConfigError, DeliveryFailed, NotStored, RecordRejected
+from ..producer import Delivery, Producer
+from .feed import Chunk, Feed
+from .formats import BadLine, Parser
+from .session import say, show_progress
+
+UNSETTLED_RECORDS = 16_000
+"""Records that were sent and not yet looked at: enough to keep the producer busy, little to remember."""
+
+QUIET_S = 1.0
+"""How long the last records may take at the end of the input before somebody is told."""
+
+
+class Sending:
+    """One run of `produce`: reads, sends, and counts how the records ended."""
+
+    def __init__(self, producer: Producer, rate: float | None, skip_bad: bool) -> None:
+        self._producer = producer
+        self._rate = rate
+        self._skip_bad = skip_bad
+        self._unsettled: deque[Delivery] = deque()
+        self._warned = False  # that records are under way, and how to give them up
+        self.sent = self.stored = self.failed = self.skipped = 0
+        self.causes: Counter[str] = Counter()
+        self.examples: dict[str, str] = {}
+        """Cause -> the details of the first failure it had."""
+        self.stopped = False
+        """The input was not sent to its end."""
+
+    async def run(self, source: BinaryIO, parse: Parser) -> None:
+        async with anyio.create_task_group() as tasks:
+            reading, draining = anyio.CancelScope(), anyio.CancelScope()
+            tasks.start_soon(self._obey_signals, reading, draining, name="signals")
+            if show_progress():
+                tasks.start_soon(self._draw, name="progress")
+            with reading:
+                await self._send_all(Feed(source, parse))
+            tasks.start_soon(self._warn_later, name="warn")
+            with draining:
+                await self._producer.flush()
+            while self._unsettled:
+                await self._settle_oldest()
+            tasks.cancel_scope.cancel()
+
+    async def _obey_signals(self, reading: anyio.CancelScope, draining: anyio.CancelScope) -> None:
+        """Ctrl-C and SIGTERM end the input. Who was told that records are under way gives them up with the next.
+
+        Not simply the second: Ctrl-C reaches all of a pipeline, so the first may come just after the end of our input.
+        """
+        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            async for _ in signals:
+                if self._warned:
+                    self.stopped = True
+                    draining.cancel()
+                    await self._producer.abort()
+                else:
+                    reading.cancel()
+                    self._warn("Ctrl-C again gives up")
+
+    async def _warn_later(self) -> None:
+        await anyio.sleep(QUIET_S)
+        if not self._warned:
+            self._warn("Ctrl-C gives up")
+
+    def _warn(self, remedy: str) -> None:
+        self._warned = True
+        if waiting := self._producer.stats().waiting:
+            say(f"waiting for {waiting} records; {remedy}", err=True)
+
+    async def _send_all(self, feed: Feed) -> None:
+        begun = anyio.current_time()
+        while (chunk := await feed.next()) is not None:
+            if not await self._send_chunk(chunk, begun):
+                self.stopped = True
+                return
+            while len(self._unsettled) > UNSETTLED_RECORDS:
+                await self._settle_oldest()
+
+    async def _send_chunk(self, chunk: Chunk, begun: float) -> bool:
+        """Send a chunk's records; False when something stops the run."""
+        for item in chunk:
+            if isinstance(item, BadLine):
+                if not self._bad(item):
+                    return False
+                continue
+            if self._rate is not None:
+                await anyio.sleep_until(begun + self.sent / self._rate)
+            try:
+                delivery = await self._producer.send(item.data, key=item.key, timestamp=item.timestamp)
+            except ConfigError as exc:  # the record itself cannot be sent, whatever the service
+                if not self._bad(BadLine(item.number, str(exc))):
+                    return False
+                continue
+            except BufferFull as exc:
+                say(f"line {item.number}: {exc}", err=True)
+                return False
+            self._unsettled.append(delivery)
+            self.sent += 1
+        return True
+
+    def _bad(self, line: BadLine) -> bool:
+        say(f"line {line.number}: {line.reason}", err=True)
+        self.skipped += self._skip_bad
+        return self._skip_bad
+
+    async def _settle_oldest(self) -> None:
+        """Count how the oldest record ended. Cancelled: it is still to be counted."""
+        try:
+            await self._unsettled[0]
+            self.stored += 1
+        except DeliveryFailed as exc:
+            self.failed += 1
+            cause, detail = _cause(exc)
+            self.causes[cause] += 1
+            self.examples.setdefault(cause, detail)
+        self._unsettled.popleft()
+
+    async def _draw(self) -> None:
+        with Console(stderr=True).status("sending") as status:
+            while True:
+                status.update(f"sent {self.sent:,}")
+                await anyio.sleep(0.2)
+
+
+def _cause(exc: DeliveryFailed) -> tuple[str, str]:
+    """What failures of one origin have in common, and what is this one's own (attempts, a line of the answer)."""
+    match exc:
+        case RecordRejected():
+            return f"rejected ({exc.code})", exc.message
+        case NotStored():
+            return f"not stored ({exc.reason})", exc.detail
+        case _:
+            return "unknown whether it is stored", str(exc)
