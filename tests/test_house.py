@@ -30,7 +30,7 @@ FOREIGN = {  # rooms that keep to few dependencies: what they may import besides
     "model": {"msgspec"},
     "errors": set[str](),
     "clock": set[str](),
-    "wire": {"msgspec"},
+    "wire": {"msgspec", "orjson"},
     "lifecycle": {"anyio"},
 }
 # Modules that decide and do nothing else, beside all of wire/.

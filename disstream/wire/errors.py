@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import msgspec
+import orjson
 
 from ..errors import (
     ApiError,
@@ -88,7 +88,7 @@ def sequence_out_of_range(sequence: int, start: int, end: int) -> ApiError:
 
 def encode_error(error: ApiError) -> bytes:
     """The body with both pairs of keys: one for the current SDKs, one for the classic ones (API 1.6)."""
-    return msgspec.json.encode(
+    return orjson.dumps(
         {
             "error_code": error.code,
             "error_msg": error.message,
@@ -106,8 +106,8 @@ def decode_error(response: Response) -> ApiError:
     """The exception for an answer that is not 2xx, whatever spelling its body has, JSON or not."""
     code, message = "", ""
     try:
-        body: Any = msgspec.json.decode(response.body)
-    except msgspec.DecodeError:
+        body: Any = orjson.loads(response.body)
+    except orjson.JSONDecodeError:
         body = None
     if isinstance(body, dict):
         code = _first_text(body, _CODE_KEYS)
