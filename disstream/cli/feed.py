@@ -8,6 +8,8 @@ the command ends first. It hands over what it has before every read, so records 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import threading
 import zlib
 from collections.abc import Iterator
@@ -28,6 +30,9 @@ class Feed:
     """Chunks of parsed input, at most a few read ahead."""
 
     def __init__(self, source: BinaryIO, parse: Parser) -> None:
+        with contextlib.suppress(OSError, ValueError):  # not a descriptor, or not one that could be anything else
+            # Whoever shares our standard input may have set it not to wait; "nothing yet" would look like its end.
+            os.set_blocking(source.fileno(), True)
         self._read = getattr(source, "raw", source).read
         self._parse = parse
         self._loop = asyncio.get_running_loop()
@@ -88,7 +93,7 @@ class Feed:
                 packed = member.unconsumed_tail
                 if not packed and not member.eof and not (packed := self._read(READ_BYTES)):
                     raise OSError("the input is gzip that was cut off: its end is missing")
-            packed = member.unused_data or self._read(READ_BYTES)
+            packed = (member.unused_data or self._read(READ_BYTES)).lstrip(b"\0")  # tapes pad with zeros
 
     def _hand_over(self) -> None:
         if self._parsed:

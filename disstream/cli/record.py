@@ -213,6 +213,8 @@ def consume(
             out.write(formats.table_header(width))
         run(work)
     except KeyboardInterrupt:
+        if no_follow:
+            raise click.ClickException("interrupted before the end") from None
         return  # how following ends
     except BrokenPipeError:
         reader_left(sys.stdout)  # it has seen enough

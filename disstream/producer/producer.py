@@ -262,9 +262,9 @@ class Producer:
             if isinstance(record, tuple):
                 try:
                     data, key = record
-                except ValueError:
-                    raise ConfigError(f"{record!r:.80} is not a (data, key) pair") from None
-                share = shares.get(key)
+                    share = shares.get(key)
+                except (ValueError, TypeError):  # not two, or a key that is not even hashable
+                    raise ConfigError(f"{record!r:.80} is not a (data, key) pair with a key of text") from None
                 if share is not None and type(data) is bytes and len(data) <= MAX_RECORD_BYTES:
                     share.rows.append(NewRecord(data, key))
                     share.weight += len(data) + (len(key) if key else 0)
@@ -300,6 +300,7 @@ class Producer:
         now = anyio.current_time()
         for share in by_lane.values():
             share.spans = self._core.extend(share.lane, share.rows, share.weight, now)
+            share.rows = []  # the batches hold them, and let go of them when they are settled
             self._wake(share.lane)
         self._sweep_wake.set()
         return BatchDelivery(order, by_lane.values())

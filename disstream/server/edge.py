@@ -52,6 +52,7 @@ class Edge:
         self._app = app
         self.config = config
         self.buffered_bytes = 0
+        self.answer_bytes = 0  # of them: answers that are not taken yet
         self.connections: set[_Connection] = set()
 
     @asynccontextmanager
@@ -113,8 +114,8 @@ class Edge:
             self.buffered_bytes -= size
 
     def _fits(self, answer: bytes) -> bool:
-        """Alone an answer always passes, or it never could."""
-        return not self.buffered_bytes or self.buffered_bytes + _weight(answer) <= self.config.max_buffered_bytes
+        """While no other waits an answer passes: it might never fit, and slow uploads must not stop all reading."""
+        return not self.answer_bytes or self.buffered_bytes + _weight(answer) <= self.config.max_buffered_bytes
 
     async def _body(self, request: web.BaseRequest) -> bytes:
         """The whole body, counted in `buffered_bytes` once it is here. Raises _Refused."""
@@ -241,10 +242,12 @@ class _Connection(RequestHandler):
         """Write the answer, which counts as buffered until the client has taken it."""
         weight = _weight(resp.body) if isinstance(resp, web.Response) else 0
         self._edge.buffered_bytes += weight
+        self._edge.answer_bytes += weight
         try:
             return await super().finish_response(request, resp, start_time)
         finally:
             self._edge.buffered_bytes -= weight
+            self._edge.answer_bytes -= weight
 
     def handle_error(
         self,

@@ -104,8 +104,8 @@ def decode_put_answer(body: bytes) -> PutResults:
 
 def decode_failed_count(body: bytes) -> int | None:
     """`failed_record_count` alone, without making an object per record; None if the answer has none."""
-    if body.startswith(b'{"failed_record_count":0,'):  # as our server writes it: nothing needs to be parsed
-        return 0
+    if body.startswith(b'{"failed_record_count":0,') and body.endswith(b"]}"):
+        return 0  # as our server writes it, and whole: nothing needs to be parsed
     return decode_answer(_count_decoder, body).failed_record_count
 
 

@@ -226,6 +226,30 @@ async def test_file_that_is_cut_short(tmp_path: Path) -> None:
         assert await engine.log.bounds([A]) == [Bounds(0, 20, 1)]
 
 
+async def test_batches_that_lost_their_end(tmp_path: Path) -> None:
+    """However many pages of a file are gone, opening or reading it says so: the process lives, no row is invented."""
+    rows = [bytes([number]) * 100_000 for number in range(1, 6)]
+    async with opened(EmbeddedEngine(tmp_path, CONFIG)) as engine:
+        await engine.log.open({A: 1})
+        for row in rows:
+            await append(engine, row)
+    path = tmp_path / "data.mdb"
+    content = path.read_bytes()
+    told = []
+    for pages in range(1, 40):
+        path.write_bytes(content[: -4096 * pages])
+        try:
+            async with opened(EmbeddedEngine(tmp_path, CONFIG)) as engine:
+                for number, row in enumerate(rows):
+                    ((_, _, found),) = await engine.log.read(A, number, 150_000)
+                    assert found[0].data == row
+        except StorageError as exc:
+            told.append(str(exc))
+    assert len(told) == 39
+    assert any("cut short" in text for text in told)
+    assert any("damaged" in text for text in told)
+
+
 async def test_file_that_ends_with_unused_pages(tmp_path: Path) -> None:
     """LMDB does not write pages taken and given back in one transaction: a file that ends before them is whole."""
     async with opened(EmbeddedEngine(tmp_path, CONFIG)) as engine:

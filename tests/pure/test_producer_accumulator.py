@@ -383,6 +383,7 @@ def test_overtaking_is_counted_across_the_parts_of_a_request() -> None:
         (b'{"records":[{"partition_id":"shardId-0000000000"}]}', "unknown"),
         (b'{"records":[{"partition_id":"shardId-0000000000","sequence_number":null}]}', "unknown"),
         (b'{"records":[]}', "unknown"),
+        (b'{"failed_record_count":0,"records":[{"partition_id":"shardId-0000000000","sequence_number":"7"', "unknown"),
         (b'{"records":[{"partition_id":"shardId-0000000000","sequence_number":"7","error_code":""}]}', "stored"),
         (b'{"records":[{"partition_id":"shardId-0000000000","sequence_number":"7","error_code":null}]}', "stored"),
         (b'{"records":[{"partition_id":"0","sequence_number":7}]}', "stored"),

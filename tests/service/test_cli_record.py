@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gzip
+import importlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -19,6 +21,8 @@ import click.testing
 import pytest
 
 from disstream.cli import main
+from disstream.cli.feed import Feed
+from disstream.cli.formats import Line, parser
 from disstream.door import connect
 from disstream.errors import DeliveryFailed, DeliveryUnknown, NotStored, RecordRejected
 from disstream.producer import Producer, Receipt
@@ -105,6 +109,31 @@ def test_gzip_is_unpacked(run: Run, tmp_path: Path, from_file: bool) -> None:
         ("a", '{"k":"a","v":"1"}'),
         ("b", '{"k":"b","v":"2"}'),
     ]
+
+
+def test_padded_gzip_is_whole(run: Run) -> None:
+    """Zeros behind the last member, as tapes and block devices leave them, are no damage."""
+    result = run("produce", "one", text=gzip.compress(b"a\nb\n") + bytes(512))
+    assert result.exit_code == 0, result.output
+    assert "sent 2, stored 2, failed 0" in result.stdout
+
+
+async def test_an_input_that_does_not_wait_is_waited_for() -> None:
+    """A pipe somebody set to non-blocking is read to its end: "nothing yet" is not the end."""
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    with os.fdopen(reading, "rb") as source:
+        feed = Feed(source, parser("lines", None))
+        os.write(writing, b"one\n")
+        first = await feed.next()
+        os.write(writing, b"two\n")
+        os.close(writing)
+        second = await feed.next()
+        assert [line.data for chunk in (first, second) for line in chunk or () if isinstance(line, Line)] == [
+            b"one",
+            b"two",
+        ]
+        assert await feed.next() is None
 
 
 def test_damaged_gzip_is_told(run: Run) -> None:
@@ -292,6 +321,18 @@ def test_closed_standard_descriptors(run: Run, disstream_server: Server, tmp_pat
     assert without("<&- >&-", "produce", "one", str(file), endpoint=url) == (0, "")
     assert without("<&- >&- 2>&-", "stream", "list", endpoint=url) == (0, "")
     assert [row["data"] for row in read(run, "one")] == ["a"]
+
+
+def test_an_interrupted_read_to_the_end_is_no_success(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C is how following ends; before the end of --no-follow it means that something is missing."""
+
+    def interrupted(work: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(importlib.import_module("disstream.cli.record"), "run", interrupted)
+    assert run("consume", "one").exit_code == 0
+    result = run("consume", "one", "--no-follow")
+    assert (result.exit_code, result.stderr) == (1, "Error: interrupted before the end\n")
 
 
 @pytest.mark.parametrize("way", ["dead", "hanging"])

@@ -321,8 +321,9 @@ async def test_a_failure_whose_waiter_was_cancelled_is_not_forgotten(world: Worl
 async def test_send_many_is_all_or_none(world: World) -> None:
     """One bad record, or no room: none of the batch was accepted."""
     async with world.producer(buffer_bytes=10_000, max_batch_bytes=10_000, send_timeout_s=0.01) as producer:
-        with pytest.raises(ConfigError):
-            await producer.send_many([(b"1", "k"), (b"2", "")])
+        for bad in ((b"2", ""), (b"2", ["k"]), (b"2",), (5, "k"), b"2"):
+            with pytest.raises(ConfigError):
+                await producer.send_many([(b"1", "k"), bad])  # type: ignore[list-item]
         with pytest.raises(BufferFull, match="can never fit"):
             await producer.send_many([(b"x" * 1000, "k")] * 20)
         assert producer.stats().accepted == 0

@@ -229,6 +229,21 @@ async def test_an_answer_larger_than_the_budget_passes_alone() -> None:
         assert len((await peer.answer())[2]["records"]) == 8
 
 
+async def test_a_slow_upload_does_not_stop_reading() -> None:
+    """Bytes of a body that is still coming leave room for one page at a time, whatever the budget."""
+    config = ServerConfig(data_dir=None, port=0, max_buffered_bytes=12 * MIB)
+    async with gated(config) as (edge, app, log), edge.listen() as url:
+        log.gate.set()
+        get = await fill(app)
+        async with connected(url) as slow, connected(url) as reader:
+            await slow.send(head("POST", "/v2/p/records", content_length=900) + "x")
+            await until(lambda: edge.buffered_bytes == 1)
+            for _ in range(2):
+                await reader.send(get)
+                assert len((await reader.answer())[2]["records"]) == 8
+        await until(lambda: edge.buffered_bytes == edge.answer_bytes == 0)
+
+
 async def test_an_answer_nobody_takes_is_given_up() -> None:
     """A client that does not take its answer in time is cut, and its memory comes back."""
     config = ServerConfig(data_dir=None, port=0, answer_timeout_s=0.05)

@@ -274,6 +274,12 @@ def _check_length(data_dir: Path, env: lmdb.Environment) -> None:
             f"{path} is cut short: {found} of {complete} bytes are there ({errors[0]}); "
             "restore a copy of the data directory, or use another one"
         )
+    # The walk looks at the first page of a batch only. If its other pages are cut off, they become zeros here instead
+    # of the death of the process, and reading the batch fails on its checksum.
+    try:
+        os.truncate(path, complete)
+    except OSError as exc:
+        raise StorageError(f"cannot extend {path} to {complete} bytes: {exc.strerror}; check the disk") from exc
 
 
 def _sync_directory(data_dir: Path) -> None:
