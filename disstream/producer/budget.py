@@ -19,7 +19,7 @@ from collections import deque
 
 import anyio
 
-from ..errors import BufferFull
+from ..errors import BufferFull, ClosedError
 
 BREATH_BYTES = 65_536
 BREATH_S = 0.001
@@ -37,13 +37,13 @@ class ByteBudget:
         self._granted = 0  # waits that were granted but whose tasks have not run yet
         self._breathed_at = 0.0
         self._breath: asyncio.Handle | None = None
-        self._closed: Exception | None = None
+        self._closed: ClosedError | None = None
 
     def open(self, now: float) -> None:
         self._breathed_at = now
         self._set_mark()
 
-    def close(self, reason: Exception) -> None:
+    def close(self, reason: ClosedError) -> None:
         """Let nobody in any more; who waits gets `reason`."""
         self._closed = reason
         self.mark = _CLOSED
@@ -92,7 +92,7 @@ class ByteBudget:
         self._set_mark()
         try:
             self._check_open()  # it may have been closed between the grant and this task's turn
-        except Exception:
+        except ClosedError:
             self.leave(need)
             raise
 
