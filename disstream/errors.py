@@ -95,6 +95,13 @@ class SequenceOutOfRange(ApiError):
     """The sequence number lies outside what the partition holds (too old: expired; too new: not yet written)."""
 
 
+class StaleGeneration(ApiError):
+    """A commit or call of a group member that is no member any more, or not of this generation.
+
+    Its partitions may have another owner: stop working on them. What was not committed will be read again.
+    """
+
+
 class ServerFault(ApiError):
     """The service failed (5xx). Whether the request took effect is unknown."""
 
@@ -173,6 +180,17 @@ class Undelivered(DisError):
         total = sum(self.report.values())
         causes = "; ".join(f"{count} x {cause}" for cause, count in self.report.items())
         super().__init__(f"{total} record(s) that nobody awaited were not delivered: {causes}")
+
+
+# --- consuming in a group ---------------------------------------------------------------------------------------
+
+
+class CoordinationUnsupported(DisError):
+    """The endpoint does not speak the group protocol; the message names what to use instead."""
+
+
+class LeaseLost(DisError):
+    """Partitions were lost with finished work that could not be committed any more: others will read it again."""
 
 
 # --- storing ----------------------------------------------------------------------------------------------------

@@ -207,3 +207,61 @@ class StreamInfo(msgspec.Struct, frozen=True, kw_only=True):
     readable_partition_count: int = 0
     tags: dict[str, str] = {}
     sys_tags: dict[str, str] = {}
+
+
+class AppInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """An app as described (API 5.2.4). `create_time` is ms since the epoch; `streams`: those it has checkpoints on."""
+
+    name: str
+    app_id: str = ""
+    create_time: int = 0
+    streams: tuple[str, ...] = ()
+
+
+class Checkpoint(msgspec.Struct, frozen=True):
+    """A checkpoint as the service keeps it: what the number means is up to who committed it.
+
+    `wire.checkpoints.position` reads the ones disstream writes, and those of others without losing a record.
+    """
+
+    sequence_number: int
+    metadata: str = ""
+
+
+class PartitionState(msgspec.Struct, frozen=True, kw_only=True):
+    """A partition as one app sees it (API 5.2.5). `checkpoint` is None where the app has none.
+
+    `earliest` is the oldest sequence number still readable, `latest` the next one to be written.
+    """
+
+    partition_id: str
+    checkpoint: Checkpoint | None = None
+    earliest: int = 0
+    latest: int = 0
+    status: str = "ACTIVE"
+
+
+class GroupMember(msgspec.Struct, frozen=True, kw_only=True):
+    """A member of an app's group: what it reads, and how long ago the service heard of it."""
+
+    member_id: str
+    partitions: dict[str, list[int]] = {}
+    """Stream name -> partition numbers."""
+    silent_s: float = 0.0
+
+
+class GroupInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """The group of an app. `state`: EMPTY, JOINING, SYNCING or STABLE."""
+
+    state: str
+    generation: int
+    members: tuple[GroupMember, ...] = ()
+
+
+class PolicyRule(msgspec.Struct, frozen=True, kw_only=True):
+    """Who else may do what with a stream (API 5.1.8). `principal` is `domain.user` or `domain.*`."""
+
+    principal: str
+    action: str
+    effect: str = "accept"
+    principal_id: str = ""

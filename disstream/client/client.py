@@ -26,9 +26,13 @@ from ..wire.errors import decode_error, retry_after_seconds
 from ..wire.http import JSON, Request, Response
 from ..wire.routes import build
 from .api import Transport
+from .apps import Apps
+from .checkpoints import Checkpoints
 from .config import ClientConfig, default_user_agent
 from .cursors import Cursors
+from .groups import Groups
 from .http import HttpTransport
+from .policies import Policies
 from .records import Records
 from .retry import RetryPolicy, may_repeat, repeat_of
 from .streams import Streams
@@ -48,7 +52,9 @@ class ClientStats:
 
 
 class Client:
-    """The calls of DIS, by resource: `streams`, `records`, `cursors`. Not started by making it.
+    """The calls of DIS, by resource: `streams`, `records`, `cursors`, `apps`, `checkpoints`, `groups`, `policies`.
+
+    Not started by making it.
 
     Safe to share between the tasks of one event loop. The client closes the transport it was given.
     """
@@ -72,6 +78,10 @@ class Client:
         self.streams = Streams(self)
         self.records = Records(self)
         self.cursors = Cursors(self)
+        self.apps = Apps(self)
+        self.checkpoints = Checkpoints(self)
+        self.groups = Groups(self)
+        self.policies = Policies(self)
         self._headers = {
             "content-type": JSON,  # on GET too: the service's gateway wants it everywhere
             "accept": JSON,

@@ -3,7 +3,10 @@
 What may be repeated depends on what a second execution would do:
 
     class of operation             repeated after
-    SAFE      GET, DELETE          any failure that may pass: 408, 429, 5xx, DIS.4303, DIS.4305, a lost connection
+    SAFE      GET, DELETE, and     any failure that may pass: 408, 429, 5xx, DIS.4303, DIS.4305, a lost connection
+              what is the same
+              twice: commits and
+              the calls of a group
     CHANGES   create and its like  what certainly had no effect: no byte left, DIS.4303, DIS.4305
     ONCE      put records          no byte left, nothing else: the producer decides about records, one by one
 
@@ -30,10 +33,15 @@ class Repeat(enum.Enum):
     ONCE = "once"
 
 
+_SAFE_POSTS = frozenset(
+    {"commit_checkpoint", "group_join", "group_sync", "group_heartbeat", "add_policy"}  # done twice is done once
+)
+
+
 def repeat_of(operation: str, method: str) -> Repeat:
     if operation == "put_records":
         return Repeat.ONCE
-    return Repeat.SAFE if method in ("GET", "DELETE") else Repeat.CHANGES
+    return Repeat.SAFE if method in ("GET", "DELETE") or operation in _SAFE_POSTS else Repeat.CHANGES
 
 
 def may_repeat(error: DisError, repeat: Repeat) -> bool:

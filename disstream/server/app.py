@@ -11,10 +11,14 @@ from ..errors import ApiError, StorageError
 from ..wire.errors import api_error, encode_error, refusal
 from ..wire.http import JSON, Request, Response, split_target
 from ..wire.routes import NoMatch, match
+from .apps import Apps
 from .call import Call
+from .checkpoints import Checkpoints
 from .config import ServerConfig
 from .directory import Directory
 from .documents import NAME
+from .groups import Groups
+from .policies import Policies
 from .records import Records
 from .streams import Streams
 
@@ -29,6 +33,10 @@ class App:
         self.directory = Directory(engine, config)
         streams = Streams(engine, self.directory, config, self._source)
         records = Records(engine, self.directory, config)
+        groups = Groups(engine, self.directory, config)
+        apps = Apps(engine, self.directory, groups, self._source)
+        checkpoints = Checkpoints(engine, self.directory, groups)
+        policies = Policies(engine, self.directory)
         self._handlers: dict[str, Callable[[Call], Awaitable[Response]]] = {
             "create_stream": streams.create,
             "list_streams": streams.listing,
@@ -37,6 +45,21 @@ class App:
             "put_records": records.put,
             "get_records": records.get,
             "get_cursor": records.get_cursor,
+            "add_policy": policies.add,
+            "list_policies": policies.listing,
+            "create_app": apps.create,
+            "list_apps": apps.listing,
+            "delete_app": apps.delete,
+            "describe_app": apps.describe,
+            "consuming_state": apps.consuming_state,
+            "commit_checkpoint": checkpoints.commit,
+            "get_checkpoint": checkpoints.get,
+            "delete_checkpoint": checkpoints.delete,
+            "group_join": groups.join,
+            "group_sync": groups.sync,
+            "group_heartbeat": groups.heartbeat,
+            "group_leave": groups.leave,
+            "group_members": groups.members,
         }
 
     def request_id(self) -> str:

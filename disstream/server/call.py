@@ -11,6 +11,16 @@ from ..wire.errors import api_error
 _NUMBER = re.compile(r"[0-9]{1,40}", re.ASCII)
 
 
+class Caller(NamedTuple):
+    """Who asks. `domain` is the account, `user` a user of it; both are empty where nobody has to sign in."""
+
+    domain: str = ""
+    user: str = ""
+
+
+ANYONE = Caller()
+
+
 class Call(NamedTuple):
     """`params` stand in the path, `query` behind it; both decoded, nothing empty in `query`."""
 
@@ -18,6 +28,7 @@ class Call(NamedTuple):
     params: dict[str, str]
     query: dict[str, str]
     body: bytes
+    caller: Caller = ANYONE
 
     @property
     def stream_id(self) -> str:

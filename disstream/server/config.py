@@ -36,6 +36,9 @@ class ServerConfig:
     default_fetch_bytes: int = 2 * MIB  # of a get that names no size; what official clients take for the ceiling
     max_fetch_bytes: int = 8 * MIB  # of any get: what one answer may cost in memory
 
+    session_timeout_s: float = 30.0  # a silent group member is dropped after it; official members beat every 10 s
+    join_delay_s: float = 3.0  # a newcomer to a group waits for others that start with it: one rebalance, not many
+
     idle_timeout_s: float = 75.0  # for the head of the next request; official clients keep idle ones for up to 60 s
     body_timeout_s: float = 60.0  # for a body to arrive once its head did: 12 MiB at 200 KB/s
     answer_timeout_s: float = 60.0  # for a client to take an answer: the largest page at 200 KB/s
@@ -57,6 +60,7 @@ class ServerConfig:
             "max_connections",
             "max_partitions",
             "default_fetch_bytes",
+            "session_timeout_s",
             "idle_timeout_s",
             "body_timeout_s",
             "answer_timeout_s",
@@ -66,6 +70,8 @@ class ServerConfig:
             value = getattr(self, name)
             if not value > 0:
                 raise ConfigError(f"{name} is {value}: give more than 0")
+        if not self.join_delay_s >= 0:
+            raise ConfigError(f"join_delay_s is {self.join_delay_s}: give 0 or more")
         heaviest = self.max_record_bytes + self.max_partition_key_bytes + RECORD_BYTES
         for name in ("max_pending_bytes", "max_fetch_bytes"):
             value = getattr(self, name)

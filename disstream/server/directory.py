@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from ..engine import Engine, Versioned
 from ..errors import CatalogConflict
 from ..wire.errors import api_error, stream_not_found
+from .call import ANYONE, Caller
 from .config import ServerConfig
 from .documents import (
     DROPPING,
@@ -54,8 +55,14 @@ class Directory:
         self._config = config
         self._decoded: dict[str, Stream] = {}
 
-    async def find(self, project: str, name: str, stream_id: str = "") -> Stream:
-        """By name; if there is none of that name, by id. Raises ApiError DIS.4301."""
+    async def find(
+        self, project: str, name: str, stream_id: str = "", *, caller: Caller = ANYONE, action: str = ""
+    ) -> Stream:
+        """By name; if there is none of that name, by id. Raises ApiError DIS.4301.
+
+        With an `action` (putRecords, getRecords, getStreamInfo), also a stream of another account by its id, if a
+        policy of it lets `caller` do that.
+        """
         stream = await self._by_name(project, name)
         if stream is None and stream_id and (key := id_key(project, stream_id)):
             known = await self._engine.catalog.get(key)

@@ -3,6 +3,11 @@
     stream/{project}/{name}      -> StreamDoc as JSON
     stream-id/{project}/{id}     -> name
     dropping/{id}                -> nothing; a tombstone: partitions of a stream that is no more, or not yet
+    app/{project}/{app}          -> AppDoc as JSON                                       (apps.py)
+    checkpoint/{project}/{app}/{stream id}/{partition, 10 digits}  -> CheckpointDoc      (checkpoints.py)
+    reader/{stream id}/{project}/{app}   -> nothing; the app has or had a checkpoint on the stream
+    group/{project}/{app}        -> GroupDoc as JSON                                     (group.py)
+    grant/{stream id}/{domain}/{user or *}/{action}  -> {project}/{name}                 (policies.py)
 
 The first two are written and deleted together. A tombstone stands from before the log opens the stream's partitions
 until the transaction that writes those two, and from the transaction that deletes them until the log has forgotten the
@@ -20,6 +25,9 @@ from ..model import HashRange
 
 STREAMS = "stream/"
 DROPPING = "dropping/"
+
+APP = re.compile(r"[A-Za-z0-9_-]{1,200}", re.ASCII)
+"""App names."""
 
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 """Stream names and project ids. None of their characters is the separator of the keys."""
@@ -40,6 +48,38 @@ def id_key(project: str, stream_id: str) -> str | None:
 def streams_of(project: str) -> str:
     """The prefix of a project's stream keys; what follows it is the name."""
     return f"{STREAMS}{project}/"
+
+
+def app_key(project: str, app: str) -> str | None:
+    """None for what cannot be an app's name."""
+    return f"{apps_of(project)}{app}" if APP.fullmatch(app) else None
+
+
+def apps_of(project: str) -> str:
+    """The prefix of a project's app keys; what follows it is the name."""
+    return f"app/{project}/"
+
+
+def checkpoints_of(project: str, app: str, stream_id: str = "") -> str:
+    """The prefix of an app's checkpoints: all, or those on one stream."""
+    return f"checkpoint/{project}/{app}/" + (f"{stream_id}/" if stream_id else "")
+
+
+def checkpoint_key(project: str, app: str, stream_id: str, partition: int) -> str:
+    return f"{checkpoints_of(project, app, stream_id)}{partition:010d}"
+
+
+def reader_key(stream_id: str, project: str, app: str) -> str:
+    return f"{readers_of(stream_id)}{project}/{app}"
+
+
+def readers_of(stream_id: str) -> str:
+    """The prefix of the marks of a stream's apps; what follows it is {project}/{app}."""
+    return f"reader/{stream_id}/"
+
+
+def group_key(project: str, app: str) -> str:
+    return f"group/{project}/{app}"
 
 
 def dropping_key(stream_id: str) -> str:

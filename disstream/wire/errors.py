@@ -20,6 +20,7 @@ from ..errors import (
     QuotaError,
     SequenceOutOfRange,
     ServerFault,
+    StaleGeneration,
     ThrottledError,
 )
 from .http import JSON, Response
@@ -34,6 +35,21 @@ class ErrorSpec(NamedTuple):
 
 
 ERRORS: dict[str, ErrorSpec] = {
+    "DIS.4100": ErrorSpec(401, AuthError, "Authorization error. %s"),
+    "DIS.4101": ErrorSpec(401, AuthError, "Authorization header is empty. %s"),
+    "DIS.4102": ErrorSpec(401, AuthError, "Authorization header cannot be parsed. %s"),
+    "DIS.4103": ErrorSpec(401, AuthError, "X-Sdk-Date is empty. %s"),
+    "DIS.4104": ErrorSpec(401, AuthError, "X-Sdk-Date cannot be parsed. %s"),
+    "DIS.4105": ErrorSpec(401, AuthError, "X-Sdk-Date is invalid. %s"),
+    "DIS.4106": ErrorSpec(401, AuthError, "The access key is empty. %s"),
+    "DIS.4107": ErrorSpec(401, AuthError, "The access key is invalid. %s"),
+    "DIS.4108": ErrorSpec(401, AuthError, "The service name of the credential is empty. %s"),
+    "DIS.4109": ErrorSpec(401, AuthError, "The authorization header lacks a part. %s"),
+    "DIS.4110": ErrorSpec(401, AuthError, "The signature is empty. %s"),
+    "DIS.4111": ErrorSpec(401, AuthError, "The region is invalid. %s"),
+    "DIS.4112": ErrorSpec(401, AuthError, "The signature does not match. %s"),
+    "DIS.4113": ErrorSpec(401, AuthError, "X-Auth-Token is empty. %s"),
+    "DIS.4114": ErrorSpec(401, AuthError, "X-Auth-Token is invalid. %s"),
     "DIS.4116": ErrorSpec(403, AuthError, "Invalid RBAC. %s"),
     "DIS.4117": ErrorSpec(400, ApiError, "Invalid Project Id. %s"),
     "DIS.4200": ErrorSpec(400, ApiError, "Invalid request. %s"),
@@ -60,8 +76,17 @@ ERRORS: dict[str, ErrorSpec] = {
     "DIS.4308": ErrorSpec(400, QuotaError, "Insufficient quota. %s"),
     "DIS.4309": ErrorSpec(400, ThrottledError, "Too many request failures. Please try again later."),
     "DIS.4319": ErrorSpec(400, NotFoundError, "Partition is expired. %s"),
+    "DIS.4329": ErrorSpec(400, QuotaError, "app quota exceeded. %s"),
+    "DIS.4330": ErrorSpec(400, ConflictError, "app already exist. %s"),
+    "DIS.4331": ErrorSpec(400, ConflictError, "app is using. %s"),
+    "DIS.4332": ErrorSpec(400, NotFoundError, "app not found. %s"),
+    "DIS.4339": ErrorSpec(400, QuotaError, "Consumer quota exceeded. %s"),
     "DIS.4360": ErrorSpec(400, ApiError, "Invalid data schema. %s"),
+    "DIS.4375": ErrorSpec(400, NotFoundError, "The app does not commit checkpoint. %s"),
     "DIS.4601": ErrorSpec(400, QuotaError, "The number of resource tags has reached the maximum."),
+    "DIS.4701": ErrorSpec(400, StaleGeneration, "Rebalance in progress. %s"),
+    "DIS.4702": ErrorSpec(400, StaleGeneration, "Member does not exist. %s"),
+    "DIS.4703": ErrorSpec(400, StaleGeneration, "Illegal generation. %s"),
     "DIS.5000": ErrorSpec(500, ServerFault, "System error."),
 }
 

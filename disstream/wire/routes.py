@@ -27,6 +27,22 @@ ROUTES = (
     _route("describe_stream", "GET", "/v2/{project_id}/streams/{stream_name}"),  # API 5.1.4
     _route("put_records", "POST", "/v2/{project_id}/records"),  # API 5.4.1
     _route("get_records", "GET", "/v2/{project_id}/records"),  # API 5.4.2
+    _route("add_policy", "POST", "/v2/{project_id}/streams/{stream_name}/policies"),  # API 5.1.7
+    _route("list_policies", "GET", "/v2/{project_id}/streams/{stream_name}/policies"),  # API 5.1.8
+    _route("create_app", "POST", "/v2/{project_id}/apps"),  # API 5.2.1
+    _route("list_apps", "GET", "/v2/{project_id}/apps"),  # API 5.2.2
+    _route("delete_app", "DELETE", "/v2/{project_id}/apps/{app_name}"),  # API 5.2.3
+    _route("describe_app", "GET", "/v2/{project_id}/apps/{app_name}"),  # API 5.2.4
+    _route("consuming_state", "GET", "/v2/{project_id}/apps/{app_name}/streams/{stream_name}"),  # API 5.2.5
+    _route("commit_checkpoint", "POST", "/v2/{project_id}/checkpoints"),  # API 5.3.1
+    _route("get_checkpoint", "GET", "/v2/{project_id}/checkpoints"),  # API 5.3.2
+    _route("delete_checkpoint", "DELETE", "/v2/{project_id}/checkpoints"),  # API 5.3.3
+    # The group protocol of the official Kafka adapter; the API reference does not mention it.
+    _route("group_join", "POST", "/v2/{project_id}/apps/{app_name}/consumers"),
+    _route("group_sync", "POST", "/v2/{project_id}/apps/{app_name}/consumers/{member_id}/partitions"),
+    _route("group_heartbeat", "POST", "/v2/{project_id}/apps/{app_name}/consumers/{member_id}/heartbeats"),
+    _route("group_leave", "DELETE", "/v2/{project_id}/apps/{app_name}/consumers/{member_id}"),
+    _route("group_members", "GET", "/v2/{project_id}/apps/{app_name}/consumers"),  # ours: nobody else offers it
     _route("get_cursor", "GET", "/v2/{project_id}/cursors"),  # API 5.4.3
 )
 

@@ -19,7 +19,7 @@ SAFE, CHANGES, ONCE = Repeat.SAFE, Repeat.CHANGES, Repeat.ONCE
 
 
 def test_each_operation_has_its_class() -> None:
-    """Reads and deletes are safe, a put happens once, everything else changes something."""
+    """Reads, deletes and what is the same twice are safe, a put happens once, everything else changes something."""
     assert {r.operation: repeat_of(r.operation, r.method) for r in ROUTES} == {
         "create_stream": CHANGES,
         "list_streams": SAFE,
@@ -28,6 +28,21 @@ def test_each_operation_has_its_class() -> None:
         "put_records": ONCE,
         "get_records": SAFE,
         "get_cursor": SAFE,
+        "add_policy": SAFE,
+        "list_policies": SAFE,
+        "create_app": CHANGES,
+        "list_apps": SAFE,
+        "delete_app": SAFE,
+        "describe_app": SAFE,
+        "consuming_state": SAFE,
+        "commit_checkpoint": SAFE,
+        "get_checkpoint": SAFE,
+        "delete_checkpoint": SAFE,
+        "group_join": SAFE,
+        "group_sync": SAFE,
+        "group_heartbeat": SAFE,
+        "group_leave": SAFE,
+        "group_members": SAFE,
     }
 
 

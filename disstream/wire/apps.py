@@ -1,0 +1,1 @@
+"""Bodies of the app calls (API 5.2)."""
