@@ -1,8 +1,9 @@
-"""The one door to wall time.
+"""The one door to the clocks of the machine.
 
 Everything that *waits* uses the event loop's clock (`anyio.current_time()`), so that a test loop can make
 time jump. Wall time is needed only where a number leaves the process: record timestamps, cursor ages, creation
-times. It is read here and nowhere else, so that a simulation can move it together with its loop.
+times; the time since boot where a thread, or a process that was stopped, must know how much time passed. Both are
+read here and nowhere else, so that a simulation can move them together with its loop.
 """
 
 from __future__ import annotations
@@ -13,6 +14,15 @@ from collections.abc import Callable
 _source: Callable[[], float] = time.time
 
 
+def _since_boot() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+# Where the system has no such clock, sleep of the machine goes unnoticed.
+_SYSTEM_BOOT: Callable[[], float] = _since_boot if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic
+_boot = _SYSTEM_BOOT
+
+
 def wall() -> float:
     """Seconds since the epoch."""
     return _source()
@@ -21,6 +31,22 @@ def wall() -> float:
 def wall_ms() -> int:
     """Milliseconds since the epoch, as DIS writes times (13 digits)."""
     return int(_source() * 1000)
+
+
+def boot() -> float:
+    """Seconds since the machine started, sleep and suspension included: what a lease is measured with.
+
+    The event loop's clock stands still while the machine sleeps, and wall time jumps.
+    """
+    return _boot()
+
+
+def replace_boot(source: Callable[[], float] | None) -> Callable[[], float]:
+    """Make `boot` read `source` (None: the system's clock) and return what it read before. For simulations."""
+    global _boot
+    previous = _boot
+    _boot = _SYSTEM_BOOT if source is None else source
+    return previous
 
 
 def replace_wall(source: Callable[[], float] | None) -> Callable[[], float]:

@@ -1,16 +1,22 @@
 """Consuming: partitions in, records out, each once and in the order of its partition.
 
-consumer      the public object: hands out records, one reading task per partition
-config        ConsumerConfig, Static
-assignment*   which partitions a consumer reads, and where each begins
+consumer      the public object: hands out records
+config        ConsumerConfig; ServiceGroup, Static: who reads what; Pattern
+member        one membership in an app's group: joins, takes over, hands over, leaves
+heartbeat     keeps the membership alive beside the event loop
+lease*        how long a member may act, by its own clock
+holdings      the partitions that are held: their readers, progress and commits
+progress*     what of a partition was handed out, finished, committed
+assignment*   which partitions a consumer reads by its own choice, and where each begins
 reader        Reader, the task that reads one partition ahead; Intake, where readers and taker meet
 cursor*       where reading of a partition stands, and what to ask the service next (the core)
 prefetch*     what was fetched and not handed out, under one budget of bytes
 
-`*` = pure. Stands on `client` (describe a stream, get a cursor, get records). Knows nothing of HTTP or of the server.
+`*` = pure. Stands on `client` (streams, cursors, records, apps, checkpoints, groups). Knows nothing of HTTP or of the
+server.
 """
 
-from .config import ConsumerConfig, Start, Static
+from .config import ConsumerConfig, Pattern, ServiceGroup, Start, Static
 from .consumer import Consumer, ConsumerStats
 
-__all__ = ["Consumer", "ConsumerConfig", "ConsumerStats", "Start", "Static"]
+__all__ = ["Consumer", "ConsumerConfig", "ConsumerStats", "Pattern", "ServiceGroup", "Start", "Static"]

@@ -1,11 +1,13 @@
-"""Which partitions of a stream a consumer reads, and where each begins."""
+"""Which partitions of a stream a consumer reads by its own choice, and where each partition begins."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from ..errors import ApiError, ConfigError
-from ..model import Partition, PartitionInfo, StreamInfo
+from ..model import Partition, PartitionInfo, PartitionState, SequenceRange, StreamInfo
+from ..wire.checkpoints import position
 from ..wire.partitioning import partition_id, partition_number
 from .cursor import Where
 
@@ -36,12 +38,35 @@ def explicit_starts(info: StreamInfo, start: Mapping[str, int] | Mapping[Partiti
     known = {_number(p.partition_id): p for p in info.partitions}
     places: dict[str, Where] = {}
     for name, sequence in start.items():
+        if isinstance(name, Partition) and name.stream != info.name:
+            continue
         text = name.partition_id if isinstance(name, Partition) else name
         number = _number(text)
         if number not in known:
             raise ConfigError(f"start names partition {text!r}, stream {info.name!r} does not: {_names(known)}")
         places[partition_id(number)] = sequence
     return places
+
+
+class Begin(NamedTuple):
+    """Where a partition begins. `committed`: what its checkpoint says, None: it has none yet."""
+
+    where: Where
+    bounds: SequenceRange | None
+    committed: int | None = None
+
+
+def begin(state: PartitionState, wanted: Where, *, fresh: bool) -> Begin:
+    """Where an app begins to read a partition: at its checkpoint if it has one.
+
+    Without one: where it wants to, if the app is `fresh` on the stream; else at the oldest record, because somebody
+    read this stream before, and what was written since then must not be skipped.
+    """
+    bounds = SequenceRange(state.earliest, state.latest)
+    if state.checkpoint is not None:
+        following, _ = position(state.checkpoint)
+        return Begin(following, bounds, following)
+    return Begin(wanted if fresh else "earliest", bounds)
 
 
 def _number(text: str) -> int:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from ..errors import ConfigError
 from ..model import MAX_HASH_KEY, Partition
 from .cursor import OnExpired, Since, Where
+from .progress import Finish
 
 Start = Literal["earliest", "latest"] | datetime | Mapping[str, int] | Mapping[Partition, int]
 
@@ -20,11 +22,32 @@ counts."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
+_MEMBER = re.compile(r"[A-Za-z0-9_.:-]{1,200}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """Every stream of the project whose whole name matches a regular expression; in a group also those made later."""
+
+    regex: str
+
+    def __post_init__(self) -> None:
+        if not self.regex:
+            raise ConfigError("Pattern(''): give a regular expression, like 'orders-.*'")
+        try:
+            re.compile(self.regex)
+        except re.error as exc:
+            raise ConfigError(f"Pattern({self.regex!r}) is no regular expression: {exc}") from exc
+
+    def matches(self, name: str) -> bool:
+        return re.fullmatch(self.regex, name) is not None
+
+
 @dataclass(frozen=True, slots=True)
 class Static:
     """These partitions, for as long as the consumer lives; ids in either spelling. None: all that can be read at start.
 
-    There is no fence: two consumers with the same partitions both get every record.
+    There is no fence: two consumers with the same partitions both get every record, and the later commit wins.
     """
 
     partitions: Sequence[str] | None = None
@@ -37,16 +60,78 @@ class Static:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ConsumerConfig:
-    """Where reading starts, how far it runs ahead, how it polls and tries again. Times in seconds."""
+class ServiceGroup:
+    """The consumers of an app share the partitions of its streams; the service assigns and fences them.
 
-    coordination: Static = field(default_factory=Static)
-    """Who reads what. Static() takes every partition: right for one consumer alone."""
+    A member that dies, hangs or leaves is replaced by the others. The protocol is that of Huawei's Kafka adapter.
+    Times in seconds.
+    """
+
+    heartbeat_s: float | None = None
+    """How often the service hears of this member, and this member of changes. None: a tenth of the session time-out,
+    at most 3 s: nine may get lost, and a hand-over waits for one at most."""
+
+    rebalance_timeout_s: float = 20.0
+    """How long a hand-over waits for a member to give up its partitions; the Kafka adapter's default."""
+
+    max_stall_s: float = 300.0
+    """An event loop that was blocked for so long is given up: its partitions go to others."""
+
+    accelerate: bool = False
+    """Ask the service not to wait for other members when joining: for an app of one consumer."""
+
+    def __post_init__(self) -> None:
+        for name in ("heartbeat_s", "rebalance_timeout_s", "max_stall_s"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ConfigError(f"ServiceGroup({name}={value!r}): must be more than 0")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsumerConfig:
+    """Where reading starts, who shares it, how far it runs ahead, how it polls and tries again. Times in seconds."""
+
+    coordination: ServiceGroup | Static | None = None
+    """Who reads what. ServiceGroup(): the consumers of an app share the partitions; Static(): this one takes every
+    partition. None: ServiceGroup() with an app, Static() without."""
 
     start: Start = "earliest"
-    """"earliest": the oldest record there is; "latest": only what is written after `start()`; an aware datetime: the
-    first record written at or after it; {partition id: sequence number}: exactly there, and "earliest" for partitions
-    that it does not name. The default loses nothing."""
+    """Where a partition begins of which the app has no checkpoint. "earliest": the oldest record there is; "latest":
+    only what is written after `start()`; an aware datetime: the first record written at or after it; {partition:
+    sequence number}: exactly there, and "earliest" for partitions that it does not name. The default loses nothing.
+    Once an app has a checkpoint of any partition of a stream, those without one begin at their oldest record."""
+
+    auto_commit_s: float | None = 5.0
+    """How often finished work is committed: what may be read twice after a crash. None: only by `commit()`, at a
+    hand-over and by `close()`."""
+
+    finish: Finish = "next"
+    """What finishes a record. "next": asking for the records behind it. "explicit": `record_done(record)`, in any
+    order, for those who hand records to tasks."""
+
+    max_gap: int = 10_000
+    """"explicit": records of one partition handed out from the first unfinished one on; no more are handed out while
+    there are more than these. Bounds what is read twice after a crash because of one slow record."""
+
+    on_assigned: Callable[[frozenset[Partition]], Awaitable[None] | None] | None = None
+    """Called with all partitions of this member before the first record after a hand-over. May be a coroutine
+    function. What it raises ends the consumer."""
+
+    on_revoked: Callable[[frozenset[Partition], float], Awaitable[None] | None] | None = None
+    """Called with (partitions, deadline) when they are to be given up, and at the close: finish what is under way and
+    return. The deadline is on the loop's clock (`anyio.current_time()`); it has passed if they are lost already.
+    Partitions that come back in the next assignment continue where they stood."""
+
+    session_timeout_s: float = 30.0
+    """How long the service keeps the partitions of a silent member. Only assumed: a service that tells its own is
+    believed."""
+
+    drain_timeout_s: float = 10.0
+    """How long a hand-over waits for records that were handed out to be finished. What is not is read again by whoever
+    gets the partition."""
+
+    member_id: str | None = None
+    """The name of this member in its group, unique there. None: host, process and a random part."""
 
     on_expired: OnExpired = "earliest"
     """When retention overtook the reader: go on with the oldest record left, with what is written from now on, or raise
@@ -76,8 +161,16 @@ class ConsumerConfig:
     """Longest pause. Failures that may heal are tried again for ever."""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.coordination, Static):
-            raise ConfigError(f"coordination={self.coordination!r}: use Static() or Static([partition ids])")
+        if not isinstance(self.coordination, ServiceGroup | Static | None):
+            raise ConfigError(
+                f"coordination={self.coordination!r}: use ServiceGroup(), Static() or Static([partition ids])"
+            )
+        if self.finish not in ("next", "explicit"):
+            raise ConfigError(f"finish={self.finish!r}: use 'next' or 'explicit'")
+        if self.max_gap < 1:
+            raise ConfigError(f"max_gap={self.max_gap!r}: must be at least 1")
+        if self.member_id is not None and not _MEMBER.fullmatch(self.member_id):
+            raise ConfigError(f"member_id={self.member_id!r}: use 1 to 200 letters, digits and . _ : -")
         if self.on_expired not in ("earliest", "latest", "raise"):
             raise ConfigError(f"on_expired={self.on_expired!r}: use 'earliest', 'latest' or 'raise'")
         if isinstance(self.start, Mapping):
@@ -100,8 +193,8 @@ class ConsumerConfig:
             raise ConfigError(
                 f"prefetch_bytes={self.prefetch_bytes} must not be below max_fetch_bytes={self.max_fetch_bytes}"
             )
-        for name in ("idle_min_s", "retry_base_s"):
-            if not getattr(self, name) > 0:
+        for name in ("idle_min_s", "retry_base_s", "auto_commit_s", "session_timeout_s", "drain_timeout_s"):
+            if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise ConfigError(f"{name}={getattr(self, name)!r}: must be more than 0")
         for low, high in (("idle_min_s", "idle_max_s"), ("retry_base_s", "retry_max_s")):
             if not getattr(self, low) <= getattr(self, high):
@@ -110,6 +203,18 @@ class ConsumerConfig:
             raise ConfigError(
                 f"cursor_refresh_s={self.cursor_refresh_s}: must be between 0 and 300, when cursors expire"
             )
+        group = self.coordination
+        if isinstance(group, ServiceGroup):
+            if group.rebalance_timeout_s * 0.8 < self.drain_timeout_s:
+                raise ConfigError(
+                    f"drain_timeout_s={self.drain_timeout_s}: must not exceed four fifths of "
+                    f"rebalance_timeout_s={group.rebalance_timeout_s}, or the service would not wait for the commit"
+                )
+            if group.heartbeat_s is not None and group.heartbeat_s > self.session_timeout_s / 3:
+                raise ConfigError(
+                    f"heartbeat_s={group.heartbeat_s}: must not exceed a third of "
+                    f"session_timeout_s={self.session_timeout_s}, or two late ones would cost the partitions"
+                )
 
 
 def to_where(name: str, value: object, numbers: str = "a sequence number") -> Where:

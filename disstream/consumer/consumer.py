@@ -1,10 +1,12 @@
 """The public object: hands out what its readers fetched.
 
-    start     describe the stream, choose partitions, fix where each begins; one reader task per partition
+    start     join the app's group, or choose partitions; one reader task per partition that is held
     running   readers fill the buffer; `fetch` and `async for` take from it, one task at a time
+    waiting   nothing is held for now, or the lease ran out: whoever takes waits
     halted    a partition failed for good: nobody fetches; what was fetched is handed out, then the failure is raised,
-              and again by each call, until `seek` sends that partition somewhere else
-    closed    readers are cancelled, the buffer is forgotten, whoever waits gets ClosedError
+              and again by each call, until `seek` sends that partition somewhere else, or another member has it
+    closed    finished work was committed, the group was left; readers are cancelled, the buffer is forgotten, whoever
+              waits gets ClosedError
 
 A record is taken from the buffer only when nothing can be awaited any more before it reaches the caller, so cancelling
 `fetch` or the step of an `async for` loses nothing.
@@ -15,7 +17,8 @@ of a run that were not handed out are given back whenever somebody needs to know
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import logging
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from operator import itemgetter, length_hint
@@ -25,14 +28,17 @@ from typing import Literal, Self
 import anyio
 from anyio.lowlevel import checkpoint
 
-from ..errors import ConcurrencyError, ConfigError, DisError
+from ..errors import ConcurrencyError, ConfigError, DisError, LeaseLost
 from ..lifecycle import Scope, Supervisor
-from ..model import Partition, Record, StreamInfo
-from .assignment import assign, explicit_starts
-from .config import ConsumerConfig, to_where
-from .cursor import PartitionCursor, Where
-from .prefetch import Prefetch
-from .reader import Intake, Reader, Source, log
+from ..model import Partition, Record
+from .assignment import assign
+from .config import ConsumerConfig, Pattern, ServiceGroup, Static, to_where
+from .holdings import GAP, Holding, Holdings
+from .member import GroupSource, Member
+from .progress import Progress
+from .reader import Source
+
+log = logging.getLogger("disstream.consumer")
 
 BREATH_S = 0.001
 """How long records are handed out without letting the loop run anything else."""
@@ -63,37 +69,68 @@ class ConsumerStats:
     that waits longest. Moments ago is normal; long ago means that the service fails or hangs. None: none is owed."""
     last_error: DisError | None
     """What asking for that page was last answered with; None: nothing yet."""
+    assigned: int
+    """Partitions held now."""
+    generation: int | None
+    """Of the group, as this member knows it; None without a group, or before the first assignment."""
+    rebalances: int
+    """Assignments taken over so far."""
 
 
 class Consumer:
-    """Reads the partitions of one stream. Serves one task at a time.
+    """Reads streams, alone or as a member of an app's group. Serves one task at a time.
 
-        async with dis.consumer("orders") as consumer:
+        async with dis.consumer("orders", app="billing") as consumer:
             async for record in consumer: ...
 
-    Each record comes once, in the order of its partition; between partitions there is no order. Failures that may heal
-    are tried again for ever; others (the stream or the partition is gone, credentials are refused, on_expired="raise")
-    are raised by `fetch` and `async for` after the records that were fetched before.
+    Without a failure each record comes once, in the order of its partition; between partitions there is no order. With
+    an app the members share the partitions, and whoever takes one over begins at its checkpoint: records that were
+    handed out but not finished, or finished but not committed, come again (at least once). A record is finished when
+    the one behind it is asked for (see `ConsumerConfig.finish`).
+
+    Failures that may heal are tried again for ever; others (the stream or the partition is gone, credentials are
+    refused, on_expired="raise") are raised by `fetch` and `async for` after the records that were fetched before.
     """
 
     def __init__(
-        self, client: Source, stream: str, config: ConsumerConfig | None = None, *, rng: Random | None = None
+        self,
+        client: Source,
+        streams: str | Sequence[str] | Pattern,
+        config: ConsumerConfig | None = None,
+        *,
+        app: str | None = None,
+        rng: Random | None = None,
     ) -> None:
         """`rng` spreads the pauses after failures; tests give a seeded one."""
-        if not stream:
-            raise ConfigError("stream must not be empty")
-        self._client = client
-        self._stream = stream
         if config is not None and not isinstance(config, ConsumerConfig):
             raise ConfigError(f"config is a {type(config).__name__}: a consumer takes a ConsumerConfig")
-        self._config = config or ConsumerConfig()
-        self._rng = rng or Random()
-        self._supervisor = Supervisor(f"consumer {stream}", self._body)
-        self._prefetch = Prefetch(self._config.prefetch_bytes, self._config.max_fetch_bytes)
-        self._intake = Intake(self._prefetch)
-        self._readers = self._intake.readers
+        if app is not None and not app:
+            raise ConfigError("app must not be empty: give the app's name, or leave it out to read without checkpoints")
+        self._client = client
+        self._subscription = _subscription(streams)
+        self._app = app
+        self._config = config = config or ConsumerConfig()
+        self._coordination = config.coordination or (ServiceGroup() if app is not None else Static())
+        if isinstance(self._coordination, ServiceGroup) and app is None:
+            raise ConfigError("ServiceGroup() shares the partitions among the consumers of an app: give app=NAME")
+        rng = rng or Random()
+        self._name = streams if isinstance(streams, str) else str(self._subscription)
+        self._supervisor = Supervisor(f"consumer {self._name}", self._body)
+        self._holdings = Holdings(client, app, config, rng)
+        self._holdings.note = self._note
+        self._holdings.recall = self._end_run
+        self._prefetch = self._holdings.prefetch
+        self._intake = self._holdings.intake
+        self._member: Member | None = None
+        if isinstance(self._coordination, ServiceGroup):
+            assert app is not None
+            if not isinstance(client, GroupSource):
+                raise ConfigError(f"{type(client).__name__} cannot speak the group protocol: use Static()")
+            self._member = Member(client, app, self._subscription, config, self._coordination, self._holdings, rng)
+        self._explicit = config.finish == "explicit"
         self._busy = False
-        self._run_of = ""
+        self._in_hand: list[Progress] = []  # of what was handed out last
+        self._run_of: Partition | None = None
         self._run: list[Record] = []
         self._rest: Iterator[Record] = iter(())  # over the run: what was not handed out
         self._run_size = 64
@@ -102,22 +139,24 @@ class Consumer:
     # --- lifecycle ---
 
     async def start(self) -> Self:
-        """Choose the partitions and start reading. "latest" means this moment.
+        """Join the group, or choose the partitions and start reading. Without an app "latest" means this moment.
 
-        Raises ConfigError (unknown partition), and what describing the stream raises.
+        In a group the first assignment comes later: `fetch` waits for it. Raises ConfigError (unknown partition),
+        NotFoundError (no such stream), CoordinationUnsupported (the endpoint serves no groups), AuthError.
         """
         await self._supervisor.start()
         return self
 
     async def close(self) -> None:
-        """Stop reading and forget what was not handed out: nothing is waited for. Twice is fine.
+        """Commit what is finished, leave the group, stop reading. Records in hand are not waited for. Twice is fine.
 
+        A record is not finished by leaving the loop: call `record_done` for the last one, or `commit` covers it not.
         Raises what made the consumer die, if that was a bug; failures to read were raised by `fetch`.
         """
         await self._supervisor.close()
 
     async def abort(self) -> None:
-        """As `close`, but never raises what made the consumer die."""
+        """Leave the group and stop, without a commit. Never raises what made the consumer die."""
         await self._supervisor.abort()
 
     async def __aenter__(self) -> Self:
@@ -127,51 +166,121 @@ class Consumer:
         await self.close()
 
     async def _body(self, scope: Scope) -> None:
+        member = self._member
         try:
-            self._assign(await self._client.streams.describe(self._stream))
             async with anyio.create_task_group() as tasks:
-                for reader in self._readers.values():
-                    tasks.start_soon(reader.run, name=f"read-{self._stream}-{reader.partition.partition_id}")
-                log.info("consumer of %s started on %d partitions", self._stream, len(self._readers))
+                self._holdings.attach(tasks)
+                if member is not None:
+                    await member.join()
+                else:
+                    await self._open_static()
+                coordination = anyio.CancelScope()
+                coordinated = anyio.Event()
+                tasks.start_soon(self._coordinate, coordination, coordinated, name=f"coordinate-{self._name}")
+                log.info("consumer of %s started", self._name)
                 scope.started()
                 await scope.closing.wait()
+                coordination.cancel()
+                await coordinated.wait()
+                if member is not None:
+                    await member.close()
+                elif self._app is not None:
+                    await self._commit_quietly()
                 tasks.cancel_scope.cancel()
         finally:
+            if member is not None:
+                await member.leave()
             self._end_run()
-            for partition_id in self._readers:
-                self._prefetch.drop(partition_id)
+            self._holdings.drop(self._holdings.held.keys())
             self._intake.notify()  # who waits finds out
-            log.info("consumer of %s closed", self._stream)
+            log.info("consumer of %s closed", self._name)
 
-    def _assign(self, info: StreamInfo) -> None:
-        config = self._config
-        chosen = assign(info, config.coordination.partitions)
-        places: dict[str, Where] = {}
-        start: Where = "earliest"
-        if isinstance(config.start, Mapping):
-            places = explicit_starts(info, config.start)
-        else:
-            start = to_where("start", config.start)
-        for partition_id, partition in chosen.items():
-            cursor = PartitionCursor(
-                on_expired=config.on_expired,
-                refresh_s=config.cursor_refresh_s,
-                idle_min_s=config.idle_min_s,
-                idle_max_s=config.idle_max_s,
-                retry_base_s=config.retry_base_s,
-                retry_max_s=config.retry_max_s,
-                rng=self._rng,
-            )
-            cursor.begin(places.get(partition_id, start), partition.sequence_range)
-            self._prefetch.add(partition_id)
-            self._readers[partition_id] = Reader(
-                self._client,
-                Partition(self._stream, partition_id),
-                info.stream_id,
-                cursor,
-                self._intake,
-                config.max_fetch_bytes,
-            )
+    async def _coordinate(self, life: anyio.CancelScope, ended: anyio.Event) -> None:
+        """Everything that changes what is held, or commits by itself, until `life` is cancelled."""
+        with life:
+            async with anyio.create_task_group() as tasks:
+                if self._member is not None:
+                    tasks.start_soon(self._member.run, name="member")
+                if self._app is not None and self._config.auto_commit_s is not None:
+                    tasks.start_soon(self._auto_commit, self._config.auto_commit_s, name="auto-commit")
+        ended.set()
+
+    async def _open_static(self) -> None:
+        assert isinstance(self._coordination, Static)
+        wanted = self._coordination.partitions
+        streams = self._subscription
+        if isinstance(streams, Pattern):
+            streams = tuple([s.name async for s in self._client.streams.list() if streams.matches(s.name)])
+            if not streams:
+                raise ConfigError(f"no stream matches {self._subscription}")
+        if wanted is not None and len(streams) > 1:
+            raise ConfigError(f"Static({wanted!r}) names partitions of one stream, not of {len(streams)}")
+        partitions: list[Partition] = []
+        infos = {}
+        for stream in streams:
+            infos[stream] = info = await self._client.streams.describe(stream)
+            partitions += [Partition(stream, partition_id) for partition_id in assign(info, wanted)]
+        fresh: frozenset[str] = frozenset()
+        if self._app is not None:
+            await self._holdings.ensure_app()
+            fresh = await self._holdings.never_read(streams)
+        await self._holdings.open(partitions, fresh, infos)
+
+    # --- committing ---
+
+    async def commit(self) -> dict[Partition, int]:
+        """Commit all finished work now. Returns what is committed: the number of the next record of each partition.
+
+        API 5.3.1, one request for each partition that moved. The record or batch in hand is not finished until the next
+        one is asked for, or `record_done` is called.
+        Raises LeaseLost (once, if partitions were lost with work that no commit covers: it will be done again),
+        StaleGeneration (another member has them), and what the service answers.
+        Cancellation: some partitions may be committed, some not.
+        """
+        self._supervisor.check()
+        if lost := self._holdings.lost:
+            names = ", ".join(f"{p.stream}/{p.partition_id}" for p in sorted(lost)[:10])
+            count = len(lost)
+            lost.clear()
+            raise LeaseLost(f"{count} partition(s) were lost with work that was not committed: {names}")
+        self._holdings.app_source()
+        try:
+            return await self._holdings.commit()
+        except DisError as error:
+            if self._member is not None:
+                self._member.heed(error)
+            raise
+
+    def record_done(self, record: Record) -> None:
+        """This record is finished. With finish="explicit" the only way to say so; in any order.
+
+        Otherwise it also finishes the records of its partition handed out before it, without asking for the next. Of
+        a partition that this consumer does not hold any more it does nothing.
+        """
+        partition = record.partition
+        holding = self._holdings.held.get(partition)
+        if holding is None:
+            return
+        progress = holding.progress
+        progress.done(record.sequence_number)
+        if self._explicit and progress.outstanding <= self._config.max_gap:
+            self._unpause(partition, holding, GAP)
+        if not progress.unfinished:
+            self._holdings.notify_finished()
+
+    async def _auto_commit(self, every_s: float) -> None:
+        while True:
+            await anyio.sleep(every_s)
+            if self._member is None:
+                await self._commit_quietly()
+            elif self._member.holds:
+                await self._member.commit_finished()
+
+    async def _commit_quietly(self) -> None:
+        try:
+            await self._holdings.commit()
+        except DisError as error:
+            log.warning("consumer of %s: finished work could not be committed: %s", self._name, error)
 
     # --- taking ---
 
@@ -189,10 +298,10 @@ class Consumer:
             now = anyio.current_time()
             deadline = float("inf") if timeout_s is None else now + timeout_s
             self._end_run()
+            self._finish_in_hand()
             if now - self._breathed_at > BREATH_S:
                 await self._breathe()
-            await self._until_ready(deadline)
-            return self._take(max_records) if self._prefetch.ready else []
+            return self._take(max_records) if await self._until_ready(deadline) else []
         finally:
             self._busy = False
 
@@ -200,18 +309,44 @@ class Consumer:
         taken = self._prefetch.take(max_records)
         assert taken is not None
         records = taken[1]
+        self._handed_out(*taken)
         if len(records) < max_records and self._prefetch.ready:
             records = records.copy()  # the list may still be somebody's page
             while len(records) < max_records and (taken := self._prefetch.take(max_records - len(records))):
+                self._handed_out(*taken)
                 records += taken[1]
         self._intake.share_room()
         return records
+
+    def _handed_out(self, partition: Partition, run: list[Record]) -> None:
+        progress = self._holdings.held[partition].progress
+        progress.hand_out(run[-1].sequence_number + 1, [r.sequence_number for r in run] if self._explicit else ())
+        if not self._explicit:
+            self._in_hand.append(progress)
+        elif progress.outstanding > self._config.max_gap:
+            self._prefetch.pause(partition, GAP)
+
+    def _finish_in_hand(self) -> None:
+        """What was handed out before is finished: the next is asked for."""
+        if self._in_hand:
+            for progress in self._in_hand:
+                progress.finish_handed()
+            self._in_hand.clear()
+            self._holdings.notify_finished()
+
+    def _note(self) -> None:
+        """Of the current run all is finished but the record handed out last."""
+        handed = len(self._run) - length_hint(self._rest)
+        if handed and self._run_of is not None and (holding := self._holdings.held.get(self._run_of)) is not None:
+            holding.progress.finish_below(self._run[handed - 1].sequence_number)
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Record:
         """The next record, for ever. Raises and is cancelled as `fetch`."""
+        if self._member is not None and not self._member.holds:
+            self._end_run()  # before each record: a stopped process may have lost its partitions in the middle of a run
         record = next(self._rest, None)
         if record is None:
             await self._next_run()
@@ -221,6 +356,7 @@ class Consumer:
     async def _next_run(self) -> None:
         self._enter()
         try:
+            self._finish_in_hand()
             lasted = anyio.current_time() - self._breathed_at
             if lasted > BREATH_S:
                 # Shorter runs for slow loop bodies. If the body waited instead, they are needless but cost it little.
@@ -231,6 +367,7 @@ class Consumer:
             await self._until_ready(float("inf"))
             taken = self._prefetch.take(self._run_size)
             assert taken is not None
+            self._handed_out(*taken)
             self._run_of, self._run = taken
             self._rest = iter(self._run)
             self._intake.share_room()
@@ -240,109 +377,157 @@ class Consumer:
     def _enter(self) -> None:
         self._supervisor.check()
         if self._busy:
-            raise ConcurrencyError(f"another task is waiting for records of {self._stream!r}: one task at a time")
+            raise ConcurrencyError(f"another task is waiting for records of {self._name!r}: one task at a time")
         self._busy = True
 
     async def _breathe(self) -> None:
         await checkpoint()
         self._breathed_at = anyio.current_time()
 
-    async def _until_ready(self, deadline: float) -> None:
-        """Wait until something can be taken, or until `deadline`; gives the readers one turn at least."""
+    async def _until_ready(self, deadline: float) -> bool:
+        """Wait until something may be taken (True), or until `deadline`; gives the readers one turn at least."""
         turns = 0
-        while not self._prefetch.ready:
+        member = self._member
+        while not (self._prefetch.ready and (member is None or member.holds)):
             self._supervisor.check()
             self._intake.raise_failure()
+            if member is not None and member.stall_to_tell:
+                member.stall_to_tell = False
+                raise LeaseLost("the event loop was blocked for longer than max_stall_s: the partitions were given up")
             if anyio.current_time() < deadline:
                 await self._intake.wait(deadline)
                 self._breathed_at = anyio.current_time()
             elif turns:
-                return
+                return False
             else:
                 await self._breathe()
             turns += 1
         self._supervisor.check()
+        return True
 
     def _end_run(self) -> None:
         """Give back what the current run still holds."""
+        self._note()
         left = length_hint(self._rest)
         if left:
             self._rest = iter(())
-            self._prefetch.give_back(self._run_of, self._run[-left:])
+            assert self._run_of is not None
+            holding = self._holdings.held.get(self._run_of)
+            if holding is not None:  # else it was dropped, and so is what was fetched of it
+                self._prefetch.give_back(self._run_of, self._run[-left:])
+                holding.progress.take_back(self._run[-left].sequence_number)
         self._run = []
 
     # --- where reading stands ---
 
     def assignment(self) -> frozenset[Partition]:
-        """The partitions this consumer reads; empty before `start()`."""
-        return frozenset(reader.partition for reader in self._readers.values())
+        """The partitions this consumer holds; empty before the first assignment."""
+        return frozenset(self._holdings.held)
 
     def position(self, partition: Partition) -> int | None:
         """The sequence number of the next record to be handed out; None while only the service knows it.
 
         That is so after a start or a seek by time or to an end of the stream, until the first answer.
         """
-        reader = self._reader(partition)
+        reader, _ = self._holding(partition)
         left = length_hint(self._rest)
-        if left and self._run_of == partition.partition_id:
+        if left and self._run_of == partition:
             return self._run[-left].sequence_number
-        held = self._prefetch.first(partition.partition_id)
+        held = self._prefetch.first(partition)
         return reader.cursor.next if held is None else held
+
+    async def lag(self) -> dict[Partition, int]:
+        """Of each partition held, how many records were written that were not handed out yet. Asks the service.
+
+        API 5.1.4. A partition whose position only the service knows yet counts from its oldest record.
+        """
+        self._supervisor.check()
+        lag: dict[Partition, int] = {}
+        for stream in sorted({p.stream for p in self._holdings.held}):
+            info = await self._client.streams.describe(stream)
+            for described in info.partitions:
+                partition = Partition(stream, described.partition_id)
+                if partition in self._holdings.held and described.sequence_range is not None:
+                    at = self.position(partition)
+                    start, end = described.sequence_range
+                    lag[partition] = max(0, end - (start if at is None else max(at, start)))
+        return lag
 
     def seek(self, partition: Partition, to: Literal["earliest", "latest"] | int | datetime) -> None:
         """Hand out next the record at `to`: a sequence number, an end of the stream, the first one at or after a time.
 
         What was fetched of the partition is forgotten, and its failure, if it had one. A number that was not written
         yet makes `fetch` raise SequenceOutOfRange, once it has handed out what was fetched of other partitions; for an
-        expired one `on_expired` decides.
+        expired one `on_expired` decides. The next commit says where reading goes on from there.
         """
-        reader = self._reader(partition)
+        reader, progress = self._holding(partition)
         where = to_where("to", to)
         self._end_run()
-        self._prefetch.drop(partition.partition_id)
+        self._prefetch.drop(partition)
+        self._prefetch.resume(partition, GAP)
+        progress.seek(where if isinstance(where, int) else None)
         reader.cursor.seek(where)
         reader.wake()
-        self._intake.forgive(partition.partition_id)
+        self._intake.forgive(partition)
         self._intake.share_room()
 
     def pause(self, partition: Partition) -> None:
         """Hand out and fetch nothing of `partition` until `resume`. What was fetched is kept."""
-        self._reader(partition)
+        self._holding(partition)
         self._end_run()
-        self._prefetch.pause(partition.partition_id)
+        self._prefetch.pause(partition)
 
     def resume(self, partition: Partition) -> None:
         """Undo `pause`."""
-        reader = self._reader(partition)
-        self._prefetch.resume(partition.partition_id)
-        reader.wake()
+        self._unpause(partition, self._holding(partition), "")
+
+    def _unpause(self, partition: Partition, holding: Holding, why: str) -> None:
+        self._prefetch.resume(partition, why)
+        holding.reader.wake()
         if self._prefetch.ready:
             self._intake.notify()
 
-    def _reader(self, partition: Partition) -> Reader:
+    def _holding(self, partition: Partition) -> Holding:
         if not isinstance(partition, Partition):
             raise ConfigError(
                 f"{partition!r} is no Partition: use record.partition, or Partition(stream, partition_id)"
             )
         self._supervisor.check()
-        reader = self._readers.get(partition.partition_id)
-        if reader is None or partition.stream != self._stream:
-            raise ConfigError(
-                f"{partition} is not assigned to this consumer; it reads {', '.join(self._readers)} of {self._stream!r}"
-            )
-        return reader
+        holding = self._holdings.held.get(partition)
+        if holding is None:
+            names = ", ".join(f"{p.stream}/{p.partition_id}" for p in sorted(self._holdings.held)[:20])
+            raise ConfigError(f"{partition} is not assigned to this consumer; it holds {names or 'nothing now'}")
+        return holding
 
     def stats(self) -> ConsumerStats:
-        readers = self._readers.values()
+        readers = self._intake.readers.values()
+        ended = self._holdings.ended
         owed = [(r.unanswered_since, r.last_error) for r in readers if r.unanswered_since is not None]
         unanswered_since, last_error = min(owed, key=itemgetter(0), default=(None, None))
         return ConsumerStats(
             records=self._prefetch.taken_records - length_hint(self._rest),
-            pages=sum(r.pages for r in readers),
+            pages=ended.pages + sum(r.pages for r in readers),
             buffered_bytes=self._prefetch.held_bytes,
-            gap_records=sum(r.cursor.gap_records for r in readers),
-            repeated_records=sum(r.cursor.repeated_records for r in readers),
-            retries=sum(r.cursor.retries for r in readers),
+            gap_records=ended.gap_records + sum(r.cursor.gap_records for r in readers),
+            repeated_records=ended.repeated_records + sum(r.cursor.repeated_records for r in readers),
+            retries=ended.retries + sum(r.cursor.retries for r in readers),
             unanswered_since=unanswered_since,
             last_error=last_error,
+            assigned=len(self._holdings.held),
+            generation=self._member.lease.generation if self._member is not None and self._member.rebalances else None,
+            rebalances=self._member.rebalances if self._member is not None else 0,
         )
+
+
+def _subscription(streams: str | Sequence[str] | Pattern) -> tuple[str, ...] | Pattern:
+    if isinstance(streams, Pattern):
+        return streams
+    names = (streams,) if isinstance(streams, str) else tuple(streams)
+    if not names:
+        raise ConfigError("no stream: give a name, several, or a Pattern")
+    for name in names:
+        if not isinstance(name, str) or not name:
+            raise ConfigError(f"stream {name!r}: must be a name that is not empty")
+    if len(set(names)) < len(names):
+        raise ConfigError(f"streams {list(names)} name one twice")
+    return names

@@ -1,6 +1,7 @@
 """Pages that were fetched and not handed out yet, under one budget of bytes.
 
-    partition   holds pages in order, the first perhaps half handed out; may be paused; may have a page in flight
+    partition   holds pages in order, the first perhaps half handed out; may be paused, for one reason or several; may
+                have a page in flight
     ring        the partitions that can hand out, in turn: each gives one run, then goes to the back
     waiting     the partitions that want to fetch and found the budget used, in the order they came
 
@@ -12,8 +13,13 @@ each partition. A page counts until its last record is taken.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from collections.abc import Hashable
+from typing import Generic, TypeVar
 
 from ..model import Record
+
+K = TypeVar("K", bound=Hashable)
+"""What names a partition."""
 
 RECORD_OVERHEAD_BYTES = 250
 """What a record costs in memory beside data and key: objects, headers, numbers (measured, rounded up)."""
@@ -39,38 +45,46 @@ class _Page:
 
 
 class _Partition:
-    __slots__ = ("pages", "paused", "reserved")
+    __slots__ = ("pages", "pauses", "reserved")
 
     def __init__(self) -> None:
         self.pages: deque[_Page] = deque()
-        self.paused = False
+        self.pauses: set[str] = set()
         self.reserved = False
 
 
-class Prefetch:
+class Prefetch(Generic[K]):
     """The buffer between readers and the one who takes."""
 
     def __init__(self, budget_bytes: int, page_bytes: int) -> None:
         self._budget = budget_bytes
         self._reserve = page_bytes * RESERVE_FACTOR
-        self._partitions: dict[str, _Partition] = {}
-        self._ring: deque[str] = deque()
-        self._waiting: OrderedDict[str, None] = OrderedDict()
+        self._partitions: dict[K, _Partition] = {}
+        self._ring: deque[K] = deque()
+        self._waiting: OrderedDict[K, None] = OrderedDict()
         self._reserved_count = 0
         self.held_bytes = 0
         self.taken_records = 0
+        self.suspended = False
+        """Nothing is to be taken for now, of no partition."""
 
     @property
     def ready(self) -> bool:
         """Whether there is something to take."""
-        return bool(self._ring)
+        return bool(self._ring) and not self.suspended
 
-    def add(self, partition: str) -> None:
+    def add(self, partition: K) -> None:
         self._partitions[partition] = _Partition()
+
+    def remove(self, partition: K) -> None:
+        """Forget the partition with all it holds, and what is in flight for it. Look for grants afterwards."""
+        self.drop(partition)
+        self.release(partition)
+        del self._partitions[partition]
 
     # --- for readers ---
 
-    def reserve(self, partition: str) -> bool:
+    def reserve(self, partition: K) -> bool:
         """Room for one page in flight; True as well if it is reserved already. False: waits for a `grant`."""
         held = self._partitions[partition]
         if held.reserved:
@@ -83,7 +97,7 @@ class Prefetch:
         self._reserved_count += 1
         return True
 
-    def release(self, partition: str) -> None:
+    def release(self, partition: K) -> None:
         """The page in flight came or will not come, or nobody waits for room any more. Look for grants afterwards."""
         held = self._partitions[partition]
         self._waiting.pop(partition, None)
@@ -91,8 +105,8 @@ class Prefetch:
             held.reserved = False
             self._reserved_count -= 1
 
-    def grant(self) -> str | None:
-        """Reserve for the next waiting partition if there is room: its id, or None. Call until None."""
+    def grant(self) -> K | None:
+        """Reserve for the next waiting partition if there is room: that one, or None. Call until None."""
         for partition in self._waiting:
             return partition if self.reserve(partition) else None
         return None
@@ -102,18 +116,18 @@ class Prefetch:
             return True
         return self.held_bytes + (self._reserved_count + 1) * self._reserve <= self._budget
 
-    def put(self, partition: str, records: list[Record]) -> None:
+    def put(self, partition: K, records: list[Record]) -> None:
         """A page came. It must not be empty."""
         self._insert(partition, _Page(records), at_front=False)
 
-    def is_paused(self, partition: str) -> bool:
-        return self._partitions[partition].paused
+    def is_paused(self, partition: K) -> bool:
+        return bool(self._partitions[partition].pauses)
 
     # --- for the one who takes ---
 
-    def take(self, limit: int) -> tuple[str, list[Record]] | None:
-        """(partition id, up to `limit` consecutive records) of the partition whose turn it is; None if none has any."""
-        if not self._ring:
+    def take(self, limit: int) -> tuple[K, list[Record]] | None:
+        """(partition, up to `limit` consecutive records) of the partition whose turn it is; None if none has any."""
+        if not self.ready:
             return None
         partition = self._ring.popleft()
         pages = self._partitions[partition].pages
@@ -132,12 +146,12 @@ class Prefetch:
         self.taken_records += len(run)
         return partition, run
 
-    def give_back(self, partition: str, records: list[Record]) -> None:
+    def give_back(self, partition: K, records: list[Record]) -> None:
         """The end of the run taken last was not handed out: it comes first again."""
         self._insert(partition, _Page(records), at_front=True)
         self.taken_records -= len(records)
 
-    def _insert(self, partition: str, page: _Page, *, at_front: bool) -> None:
+    def _insert(self, partition: K, page: _Page, *, at_front: bool) -> None:
         held = self._partitions[partition]
         self.held_bytes += page.cost
         if at_front:
@@ -146,7 +160,7 @@ class Prefetch:
                 self._waiting.move_to_end(partition)  # it holds something again, so it needs room like the others
         else:
             held.pages.append(page)
-        if not held.paused and (at_front or len(held.pages) == 1):
+        if not held.pauses and (at_front or len(held.pages) == 1):
             if partition in self._ring:
                 self._ring.remove(partition)
             if at_front:
@@ -154,12 +168,12 @@ class Prefetch:
             else:
                 self._ring.append(partition)
 
-    def first(self, partition: str) -> int | None:
+    def first(self, partition: K) -> int | None:
         """The number of the first record held for `partition`."""
         pages = self._partitions[partition].pages
         return pages[0].records[pages[0].taken].sequence_number if pages else None
 
-    def drop(self, partition: str) -> None:
+    def drop(self, partition: K) -> None:
         """Forget what is held for `partition`. A page in flight stays reserved."""
         pages = self._partitions[partition].pages
         self.held_bytes -= sum(page.cost for page in pages)
@@ -168,22 +182,23 @@ class Prefetch:
             self._ring.remove(partition)
         self._emptied(partition)
 
-    def _emptied(self, partition: str) -> None:
+    def _emptied(self, partition: K) -> None:
         # It may fetch whatever the budget says, so nobody in front of it may hold it up.
         if partition in self._waiting:
             self._waiting.move_to_end(partition, last=False)
 
-    def pause(self, partition: str) -> None:
-        """Hand out nothing of `partition`; what it holds stays, and counts."""
-        self._partitions[partition].paused = True
+    def pause(self, partition: K, why: str = "") -> None:
+        """Hand out nothing of `partition`; what it holds stays, and counts. Reasons are independent of each other."""
+        self._partitions[partition].pauses.add(why)
         if partition in self._ring:
             self._ring.remove(partition)
 
-    def resume(self, partition: str) -> None:
+    def resume(self, partition: K, why: str = "") -> None:
+        """Undo the pause for this reason."""
         held = self._partitions[partition]
-        if held.paused:
-            held.paused = False
-            if held.pages:
+        if why in held.pauses:
+            held.pauses.discard(why)
+            if held.pages and not held.pauses:
                 self._ring.append(partition)
 
     def check(self) -> None:
@@ -192,8 +207,9 @@ class Prefetch:
         assert self.held_bytes == sum(page.cost for page in pages)
         assert all(0 <= page.taken < len(page.records) for page in pages)
         assert self._reserved_count == sum(held.reserved for held in self._partitions.values())
-        able = [p for p, held in self._partitions.items() if held.pages and not held.paused]
-        assert sorted(self._ring) == sorted(able)
+        able = [p for p, held in self._partitions.items() if held.pages and not held.pauses]
+        assert len(self._ring) == len(able)
+        assert set(self._ring) == set(able)
         assert not any(self._partitions[p].reserved for p in self._waiting)
         empty = [not self._partitions[p].pages for p in self._waiting]
         assert empty == sorted(empty, reverse=True), "one that may always fetch waits behind one that may not"

@@ -7,6 +7,7 @@ sleeps while it is paused, halted, without room, or idle, and is woken by whoeve
 from __future__ import annotations
 
 import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime
 from types import TracebackType
 from typing import Protocol
@@ -14,7 +15,7 @@ from typing import Protocol
 import anyio
 
 from ..errors import CursorExpired, DisError, NotFoundError
-from ..model import Cursor, Page, Partition, SequenceRange, StreamInfo
+from ..model import Cursor, Page, Partition, SequenceRange, StreamInfo, StreamSummary
 from ..wire.cursors import CursorType, decode_cursor
 from ..wire.partitioning import partition_id, partition_number
 from .cursor import Describe, Obtain, PartitionCursor, Read, Wait
@@ -25,6 +26,7 @@ log = logging.getLogger("disstream.consumer")
 
 class StreamsApi(Protocol):
     async def describe(self, name: str) -> StreamInfo: ...
+    def list(self) -> AsyncIterator[StreamSummary]: ...
 
 
 class CursorsApi(Protocol):
@@ -58,10 +60,10 @@ class Source(Protocol):
 class Intake:
     """Where the readers of a consumer and the one task that takes meet: buffer, failures, and who waits for what."""
 
-    def __init__(self, prefetch: Prefetch) -> None:
+    def __init__(self, prefetch: Prefetch[Partition]) -> None:
         self.prefetch = prefetch
-        self.readers: dict[str, Reader] = {}
-        self._failures: dict[str, tuple[DisError, TracebackType | None]] = {}
+        self.readers: dict[Partition, Reader] = {}
+        self._failures: dict[Partition, tuple[DisError, TracebackType | None]] = {}
         self._arrival: anyio.Event | None = None
 
     @property
@@ -69,11 +71,11 @@ class Intake:
         """A partition failed. Nobody fetches, so that its failure gets its turn behind what was fetched before."""
         return bool(self._failures)
 
-    def fail(self, partition: str, error: DisError) -> None:
+    def fail(self, partition: Partition, error: DisError) -> None:
         self._failures[partition] = (error, error.__traceback__)
         self.notify()
 
-    def forgive(self, partition: str) -> None:
+    def forgive(self, partition: Partition) -> None:
         """Forget a failure; after the last one everybody fetches again."""
         if self._failures.pop(partition, None) is not None and not self._failures:
             for reader in self.readers.values():
@@ -112,7 +114,9 @@ class Reader:
         cursor: PartitionCursor,
         intake: Intake,
         max_fetch_bytes: int,
+        first: Callable[[int], Awaitable[None]] | None = None,
     ) -> None:
+        """`first` is told the number of the first record before anybody gets it; if it raises, the page comes again."""
         self.partition = partition
         self.cursor = cursor
         self.pages = 0
@@ -122,11 +126,13 @@ class Reader:
         self.last_error: DisError | None = None  # since the last page
         self._source = source
         self._stream_id = stream_id
-        self._id = partition.partition_id
+        self._first = first
         self._intake = intake
         self._prefetch = intake.prefetch
         self._max_fetch_bytes = max_fetch_bytes
         self._woken: anyio.Event | None = None
+        self._life = anyio.CancelScope()
+        self._stopped = False
 
     def wake(self) -> None:
         """Something changed: look again at what is to do."""
@@ -134,17 +140,26 @@ class Reader:
             self._woken.set()
 
     async def run(self) -> None:
-        """Until cancelled."""
-        while True:
+        """Until cancelled or stopped."""
+        with self._life:
+            await self._run()
+
+    def stop(self) -> None:
+        """End `run`, and have nothing to do with the buffer any more: the partition may be in other hands."""
+        self._stopped = True
+        self._life.cancel()
+
+    async def _run(self) -> None:
+        while not self._stopped:
             action = self.cursor.next_action(anyio.current_time())
-            if isinstance(action, Wait) or self._intake.halted or self._prefetch.is_paused(self._id):
+            if isinstance(action, Wait) or self._intake.halted or self._prefetch.is_paused(self.partition):
                 until = action.until if isinstance(action, Wait) else None
                 if until is None:
                     self.unanswered_since = None  # nobody asks
-                self._prefetch.release(self._id)  # a grant may have come just before
+                self._prefetch.release(self.partition)  # a grant may have come just before
                 self._intake.share_room()
                 await self._sleep(until)
-            elif isinstance(action, Read) and not self._prefetch.reserve(self._id):
+            elif isinstance(action, Read) and not self._prefetch.reserve(self.partition):
                 self.unanswered_since = None
                 await self._sleep(None)
             else:
@@ -194,10 +209,15 @@ class Reader:
     async def _read(self, action: Read) -> None:
         try:
             page = await self._source.records.get(action.cursor, max_bytes=self._max_fetch_bytes)
-            self._accept(action.epoch, page)
+            if self._first is not None and page.records:
+                await self._first(page.records[0].sequence_number)
+                self._first = None
+            if not self._stopped:
+                self._accept(action.epoch, page)
         finally:
-            self._prefetch.release(self._id)
-            self._intake.share_room()
+            if not self._stopped:
+                self._prefetch.release(self.partition)
+                self._intake.share_room()
 
     def _accept(self, epoch: int, page: Page) -> None:
         if self.last_error is not None:
@@ -211,7 +231,7 @@ class Reader:
         missing = self.cursor.gap_records - gap
         if missing:
             log.warning("%s/%s: %d sequence numbers from %s on are missing", *self.partition, missing, expected)
-        self._prefetch.put(self._id, records)
+        self._prefetch.put(self.partition, records)
         self._intake.notify()
 
     async def _describe(self, action: Describe) -> None:
@@ -230,12 +250,15 @@ class Reader:
         self._report()
 
     def _bounds(self, info: StreamInfo) -> SequenceRange | None:
+        mine = self.partition.partition_id
         for partition in info.partitions:
-            if partition_id(partition_number(partition.partition_id)) == self._id and partition.readable:
+            if partition_id(partition_number(partition.partition_id)) == mine and partition.readable:
                 return partition.sequence_range
-        raise NotFoundError(f"Partition {self._id} of {info.name} is expired", status=400, code="DIS.4319")
+        raise NotFoundError(f"Partition {mine} of {info.name} is expired", status=400, code="DIS.4319")
 
     def _failed(self, epoch: int, error: DisError) -> None:
+        if self._stopped:
+            return
         self.last_error = error
         retries = self.cursor.retries
         self.cursor.failed(epoch, error, anyio.current_time())
@@ -244,8 +267,8 @@ class Reader:
         self._report()
 
     def _report(self) -> None:
-        if self.cursor.failure is not None:
-            self._intake.fail(self._id, self.cursor.failure)
+        if self.cursor.failure is not None and not self._stopped:
+            self._intake.fail(self.partition, self.cursor.failure)
 
 
 def _told_stream_id(cursor: Cursor) -> str:

@@ -49,12 +49,14 @@ class SimLoop(asyncio.SelectorEventLoop):
 
 @contextlib.contextmanager
 def sim_wall(loop: SimLoop) -> Iterator[None]:
-    """Let wall time follow `loop` inside the block."""
-    previous = clock.replace_wall(lambda: EPOCH + loop.time())
+    """Let wall time and the time since boot follow `loop` inside the block."""
+    wall = clock.replace_wall(lambda: EPOCH + loop.time())
+    boot = clock.replace_boot(loop.time)
     try:
         yield
     finally:
-        clock.replace_wall(previous)
+        clock.replace_wall(wall)
+        clock.replace_boot(boot)
 
 
 def run_simulated(main: Callable[[], Coroutine[Any, Any, T]]) -> T:

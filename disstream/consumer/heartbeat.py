@@ -1,0 +1,183 @@
+"""Heartbeats of a group member, beside the event loop that works.
+
+In production they come from a thread with an event loop and a connection of its own, so that a handler that blocks the
+working loop does not cost its partitions. (C code that keeps the interpreter's lock stops this thread too.) In a
+simulation, where no thread can be, they are a task.
+
+A loop that is blocked for good must not keep its partitions for ever: it shows a sign of life with each `alive()`, and
+when none came for `max_stall_s`, the partitions are given up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+from collections.abc import Callable
+from typing import Protocol
+
+import anyio
+
+from .. import clock
+from ..errors import DisError
+from ..wire.groups import HeartbeatState
+from .lease import Lease
+
+log = logging.getLogger("disstream.consumer")
+
+
+class BeatingGroups(Protocol):
+    async def heartbeat(
+        self, app: str, member_id: str, generation: int, *, timeout_s: float | None = None
+    ) -> HeartbeatState: ...
+    async def leave(self, app: str, member_id: str, *, timeout_s: float | None = None) -> None: ...
+
+
+class Twin(Protocol):
+    """A client for another event loop, not started."""
+
+    @property
+    def groups(self) -> BeatingGroups: ...
+    async def start(self) -> object: ...
+    async def abort(self) -> None: ...
+
+
+class Heartbeats:
+    """Renews `lease` every `interval_s` until stopped; calls `on_news` in the working loop when it matters there."""
+
+    def __init__(
+        self,
+        app: str,
+        member_id: str,
+        lease: Lease,
+        *,
+        interval_s: float,
+        max_stall_s: float,
+        on_news: Callable[[], None],
+    ) -> None:
+        self._app = app
+        self._member_id = member_id
+        self._lease = lease
+        self._interval_s = interval_s
+        self._max_stall_s = max_stall_s
+        self._on_news = on_news
+        self._alive_at = clock.boot()
+        self.stalled = False
+        """The loop was blocked for `max_stall_s`, and the partitions were given up."""
+
+    @property
+    def interval_s(self) -> float:
+        return self._interval_s
+
+    def alive(self) -> None:
+        """The working loop works."""
+        self._alive_at = clock.boot()
+
+    async def run(self, groups: BeatingGroups) -> None:
+        """As a task of the working loop. Until cancelled."""
+        await self._beat(groups, self._on_news)
+
+    async def run_beside(self, twin: Twin) -> None:
+        """In a thread with an event loop of its own. Until cancelled; the thread has ended then, or is about to."""
+        home = asyncio.get_running_loop()
+        ended = asyncio.Event()
+        stop = _Stop()
+
+        def tell() -> None:
+            _call_in(home, self._on_news)
+
+        async def beat() -> None:
+            await twin.start()
+            try:
+                with stop.scope():
+                    await self._beat(twin.groups, tell)
+            finally:
+                await twin.abort()
+
+        def body() -> None:
+            try:
+                anyio.run(beat)
+            finally:
+                _call_in(home, ended.set)
+
+        # Not joined at the end of the process: a thread that waits for an answer must not hold that up.
+        thread = threading.Thread(target=body, name=f"heartbeats-{self._app}", daemon=True)
+        thread.start()
+        try:
+            await ended.wait()  # only a bug ends it early; threading shows the traceback
+        finally:
+            stop.set()
+            with anyio.move_on_after(self._interval_s, shield=True):
+                await ended.wait()
+
+    async def _beat(self, groups: BeatingGroups, tell: Callable[[], None]) -> None:
+        while True:
+            begun = anyio.current_time()
+            generation = self._lease.generation
+            if clock.boot() - self._alive_at > self._max_stall_s:
+                await self._give_up(groups, generation, tell)
+            else:
+                await self._once(groups, generation, tell)
+            await anyio.sleep_until(begun + self._interval_s)
+
+    async def _once(self, groups: BeatingGroups, generation: int, tell: Callable[[], None]) -> None:
+        # Also while the member is to join again: it keeps its place until it has handed over what it holds.
+        sent_at = clock.boot()
+        held, told = self._lease.holds(sent_at), self._lease.rejoin
+        try:
+            # An answer that takes longer would renew next to nothing. A lost one is followed by the next beat.
+            with anyio.fail_after(self._interval_s * 3):
+                state = await groups.heartbeat(self._app, self._member_id, generation, timeout_s=self._interval_s * 2)
+        except (DisError, TimeoutError) as error:
+            log.debug("%s: heartbeat of %s failed: %s", self._app, self._member_id, error)
+            return
+        if state in ("STABLE", "SYNCING"):
+            self._lease.go_on(generation, sent_at)
+            if not held:
+                tell()
+        elif not told:
+            self._lease.end(generation)
+            tell()
+
+    async def _give_up(self, groups: BeatingGroups, generation: int, tell: Callable[[], None]) -> None:
+        if self.stalled:
+            return
+        self._lease.lose(generation)
+        self.stalled = True
+        log.error("%s: the event loop of member %s is blocked: its partitions are given up", self._app, self._member_id)
+        tell()
+        try:
+            with anyio.move_on_after(self._interval_s * 3):
+                await groups.leave(self._app, self._member_id)
+        except DisError as error:
+            log.debug("%s: member %s could not leave: %s", self._app, self._member_id, error)
+
+
+class _Stop:
+    """Cancels a scope that is entered in another thread's loop, before or after."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._stopped = False
+        self._entered: tuple[asyncio.AbstractEventLoop, anyio.CancelScope] | None = None
+
+    def scope(self) -> anyio.CancelScope:
+        scope = anyio.CancelScope()
+        with self._lock:
+            self._entered = (asyncio.get_running_loop(), scope)
+            if self._stopped:
+                scope.cancel()
+        return scope
+
+    def set(self) -> None:
+        with self._lock:
+            self._stopped = True
+            if self._entered is not None:
+                loop, scope = self._entered
+                _call_in(loop, scope.cancel)
+
+
+def _call_in(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
+    with contextlib.suppress(RuntimeError):  # it is closed: then nobody is left to be told
+        loop.call_soon_threadsafe(call)

@@ -1,0 +1,350 @@
+"""The partitions a consumer holds: their readers, what became of their records, and their checkpoints.
+
+    open       a reader starts at the app's checkpoint, or where the app wants to start; that place is pinned then:
+               committed before the first record, or a death before the first commit would lose what was written since
+    suspended  nothing is handed out; readers fill the buffer on
+    dropped    the reader is stopped, what was fetched is forgotten
+
+Commits go one request a partition, several at once, and never two rounds at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from random import Random
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import anyio
+import anyio.abc
+
+from .. import clock
+from ..errors import ConfigError, DisError, LeaseLost, NotFoundError, StaleGeneration
+from ..model import AppInfo, Checkpoint, Partition, PartitionInfo, PartitionState, StreamInfo
+from ..wire.checkpoints import sealed
+from ..wire.cursors import decode_cursor
+from ..wire.partitioning import partition_id, partition_number
+from .assignment import Begin, begin, explicit_starts
+from .config import ConsumerConfig, to_where
+from .cursor import PartitionCursor, Since, Where
+from .lease import Lease
+from .prefetch import Prefetch
+from .progress import Progress
+from .reader import Intake, Reader, Source, log
+
+COMMITS_AT_ONCE = 16
+"""Requests of one round of commits under way: an app of a thousand partitions must not open as many connections."""
+
+GAP = "gap"
+"""Why a partition is paused whose first unfinished record holds up too many finished ones."""
+
+
+class AppsApi(Protocol):
+    async def create(self, name: str) -> None: ...
+    async def describe(self, name: str) -> AppInfo: ...
+    async def state(self, name: str, stream: str) -> list[PartitionState]: ...
+
+
+class CheckpointsApi(Protocol):
+    async def commit(
+        self,
+        app: str,
+        stream: str,
+        partition_id: str,
+        sequence_number: int,
+        *,
+        metadata: str = "",
+        stream_id: str | None = None,
+        member_id: str | None = None,
+        generation: int | None = None,
+    ) -> None: ...
+
+
+@runtime_checkable
+class AppSource(Source, Protocol):
+    """What a consumer needs of a client to read for an app."""
+
+    @property
+    def apps(self) -> AppsApi: ...
+    @property
+    def checkpoints(self) -> CheckpointsApi: ...
+
+
+class Fence(NamedTuple):
+    """Under which membership commits are made."""
+
+    member_id: str
+    lease: Lease
+
+
+class Holding(NamedTuple):
+    reader: Reader
+    progress: Progress
+
+
+@dataclass(slots=True)
+class Counts:
+    """What the readers counted that are gone."""
+
+    pages: int = 0
+    gap_records: int = 0
+    repeated_records: int = 0
+    retries: int = 0
+
+
+class Holdings:
+    def __init__(self, source: Source, app: str | None, config: ConsumerConfig, rng: Random) -> None:
+        self._source = source
+        self._app = app
+        self._config = config
+        self._rng = rng
+        self.prefetch: Prefetch[Partition] = Prefetch(config.prefetch_bytes, config.max_fetch_bytes)
+        self.intake = Intake(self.prefetch)
+        self.held: dict[Partition, Holding] = {}
+        self.fence: Fence | None = None
+        self.lost: set[Partition] = set()
+        """Dropped with records handed out that no commit covers; for `commit` to tell."""
+        self.note: Callable[[], None] = lambda: None
+        """Brings the progress up to date with what the consumer handed out."""
+        self.recall: Callable[[], None] = lambda: None
+        """Takes back what the consumer took to hand out and did not yet."""
+        self.ended = Counts()
+        self._tasks: anyio.abc.TaskGroup | None = None
+        self._committing = anyio.Lock()
+        self._finished: anyio.Event | None = None
+
+    def attach(self, tasks: anyio.abc.TaskGroup) -> None:
+        """The group that readers run in."""
+        self._tasks = tasks
+
+    def app_source(self) -> tuple[AppSource, str]:
+        if not isinstance(self._source, AppSource) or self._app is None:
+            raise ConfigError("this consumer has no app: give consumer(streams, app=NAME) to commit")
+        return self._source, self._app
+
+    # --- what is held ---
+
+    async def ensure_app(self) -> None:
+        """Create the app unless it exists."""
+        source, app = self.app_source()
+        try:
+            await source.apps.describe(app)
+        except NotFoundError:
+            try:
+                await source.apps.create(app)
+            except DisError:
+                await source.apps.describe(app)  # somebody else made it, or the answer to our first try was lost
+            else:
+                log.info("app %s created", app)
+
+    async def never_read(self, streams: Iterable[str]) -> frozenset[str]:
+        """Of these streams those on which the app has no checkpoint at all."""
+        source, app = self.app_source()
+        fresh = set()
+        for stream in streams:
+            try:
+                states = await source.apps.state(app, stream)
+            except NotFoundError:
+                continue  # deleted meanwhile: whoever opens it will find out
+            if all(state.checkpoint is None for state in states):
+                fresh.add(stream)
+        return frozenset(fresh)
+
+    async def open(
+        self, wanted: Collection[Partition], fresh: Collection[str] = (), infos: Mapping[str, StreamInfo] | None = None
+    ) -> None:
+        """Hold these too. `fresh`: streams the app never read; `infos`: descriptions that are new.
+
+        All or none of a stream. Raises what the service answers; StaleGeneration if the membership ended meanwhile.
+        """
+        by_stream: dict[str, list[Partition]] = {}
+        for partition in wanted:
+            by_stream.setdefault(partition.stream, []).append(partition)
+        for stream, partitions in by_stream.items():
+            info = infos[stream] if infos else await self._source.streams.describe(stream)
+            known = {partition_id(partition_number(p.partition_id)): p for p in info.partitions}
+            if self._app is None:
+                for partition in partitions:
+                    described = known[partition.partition_id]
+                    self._start(partition, info, Begin(self._wanted(info, partition), described.sequence_range), None)
+            else:
+                await self._open_for_app(info, partitions, known, stream in fresh)
+        self.intake.share_room()
+
+    async def _open_for_app(
+        self, info: StreamInfo, partitions: list[Partition], known: Mapping[str, PartitionInfo], fresh: bool
+    ) -> None:
+        source, app = self.app_source()
+        states = {s.partition_id: s for s in await source.apps.state(app, info.name)}
+        begins: dict[Partition, Begin] = {}
+
+        async def prepare(partition: Partition) -> None:
+            state = states.get(partition.partition_id)
+            if state is None or partition.partition_id not in known:
+                told = f"partition {partition.partition_id} of {info.name} does not exist"
+                raise NotFoundError(told, status=400, code="DIS.4302")
+            place = begin(state, self._wanted(info, partition), fresh=fresh)
+            begins[partition] = await self._pinned(partition, info, place)
+
+        failures = await _each(prepare, partitions, "open")
+        if failures:
+            raise failures[0]
+        for partition, place in begins.items():
+            self._start(partition, info, place, place.committed)
+
+    async def _pinned(self, partition: Partition, info: StreamInfo, place: Begin) -> Begin:
+        """With a checkpoint at the place, if that is a number already; else the first record will pin it."""
+        if place.committed is not None:
+            return place
+        at: int | None = None
+        if isinstance(place.where, int):
+            at = place.where
+        elif place.bounds is not None and place.where in ("earliest", "latest"):
+            at = place.bounds.start if place.where == "earliest" else place.bounds.end
+        elif isinstance(place.where, Since):
+            cursor = await self._source.cursors.get(
+                *partition, "AT_TIMESTAMP", timestamp=place.where.timestamp_ms, stream_id=info.stream_id or None
+            )
+            try:
+                at = decode_cursor(cursor).sequence
+            except DisError:
+                at = None  # a service whose cursors do not tell
+        if at is None:
+            return place
+        await self._send(partition, at, read=False)
+        # "earliest" stays as it is: the oldest record may go away before it is read, and that is no gap.
+        return Begin(place.where if place.where == "earliest" else at, place.bounds, at)
+
+    def _wanted(self, info: StreamInfo, partition: Partition) -> Where:
+        start = self._config.start
+        if isinstance(start, Mapping):
+            return explicit_starts(info, start).get(partition.partition_id, "earliest")
+        return to_where("start", start)
+
+    def _start(self, partition: Partition, info: StreamInfo, place: Begin, committed: int | None) -> None:
+        config = self._config
+        cursor = PartitionCursor(
+            on_expired=config.on_expired,
+            refresh_s=config.cursor_refresh_s,
+            idle_min_s=config.idle_min_s,
+            idle_max_s=config.idle_max_s,
+            retry_base_s=config.retry_base_s,
+            retry_max_s=config.retry_max_s,
+            rng=self._rng,
+        )
+        cursor.begin(place.where, place.bounds)
+        progress = Progress(config.finish, cursor.next, committed)
+
+        async def pin(first: int) -> None:
+            if progress.committed is None:
+                await self._send(partition, first, read=False)
+                progress.committed = first
+
+        reader = Reader(
+            self._source,
+            partition,
+            info.stream_id,
+            cursor,
+            self.intake,
+            config.max_fetch_bytes,
+            pin if self._app is not None and committed is None else None,
+        )
+        assert self._tasks is not None
+        self.prefetch.add(partition)
+        self.held[partition] = Holding(reader, progress)
+        self.intake.readers[partition] = reader
+        self._tasks.start_soon(reader.run, name=f"read-{partition.stream}-{partition.partition_id}")
+
+    def drop(self, partitions: Iterable[Partition]) -> None:
+        """Hold these no more. What was handed out of them and is not committed is counted as lost."""
+        for partition in list(partitions):
+            reader, progress = self.held.pop(partition)
+            if progress.handed is not None and progress.handed != progress.committed and self._app is not None:
+                self.lost.add(partition)
+            reader.stop()
+            self.ended.pages += reader.pages
+            self.ended.gap_records += reader.cursor.gap_records
+            self.ended.repeated_records += reader.cursor.repeated_records
+            self.ended.retries += reader.cursor.retries
+            del self.intake.readers[partition]
+            self.prefetch.remove(partition)
+            self.intake.forgive(partition)
+        self.intake.share_room()
+        self.notify_finished()
+
+    # --- finishing ---
+
+    def notify_finished(self) -> None:
+        """Something that was handed out is finished, or nobody's any more."""
+        if self._finished is not None:
+            self._finished.set()
+
+    async def drain(self, deadline: float) -> bool:
+        """Wait until all that was handed out is finished, at most until `deadline` (loop's clock). Whether it is."""
+        with anyio.CancelScope(deadline=deadline):
+            while any(progress.unfinished for _, progress in self.held.values()):
+                self._finished = anyio.Event()
+                await self._finished.wait()
+            return True
+        return False
+
+    # --- committing ---
+
+    async def commit(self) -> dict[Partition, int]:
+        """Commit what is finished and not committed. Returns what is committed now, of all that is held.
+
+        Raises LeaseLost if the membership ran out, StaleGeneration if the service says so, and other refusals; what
+        could be committed is committed then.
+        """
+        async with self._committing:
+            self.note()
+            due = {p: (h.progress, h.progress.due) for p, h in self.held.items() if h.progress.due is not None}
+
+            async def one(partition: Partition) -> None:
+                progress, sequence = due[partition]
+                await self._send(partition, sequence, read=progress.read)
+                progress.committed = sequence
+
+            failures = await _each(one, due, "commit")
+            if failures:
+                raise min(failures, key=lambda error: not isinstance(error, StaleGeneration))
+            return {p: h.progress.committed for p, h in self.held.items() if h.progress.committed is not None}
+
+    async def _send(self, partition: Partition, sequence: int, *, read: bool) -> None:
+        source, app = self.app_source()
+        checkpoint: Checkpoint = sealed(sequence, read=read)
+        fence = self.fence
+        generation = None
+        if fence is not None:
+            generation = fence.lease.generation
+            if not fence.lease.holds(clock.boot()):
+                raise LeaseLost(f"{partition.partition_id} of {partition.stream!r} may belong to another member by now")
+        await source.checkpoints.commit(
+            app,
+            partition.stream,
+            partition.partition_id,
+            checkpoint.sequence_number,
+            metadata=checkpoint.metadata,
+            member_id=fence.member_id if fence is not None else None,
+            generation=generation,
+        )
+
+
+async def _each(
+    work: Callable[[Partition], Awaitable[None]], partitions: Collection[Partition], name: str
+) -> list[DisError]:
+    """Do it for each partition, some at once; returns what failed, in the order it did."""
+    failures: list[DisError] = []
+    room = anyio.Semaphore(COMMITS_AT_ONCE)
+
+    async def one(partition: Partition) -> None:
+        async with room:
+            try:
+                await work(partition)
+            except DisError as error:
+                failures.append(error)
+
+    async with anyio.create_task_group() as tasks:
+        for partition in partitions:
+            tasks.start_soon(one, partition, name=f"{name}-{partition.stream}-{partition.partition_id}")
+    return failures
