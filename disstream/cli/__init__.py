@@ -2,6 +2,8 @@
 
 serve      run a server
 stream     create, list, describe and delete streams
+app        the same for apps; how far they are, and who reads for them
+checkpoint show, set and delete how far an app has read
 record     produce and consume records           formats: records as text; feed: the input of produce; sending: its run
 demo       the main job on real data
 bench      measure and verify
@@ -21,7 +23,9 @@ import click
 from .. import __version__
 from ..errors import ApiError, ConfigError, DisError
 from ..lifecycle import unwrap
+from .app import APP_NOT_FOUND, app
 from .bench import bench
+from .checkpoint import checkpoint
 from .demo import demo
 from .record import consume, produce
 from .serve import serve
@@ -30,7 +34,10 @@ from .stream import stream
 
 __all__ = ["main"]
 
-NO_SUCH_STREAM = "DIS.4301"
+REMEDIES = {
+    "DIS.4301": "`disstream stream list` shows what there is, `disstream stream create NAME` makes one",
+    APP_NOT_FOUND: "`disstream app list` shows what there is, `disstream app create APP` makes one",
+}
 
 
 class _Commands(click.Group):
@@ -64,9 +71,8 @@ def _quiet_end() -> click.exceptions.Exit:
 
 def _one_line(exc: Exception) -> str:
     told = " ".join(str(exc).split())
-    if isinstance(exc, ApiError) and exc.code == NO_SUCH_STREAM:
-        told += "; `disstream stream list` shows what there is, `disstream stream create NAME` makes one"
-    return told
+    remedy = REMEDIES.get(exc.code) if isinstance(exc, ApiError) else None
+    return f"{told}; {remedy}" if remedy else told
 
 
 @click.group(
@@ -83,5 +89,5 @@ def main() -> None:
     """
 
 
-for _command in (serve, stream, produce, consume, demo, bench):
+for _command in (serve, stream, app, checkpoint, produce, consume, demo, bench):
     main.add_command(_command)
