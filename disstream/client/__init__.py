@@ -3,7 +3,8 @@
 api       `Transport`: what carries a request to an endpoint
 http      the transport for real endpoints (aiohttp)
 client    `Client`: life, attempts, statistics
-streams   records   cursors    the calls, a module per resource
+streams   records   cursors   apps   checkpoints   groups   policies    the calls, a module per resource
+credentials   what requests carry: `AccessKey`, `Token`, `Password`; getting and renewing it
 retry     what is tried again, and when*
 endpoint  what an endpoint may look like*
 config    `ClientConfig`
@@ -14,9 +15,24 @@ config    `ClientConfig`
 from .api import Transport
 from .client import Client, ClientStats
 from .config import ClientConfig
+from .credentials import AccessKey, Credentials, Password, Provider, Token
 from .cursors import Cursors
 from .http import HttpTransport
 from .records import Records
 from .streams import Streams
 
-__all__ = ["Client", "ClientConfig", "ClientStats", "Cursors", "HttpTransport", "Records", "Streams", "Transport"]
+__all__ = [
+    "AccessKey",
+    "Client",
+    "ClientConfig",
+    "ClientStats",
+    "Credentials",
+    "Cursors",
+    "HttpTransport",
+    "Password",
+    "Provider",
+    "Records",
+    "Streams",
+    "Token",
+    "Transport",
+]

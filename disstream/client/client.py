@@ -10,6 +10,7 @@ transport; `abort()` cuts at once.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 import re
@@ -29,6 +30,7 @@ from .api import Transport
 from .apps import Apps
 from .checkpoints import Checkpoints
 from .config import ClientConfig, default_user_agent
+from .credentials import Credentials, Provider, Source
 from .cursors import Cursors
 from .groups import Groups
 from .http import HttpTransport
@@ -65,9 +67,13 @@ class Client:
         project_id: str,
         config: ClientConfig | None = None,
         *,
+        credentials: Credentials | Provider | None = None,
         dice: random.Random | None = None,
     ) -> None:
-        """`endpoint`: a URL, or whatever carries requests. `dice` draws the pauses between attempts."""
+        """`endpoint`: a URL, or whatever carries requests. `dice` draws the pauses between attempts.
+
+        `credentials`: what requests carry, or an async callable that is asked for it now and then; None: nothing.
+        """
         self.config = config or ClientConfig()
         if not _PROJECT_ID.fullmatch(project_id):
             raise ConfigError(f"project_id {project_id!r} must be 1 to 128 printable ASCII characters without blanks")
@@ -75,6 +81,13 @@ class Client:
             raise ConfigError(f"endpoint {endpoint!r} is no address: give a URL like 'http://127.0.0.1:8080'")
         self.project_id = project_id
         self.transport = HttpTransport(endpoint, self.config) if isinstance(endpoint, str) else endpoint
+        self._source: Source | None = None
+        if credentials is not None:
+            self._source = Source(credentials, project_id, self.transport, self.config)
+        self._endpoint = endpoint if isinstance(endpoint, str) else None
+        self._is_twin = False
+        # Only a signature needs it; a transport that knows no host gets the Host header it covers from us.
+        self._host = self.transport.host if isinstance(self.transport, HttpTransport) else "localhost"
         self.streams = Streams(self)
         self.records = Records(self)
         self.cursors = Cursors(self)
@@ -122,17 +135,31 @@ class Client:
     ) -> None:
         await self.close()
 
+    def twin(self) -> Client | None:
+        """A client like this one for another event loop, in another thread; not started. None over a given transport.
+
+        It shares the credentials: they are renewed in the loop of this client, which has to run for that.
+        """
+        if self._endpoint is None:
+            return None
+        twin = Client(self._endpoint, self.project_id, self.config)
+        twin._source = self._source
+        twin._is_twin = True
+        return twin
+
     def stats(self) -> ClientStats:
         return ClientStats(requests=self._requests, retries=self._retries, running=len(self._calls))
 
     async def _run(self, scope: Scope) -> None:
         try:
-            scope.started()
-            await scope.closing.wait()
-            with anyio.move_on_after(self.config.close_timeout_s):
-                while self._calls:
-                    self._call_ended = anyio.Event()
-                    await self._call_ended.wait()
+            renewing = contextlib.nullcontext() if self._source is None or self._is_twin else self._source.running()
+            async with renewing:
+                scope.started()
+                await scope.closing.wait()
+                with anyio.move_on_after(self.config.close_timeout_s):
+                    while self._calls:
+                        self._call_ended = anyio.Event()
+                        await self._call_ended.wait()
         finally:
             for call in self._calls:
                 call.cancel()
@@ -154,7 +181,8 @@ class Client:
         """Carry out an operation of the routes table and return its 2xx answer.
 
         Repeats what may be repeated (client/retry.py) at most `attempts` times in all, each bounded by `timeout_s`
-        (None: as configured). A delete that finds nothing after an attempt of unknown outcome has succeeded.
+        (None: as configured). A delete that finds nothing after an attempt of unknown outcome has succeeded. Whatever
+        the operation, credentials that the service refuses are renewed once, if they can be, and it is asked again.
 
         Raises ApiError, TransportError, ClosedError. Cancellation: the running attempt may have been received.
         """
@@ -192,18 +220,31 @@ class Client:
         began = anyio.current_time()
         attempt = 0
         maybe_done = False
+        renewed = False
         while True:
             attempt += 1
             retry_after_s: float | None = None
             error: DisError
             # Each attempt has headers of its own: what is added on the way must not be there the next time.
             request = Request(method=method, target=target, headers=dict(self._headers), body=body, timeout_s=timeout_s)
-            self._requests += 1
             try:
+                used = None if self._source is None else await self._source.authorize(request, self._host)
+                self._requests += 1
                 response = await self.transport.exchange(request)
                 if 200 <= response.status < 300:
                     return response
                 error = _refusal(response)
+                if (
+                    used is not None
+                    and self._source is not None
+                    and response.status in (401, 441)
+                    and not renewed
+                    and await self._source.renew(used, timeout_s)
+                ):  # refused, so nothing was done, whatever the operation: at once again, and not one attempt less
+                    renewed = True
+                    attempt -= 1
+                    self._retries += 1
+                    continue
                 retry_after_s = retry_after_seconds(response.headers)
             except TransportError as exc:
                 error = exc

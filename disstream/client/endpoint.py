@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from urllib.parse import urlsplit
 
 from ..errors import ConfigError
@@ -31,3 +32,15 @@ def check_endpoint(endpoint: str) -> str:
             f"honoured; {example}"
         )
     return f"{parts.scheme}://{parts.netloc}"
+
+
+def is_readable_by_others(endpoint: str) -> bool:
+    """Whether what is sent to `endpoint` crosses a network without TLS."""
+    parts = urlsplit(endpoint)
+    host = parts.hostname or ""
+    if parts.scheme != "http" or host == "localhost" or host.endswith(".localhost"):
+        return False
+    try:
+        return not ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return True

@@ -57,9 +57,12 @@ class HttpTransport:
         """Raises ConfigError for an endpoint that is none."""
         self.endpoint = check_endpoint(endpoint)
         try:
-            self._origin = str(URL(self.endpoint).origin())  # a host that is not ASCII becomes its DNS form here
+            origin = URL(self.endpoint).origin()  # a host that is not ASCII becomes its DNS form here
         except ValueError as exc:
             raise ConfigError(f"endpoint {endpoint!r} names a host that cannot be: {exc}") from exc
+        self._origin = str(origin)
+        self.host = origin.host_port_subcomponent or ""
+        """What stands in the Host header."""
         self._config = config or ClientConfig()
         self._session: aiohttp.ClientSession | None = None
         self._closed = False
@@ -112,6 +115,13 @@ class HttpTransport:
             raise self._failure(request, exchange.connected, _told(exc)) from exc
         except TransportError as exc:
             raise self._failure(request, exchange.connected, str(exc)) from exc
+        except ValueError as exc:
+            if not (self._config.trust_env and "authorization" in request.headers):
+                raise
+            raise ConfigError(
+                f"~/.netrc holds a password for {self.endpoint}, and a signed request cannot carry it too: remove that "
+                "entry, or set ClientConfig(trust_env=False)"
+            ) from exc
         finally:
             _current.reset(before)
 
