@@ -6,34 +6,56 @@ import logging
 import signal
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import anyio
 import click
 
-from ..server import Server, ServerConfig
+from ..server import Server, ServerConfig, read_config
 from .session import run, say
-
-DEFAULT_DATA_DIR = Path("disstream-data")
 
 
 @click.command(short_help="Run a DIS server until SIGTERM or Ctrl-C.")
-@click.option("--host", default="127.0.0.1", help="Address to listen on; loopback only, since nobody signs in yet.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8080, help="Port to listen on; 0 takes a free one.")
+@click.option("--host", help="Address to listen on; one that others can reach takes users.  [default: 127.0.0.1]")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on; 0 takes a free one.  [default: 8080]")
 @click.option(
     "--data-dir",
     type=click.Path(file_okay=False, path_type=Path),
-    help=f"Directory that keeps streams and records; made if absent.  [default: {DEFAULT_DATA_DIR}]",
+    help="Directory that keeps streams and records; made if absent.  [default: disstream-data]",
 )
 @click.option("--memory", is_flag=True, help="Keep everything in memory and forget it at the end.")
 @click.option(
     "--durability",
     type=click.Choice(["fsync", "relaxed"]),
-    default="fsync",
     help="fsync: what was acknowledged survives a power failure. relaxed: it survives the end of the process; a power "
-    "failure may take the last moments.",
+    "failure may take the last moments.  [default: fsync]",
 )
-def serve(host: str, port: int, data_dir: Path | None, memory: bool, durability: Literal["fsync", "relaxed"]) -> None:
+@click.option(
+    "--limits",
+    type=click.Choice(["open", "service"]),
+    help="service: the limits of the real service, to rehearse with. open: its sizes, without its quotas.  "
+    "[default: open]",
+)
+@click.option(
+    "--config",
+    "config_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="TOML file with users, projects and settings. Options given here go before what it says.",
+)
+@click.option(
+    "--insecure-bind", is_flag=True, help="Without users, listen on an address that others can reach: they may do all."
+)
+def serve(
+    host: str | None,
+    port: int | None,
+    data_dir: Path | None,
+    memory: bool,
+    durability: Literal["fsync", "relaxed"] | None,
+    limits: Literal["open", "service"] | None,
+    config_file: Path | None,
+    insecure_bind: bool,
+) -> None:
     """Run a DIS server until SIGTERM or Ctrl-C, which finish what was accepted.
 
     Prints one line on standard output once it answers; logs go to standard error.
@@ -42,12 +64,18 @@ def serve(host: str, port: int, data_dir: Path | None, memory: bool, durability:
     Examples:
       disstream serve
       disstream serve --port 0 --memory
+      disstream serve --config disstream.toml --host 0.0.0.0
     """
     if memory and data_dir is not None:
         raise click.UsageError("--memory keeps nothing, so it goes without --data-dir")
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    directory = None if memory else (data_dir or DEFAULT_DATA_DIR)
-    config = ServerConfig(host=host, port=port, data_dir=directory, durability=durability)
+    options = {"host": host, "port": port, "data_dir": data_dir, "durability": durability}
+    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    if memory:
+        given["data_dir"] = None
+    if insecure_bind:
+        given["insecure_bind"] = True
+    config = read_config(config_file, profile=limits, given=given)
     run(lambda: _serve(config))
 
 

@@ -7,11 +7,25 @@ app         App.handle: routing, projects, request ids, errors as answers
 call        one request, matched to its operation
 streams     handlers of the stream calls
 records     handlers of put, get and cursors: the hot path
+policies    handlers of stream policies
+apps        handlers of the app calls
+checkpoints handlers of the checkpoint calls
+progress    checkpoints in the catalog: found, and forgotten with their stream
+groups      handlers of the group protocol; loads and stores groups
+iam         handlers of the two calls of IAM: tokens and projects
+auth        who sent a request, and whether it may
+settings    the configuration file
 directory   the streams of all projects: found, made, deleted
 retention   expiry in the background
 
 Pure, deciding only:
 
+group       the state machine of one group
+sharing     which member reads which partition
+users       projects, users and access keys, as configured
+rights      operation -> IAM action, and what patterns of actions allow
+tokens      what a user gets for a password; how often one can be guessed at
+toml        lines of the configuration file
 documents   catalog keys and the stream document
 creation    what a new stream must satisfy
 layout      where records go
@@ -23,5 +37,7 @@ Stands on an engine and the wire; never imports client, producer or consumer.
 from .app import App
 from .config import ServerConfig
 from .server import Server
+from .settings import read_config
+from .users import Project, User, UserKey, Users
 
-__all__ = ["App", "Server", "ServerConfig"]
+__all__ = ["App", "Project", "Server", "ServerConfig", "User", "UserKey", "Users", "read_config"]

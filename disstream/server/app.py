@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Awaitable, Callable
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
 
 from ..engine import Engine
 from ..errors import ApiError, StorageError
@@ -12,15 +13,18 @@ from ..wire.errors import api_error, encode_error, refusal
 from ..wire.http import JSON, Request, Response, split_target
 from ..wire.routes import NoMatch, match
 from .apps import Apps
-from .call import Call
+from .auth import Auth
+from .call import ANYONE, Call
 from .checkpoints import Checkpoints
 from .config import ServerConfig
 from .directory import Directory
 from .documents import NAME
 from .groups import Groups
+from .iam import Iam
 from .policies import Policies
 from .records import Records
 from .streams import Streams
+from .tokens import Tokens
 
 logger = logging.getLogger("disstream.server")
 
@@ -37,6 +41,9 @@ class App:
         apps = Apps(engine, self.directory, groups, self._source)
         checkpoints = Checkpoints(engine, self.directory, groups)
         policies = Policies(engine, self.directory)
+        tokens = Tokens(secrets.token_bytes(32))
+        self._auth = None if config.users is None else Auth(config.users, tokens, config.region)
+        self._iam = Iam(self._auth, tokens, config)
         self._handlers: dict[str, Callable[[Call], Awaitable[Response]]] = {
             "create_stream": streams.create,
             "list_streams": streams.listing,
@@ -65,6 +72,11 @@ class App:
     def request_id(self) -> str:
         return f"{self._source.getrandbits(128):032x}"
 
+    def precheck(self, headers: Mapping[str, str]) -> None:
+        """Raise ApiError if a request with these headers will be refused whatever follows them."""
+        if self._auth is not None:
+            self._auth.precheck(headers)
+
     async def handle(self, request: Request) -> Response:
         """Never raises an error of disstream: refusals and failures are answers, each with its X-Request-Id.
 
@@ -91,10 +103,16 @@ class App:
         encoding = request.headers.get("content-encoding", "identity")
         if encoding.strip().lower() not in ("", "identity"):
             raise api_error("DIS.4200", f"[content-encoding {encoding[:80]!r} is not supported: send the body plain]")
-        project = found.params["project_id"]
+        project = found.params.get("project_id")
+        if project is None:
+            return await self._iam.handle(found.operation, request, query)
+        caller = ANYONE if self._auth is None else self._auth.caller(request, found.operation, project)
         if not NAME.fullmatch(project):
             raise api_error("DIS.4117", f"[{project[:80]}]")
-        return await self._handlers[found.operation](Call(project, found.params, query, request.body))
+        claimed = request.headers.get("x-project-id")
+        if claimed and claimed != project:
+            raise api_error("DIS.4117", f"[X-Project-Id is {claimed[:80]!r}, the path has {project}]")
+        return await self._handlers[found.operation](Call(project, found.params, query, request.body, caller))
 
 
 def _unrouted(method: str, allowed: tuple[str, ...]) -> Response:

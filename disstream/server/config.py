@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..errors import ConfigError
+from .users import Users
 
 MIB = 1_048_576
 
@@ -20,8 +21,14 @@ class ServerConfig:
     """Everything a `Server` needs to know. Raises ConfigError naming the value and the remedy."""
 
     data_dir: Path | str | None = "disstream-data"  # durable unless memory (None) is asked for by name
-    host: str = "127.0.0.1"  # loopback only: there are no users yet, so whoever reaches the port may do anything
+    host: str = "127.0.0.1"  # an address or 'localhost'; one that others can reach takes users, or insecure_bind
     port: int = 8080  # 0: a free one, told by Server.url
+    insecure_bind: bool = False  # True: whoever reaches the port may do anything, and that is what I want
+    users: Users | None = None  # None: nobody has to sign in, whatever credentials are sent
+    region: str | None = None  # what the scope of a signature must name; None: any
+    token_lifetime_s: float = 86_400.0  # the service's own
+    tls_certificate: Path | str | None = None  # with it, and its chain, in PEM, the server speaks HTTPS
+    tls_key: Path | str | None = None  # None: the key stands in the file of the certificate
     durability: Literal["fsync", "relaxed"] = "fsync"  # an answered put is on disk; "relaxed" may lose the last moments
 
     max_body_bytes: int = 12 * MIB  # what the service's signing allows; 5 MiB of records as base64 fit
@@ -46,7 +53,13 @@ class ServerConfig:
     close_timeout_s: float = 10.0  # for requests under way when close() is called
 
     def __post_init__(self) -> None:
-        check_loopback(self.host)
+        if not (is_loopback(self.host) or self.users is not None or self.insecure_bind):
+            raise ConfigError(
+                f"host is {self.host}, which others can reach, and there are no users to tell apart: configure users, "
+                "give a loopback address (127.0.0.1, ::1), or let everybody in with insecure_bind (--insecure-bind)"
+            )
+        if self.tls_key is not None and self.tls_certificate is None:
+            raise ConfigError(f"tls_key is {self.tls_key} and tls_certificate is missing: give both")
         if not 0 <= self.port <= 65_535:
             raise ConfigError(f"port is {self.port}: give 0 (a free one) to 65535")
         if self.durability not in ("fsync", "relaxed"):
@@ -61,6 +74,7 @@ class ServerConfig:
             "max_partitions",
             "default_fetch_bytes",
             "session_timeout_s",
+            "token_lifetime_s",
             "idle_timeout_s",
             "body_timeout_s",
             "answer_timeout_s",
@@ -86,16 +100,20 @@ class ServerConfig:
             )
 
 
-def check_loopback(host: str) -> None:
-    """Raise ConfigError unless `host` is a loopback address or the name localhost."""
+SERVICE_LIMITS = {
+    "max_partitions": 50,  # an account's quota of common partitions
+    "max_fetch_bytes": 2 * MIB,  # the ceiling that clients of the service reckon with
+}
+"""Where the service is stricter than the defaults, which hold its other limits already."""
+
+
+def is_loopback(host: str) -> bool:
+    """False: others can reach it. Raises ConfigError unless it is an address or 'localhost'."""
     if host == "localhost":
-        return  # what it resolves to is checked when the server starts
+        return True  # what it resolves to is checked when the server starts
     try:
-        address = ipaddress.ip_address(host)
+        return ipaddress.ip_address(host).is_loopback
     except ValueError as exc:
-        raise ConfigError(f"host is {host!r}: give a loopback address (127.0.0.1, ::1) or 'localhost'") from exc
-    if not address.is_loopback:
         raise ConfigError(
-            f"host is {host}, which others can reach, and this server has no users to tell apart yet: "
-            "give a loopback address (127.0.0.1, ::1)"
-        )
+            f"host is {host!r}: give an address (127.0.0.1, ::1; 0.0.0.0 or :: for all there are) or 'localhost'"
+        ) from exc

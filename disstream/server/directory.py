@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from ..engine import Engine, Versioned
 from ..errors import CatalogConflict
 from ..wire.errors import api_error, stream_not_found
+from ..wire.policies import ACTION_TYPES
 from .call import ANYONE, Caller
 from .config import ServerConfig
 from .documents import (
@@ -25,11 +26,14 @@ from .documents import (
     decode_document,
     dropping_key,
     encode_document,
+    grants_of,
     id_key,
+    is_id,
     stream_key,
     streams_of,
 )
 from .layout import Layout
+from .progress import forget_stream
 
 logger = logging.getLogger("disstream.server")
 
@@ -56,20 +60,48 @@ class Directory:
         self._decoded: dict[str, Stream] = {}
 
     async def find(
-        self, project: str, name: str, stream_id: str = "", *, caller: Caller = ANYONE, action: str = ""
+        self,
+        project: str,
+        name: str,
+        stream_id: str = "",
+        *,
+        caller: Caller = ANYONE,
+        action: str = "",
+        exact: bool = False,
     ) -> Stream:
-        """By name; if there is none of that name, by id. Raises ApiError DIS.4301.
+        """By name; if there is none of that name, by id. `exact`: never one with another id. Raises ApiError DIS.4301.
 
         With an `action` (putRecords, getRecords, getStreamInfo), also a stream of another account by its id, if a
-        policy of it lets `caller` do that.
+        policy of it lets `caller` do that; DIS.4116 if its policies let `caller` do only something else. To everybody
+        else it does not exist: what is looked up, and what is answered, is the same.
         """
         stream = await self._by_name(project, name)
+        if stream is not None and exact and stream.doc.stream_id != stream_id:
+            stream = None
         if stream is None and stream_id and (key := id_key(project, stream_id)):
             known = await self._engine.catalog.get(key)
             if known is not None:
                 stream = await self._by_name(project, known.value.decode())
+        if stream is None and action and caller.domain and is_id(stream_id):
+            stream = await self._shared(stream_id, caller, action)
         if stream is None:
             raise stream_not_found((name or stream_id)[:80], project)
+        return stream
+
+    async def _shared(self, stream_id: str, caller: Caller, action: str) -> Stream | None:
+        held: dict[str, bytes] = {}
+        for user in (caller.user, "*"):
+            prefix = grants_of(stream_id, caller.domain, user)
+            for key, versioned in await self._engine.catalog.scan(prefix, limit=len(ACTION_TYPES)):
+                held[key.removeprefix(prefix)] = versioned.value
+        if not held:
+            return None
+        project, name = next(iter(held.values())).decode().split("/")
+        stream = await self._by_name(project, name)
+        if stream is None or stream.doc.stream_id != stream_id:
+            return None  # deleted; its grants follow
+        if action not in held:
+            raise api_error("DIS.4116", f"[no policy of stream {stream_id} allows {action}]")
         return stream
 
     async def _by_name(self, project: str, name: str) -> Stream | None:
@@ -130,7 +162,10 @@ class Directory:
 
     async def _drop(self, stream_id: str) -> None:
         await self._engine.log.drop(stream_id)
-        await self._engine.catalog.transact({}, {}, [dropping_key(stream_id)])
+        await forget_stream(self._engine, stream_id)
+        # Nobody can add to these any more: that takes the stream's document.
+        grants = [key for key, _ in await self._scan(grants_of(stream_id))]
+        await self._engine.catalog.transact({}, {}, [*grants, dropping_key(stream_id)])
 
     async def drop_remains(self) -> None:
         """Drop what earlier lives had deleted but not dropped, or begun to make. Call it before serving."""

@@ -4,7 +4,7 @@
     stream-id/{project}/{id}     -> name
     dropping/{id}                -> nothing; a tombstone: partitions of a stream that is no more, or not yet
     app/{project}/{app}          -> AppDoc as JSON                                       (apps.py)
-    checkpoint/{project}/{app}/{stream id}/{partition, 10 digits}  -> CheckpointDoc      (checkpoints.py)
+    checkpoint/{project}/{app}/{stream id}/{partition, 10 digits}  -> CheckpointDoc      (progress.py)
     reader/{stream id}/{project}/{app}   -> nothing; the app has or had a checkpoint on the stream
     group/{project}/{app}        -> GroupDoc as JSON                                     (group.py)
     grant/{stream id}/{domain}/{user or *}/{action}  -> {project}/{name}                 (policies.py)
@@ -80,6 +80,21 @@ def readers_of(stream_id: str) -> str:
 
 def group_key(project: str, app: str) -> str:
     return f"group/{project}/{app}"
+
+
+def grant_key(stream_id: str, domain: str, user: str, action: str) -> str:
+    """`user` is "*" for everybody of the domain. None of the names holds the separator (users.py)."""
+    return f"{grants_of(stream_id)}{domain}/{user}/{action}"
+
+
+def grants_of(stream_id: str, domain: str = "", user: str = "") -> str:
+    """The prefix of a stream's grants: all, or those to one user of a domain ("*": to everybody of it)."""
+    return f"grant/{stream_id}/" + (f"{domain}/{user}/" if domain else "")
+
+
+def is_id(text: str) -> bool:
+    """Whether it can be a stream's id."""
+    return _ID.fullmatch(text) is not None
 
 
 def dropping_key(stream_id: str) -> str:

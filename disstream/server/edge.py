@@ -13,6 +13,7 @@ import errno
 import ipaddress
 import logging
 import socket
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from http import HTTPStatus
@@ -36,6 +37,9 @@ logger = logging.getLogger("disstream.server")
 # A client still sending a refused body gets this long to see the refusal; what it sends is thrown away. Closing the
 # server waits for it.
 _LINGER_S = 1.0
+# A larger body is not even received from somebody who cannot sign in: the room is for those who can.
+_STRANGERS_BYTES = 65_536
+_HANDSHAKE_S = 10.0  # of TLS; until it is done a connection does not count
 
 
 class _Refused(Exception):
@@ -64,16 +68,24 @@ class Edge:
         """
         loop = asyncio.get_running_loop()
         host = await _resolve(self.config.host)
+        tls = _tls(self.config)
         # Bound here, because asyncio leaks a socket of its own making if it is cancelled on the way.
         listener = _bind(host, self.config.port)
         port = listener.getsockname()[1]
         server = _Server(self, loop)
         grace_s = 0.001  # aiohttp takes 0 for no limit
         try:
-            accepting = await loop.create_server(server, sock=listener, start_serving=False)
+            accepting = await loop.create_server(
+                server,
+                sock=listener,
+                start_serving=False,
+                ssl=tls,
+                ssl_handshake_timeout=_HANDSHAKE_S if tls else None,
+            )
             try:
                 await accepting.start_serving()
-                yield f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+                scheme = "https" if tls else "http"
+                yield f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
                 # aiohttp waits this long for handlers, and once more for what they still write.
                 grace_s = self.config.close_timeout_s / 2
             finally:
@@ -123,6 +135,11 @@ class Edge:
         announced = request.content_length or 0
         if announced > limit:
             raise _Refused(_too_large(f"{announced} bytes", limit))
+        if announced > _STRANGERS_BYTES or request.content_length is None:
+            try:
+                self._app.precheck(request.headers)
+            except ApiError as error:
+                raise _Refused(error) from error
         if request.headers.get("Expect", "").lower() == "100-continue":
             await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             request.writer.output_size = 0
@@ -234,7 +251,7 @@ class _Connection(RequestHandler):
         if idle or not all(payload.is_eof() for payload in (self.payload, *(waiting for _, waiting in self._messages))):
             return False
         self.close()  # after the answer
-        return True
+        return self._edge.config.tls_certificate is None  # TLS has no way to keep half of a connection
 
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
@@ -293,11 +310,31 @@ def _too_large(what: str, limit: int) -> ApiError:
 def _bind(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server(
-            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=1024
+            (host, port),
+            family=socket.AF_INET6 if ":" in host else socket.AF_INET,
+            backlog=1024,
+            dualstack_ipv6=host == "::" and socket.has_dualstack_ipv6(),
         )
     except OSError as exc:
         why = "it is in use" if exc.errno == errno.EADDRINUSE else exc.strerror or exc
         raise DisError(f"cannot listen on {host}:{port}: {why}; give another port, or 0 for a free one") from exc
+
+
+def _tls(config: ServerConfig) -> ssl.SSLContext | None:
+    if config.tls_certificate is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        # A password asked for on the terminal would hang a server.
+        context.load_cert_chain(config.tls_certificate, config.tls_key, password=lambda: "")
+    except (OSError, ValueError) as exc:
+        key = config.tls_key or config.tls_certificate
+        raise ConfigError(
+            f"certificate {config.tls_certificate} with key {key} cannot be used ({exc}): "
+            "give files in PEM, the key without a passphrase"
+        ) from exc
+    return context
 
 
 async def _resolve(host: str) -> str:

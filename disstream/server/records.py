@@ -23,6 +23,9 @@ from .call import Call
 from .config import ServerConfig
 from .directory import Directory, Stream
 
+# What a policy of another account's stream must allow.
+_PUT, _GET = "putRecords", "getRecords"
+
 
 class Records:
     def __init__(self, engine: Engine, directory: Directory, config: ServerConfig) -> None:
@@ -41,12 +44,12 @@ class Records:
         name, stream_id = request.stream_name or "", request.stream_id or ""
         if not (name or stream_id):
             raise api_error("DIS.4200", "[stream_name is missing]")
-        stream = await self._directory.find(call.project, name, stream_id)
+        stream = await self._directory.find(call.project, name, stream_id, caller=call.caller, action=_PUT)
         plan = PutPlan(records, stream.layout)
         plan.admit(self.admission)
         try:
             if await self._append(plan, stream):
-                await self._append_again(plan, stream, call.project)
+                await self._append_again(plan, stream, call)
         finally:
             self.admission.release(plan.weight)
         return Response(status=200, headers={"content-type": JSON}, body=plan.answer())
@@ -56,13 +59,13 @@ class Records:
         entries = plan.entries(stream.doc.stream_id)
         return plan.settle(await self._log.append(entries, clock.wall_ms())) if entries else False
 
-    async def _append_again(self, plan: PutPlan, stream: Stream, project: str) -> None:
+    async def _append_again(self, plan: PutPlan, stream: Stream, call: Call) -> None:
         """The layout changed after it was looked up, or the stream is being deleted."""
-        stream_id = stream.doc.stream_id
+        doc = stream.doc
         try:
-            stream = await self._directory.find(project, stream.doc.name)
-            if stream.doc.stream_id != stream_id:
-                raise stream_not_found(stream.doc.name, project)
+            stream = await self._directory.find(
+                call.project, doc.name, doc.stream_id, caller=call.caller, action=_PUT, exact=True
+            )
         except ApiError as error:
             plan.give_up(error)
             return
@@ -72,7 +75,9 @@ class Records:
 
     async def get_cursor(self, call: Call) -> Response:
         wanted = parse_cursor_query(call.query)
-        stream = await self._directory.find(call.project, wanted.stream_name, wanted.stream_id or call.stream_id)
+        stream = await self._directory.find(
+            call.project, wanted.stream_name, wanted.stream_id or call.stream_id, caller=call.caller, action=_GET
+        )
         number = partition_number(wanted.partition)
         ref, bounds = await self._locate(stream, number, call.project)
         token = encode_cursor(
@@ -111,9 +116,9 @@ class Records:
         if age_ms < -LIFETIME_MS:
             raise api_error("DIS.4217", "[it was issued in the future]")
         max_bytes = self._fetch_bytes(call)
-        stream = await self._directory.find(call.project, cursor.stream_name, cursor.stream_id)
-        if stream.doc.stream_id != cursor.stream_id:
-            raise stream_not_found(cursor.stream_name, call.project)
+        stream = await self._directory.find(
+            call.project, cursor.stream_name, cursor.stream_id, caller=call.caller, action=_GET, exact=True
+        )
         ref, bounds = await self._locate(stream, cursor.partition, call.project)
         if not bounds.oldest <= cursor.sequence <= bounds.next:
             raise api_error("DIS.4226")

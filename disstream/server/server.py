@@ -11,7 +11,7 @@ import anyio
 from ..engine import Engine
 from ..lifecycle import Scope, Supervisor
 from .app import App
-from .config import ServerConfig
+from .config import ServerConfig, is_loopback
 from .edge import Edge
 from .retention import keep_trimming
 
@@ -19,7 +19,7 @@ logger = logging.getLogger("disstream.server")
 
 
 class Server:
-    """A DIS endpoint on loopback, in the caller's event loop.
+    """A DIS endpoint, in the caller's event loop. On loopback nobody has to sign in unless users are configured.
 
         async with Server(ServerConfig(data_dir=None, port=0)) as server:
             ... server.url ...
@@ -66,6 +66,15 @@ class Server:
     ) -> None:
         await self.close()
 
+    def _warn(self) -> None:
+        config = self._config
+        if is_loopback(config.host):
+            return
+        if config.users is None:
+            logger.warning("everybody who can reach %s may read, write and delete everything: no users", self._url)
+        elif config.tls_certificate is None:
+            logger.warning("passwords and tokens travel readable to %s: no TLS", self._url)
+
     async def _run(self, scope: Scope) -> None:
         try:
             await self._engine.start()
@@ -79,6 +88,7 @@ class Server:
                     name="disstream-retention",
                 )
                 logger.info("serving: url=%s data_dir=%s", self._url, self._config.data_dir)
+                self._warn()
                 scope.started()
                 await scope.closing.wait()
                 tasks.cancel_scope.cancel()

@@ -50,7 +50,7 @@ class Streams:
 
     async def describe(self, call: Call) -> Response:
         limit = call.number("limit_partitions", default=100, low=1, high=1000)
-        stream = await self._directory.find(call.project, *_wanted(call))
+        stream = await self._directory.find(call.project, *_wanted(call), caller=call.caller, action="getStreamInfo")
         # The documented name, and the one official clients send.
         start = call.query.get("start_partition_id") or call.query.get("start_partitionId")
         behind = list(stream.doc.partitions)

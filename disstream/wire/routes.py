@@ -9,7 +9,7 @@ from .http import build_target
 
 
 class Route(NamedTuple):
-    """`path` holds literals and `{parameters}`; `project_id` is the first parameter of each."""
+    """`path` holds literals and `{parameters}`; `project_id` is the first of each, but IAM's calls have none."""
 
     operation: str
     method: str
@@ -44,6 +44,9 @@ ROUTES = (
     _route("group_leave", "DELETE", "/v2/{project_id}/apps/{app_name}/consumers/{member_id}"),
     _route("group_members", "GET", "/v2/{project_id}/apps/{app_name}/consumers"),  # ours: nobody else offers it
     _route("get_cursor", "GET", "/v2/{project_id}/cursors"),  # API 5.4.3
+    # IAM's, which the service has at another endpoint.
+    _route("create_token", "POST", "/v3/auth/tokens"),  # API 1.3
+    _route("list_projects", "GET", "/v3/projects"),  # API 1.5
 )
 
 _BY_OPERATION = {route.operation: route for route in ROUTES}

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import signal
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -92,10 +95,95 @@ def test_a_server_that_dies_ends_the_command(monkeypatch: pytest.MonkeyPatch) ->
     assert "Traceback" not in result.output
 
 
+CONFIG = """\
+[[projects]]
+id = "p1"
+name = "cn-north-1"
+domain = "acme"
+[[users]]
+name = "alice"
+domain = "acme"
+password = "PASS-word-1"
+projects = ["p1"]
+access_keys = [{ ak = "AK1", sk = "SECRET-key-1" }]
+[limits]
+max_fetch_bytes = 3000000
+[engine]
+data_dir = "from-file"
+[server]
+port = 1
+"""
+
+
+def test_a_configuration_file(tmp_path: Path) -> None:
+    """Users must sign in; options beat the file, which beats the defaults; no secret is printed."""
+    path = tmp_path / "server.toml"
+    path.write_text(CONFIG)
+    path.chmod(0o600)
+    with serving("--config", str(path)) as (process, line):
+        url = line.split()[1]
+        assert str(tmp_path / "from-file") in line
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(f"{url}/v2/p1/streams", timeout=10)
+        with refused.value as answer:
+            assert answer.code == 401
+            assert json.load(answer)["error_code"] == "DIS.4101"
+        code, out, err = stop(process, signal.SIGTERM)
+        assert (code, out) == (0, "")
+        assert "PASS-word-1" not in line + err
+        assert "SECRET-key-1" not in line + err
+    with serving("--config", str(path), "--memory", "--host", "0.0.0.0") as (process, line):
+        assert line.startswith("serving http://0.0.0.0:")
+        assert "memory" in line
+        assert "no TLS" in stop(process, signal.SIGTERM)[2]
+
+
+def test_an_insecure_bind_is_told() -> None:
+    """Without users, an address others can reach takes the word for it, and standard error warns."""
+    with serving("--memory", "--host", "0.0.0.0", "--insecure-bind") as (process, line):
+        assert line.split()[0] == "serving"
+        assert line.split()[1].startswith("http://0.0.0.0:")
+        code, out, err = stop(process, signal.SIGTERM)
+        assert (code, out) == (0, "")
+        assert "WARNING" in err
+        assert "no users" in err
+
+
+def test_limits_of_the_service() -> None:
+    """--limits service refuses what the service would."""
+    with serving("--memory", "--limits", "service") as (_, line):
+        url = line.split()[1]
+        assert "DIS.4308" in invoke(url, "stream", "create", "wide", "--partitions", "51").stderr
+        assert invoke(url, "stream", "create", "wide", "--partitions", "50").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "mode", "told"),
+    [
+        (CONFIG.replace("password", "pasword"), 0o600, "server.toml:8: unknown key 'pasword' in [users]"),
+        (CONFIG, 0o644, "chmod 600"),
+        ("[", 0o600, "server.toml:1: not TOML"),
+        (None, 0, "No such file"),
+    ],
+)
+def test_a_wrong_configuration_file(tmp_path: Path, content: str | None, mode: int, told: str) -> None:
+    """One line with the file and the line, exit code 2, no secret."""
+    path = tmp_path / "server.toml"
+    if content is not None:
+        path.write_text(content)
+        path.chmod(mode)
+    result = click.testing.CliRunner().invoke(main, ["serve", "--memory", "--config", str(path)])
+    assert result.exit_code == 2
+    assert told in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert "PASS-word-1" not in result.output
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
         (("--memory", "--data-dir", "x"), "--memory"),
+        (("--memory", "--limits", "all"), "all"),
         (("--memory", "--host", "0.0.0.0"), "0.0.0.0"),
         (("--port", "70000"), "70000"),
         (("--durability", "none"), "none"),

@@ -50,7 +50,7 @@ def test_lenient_targets(target: str, segments: list[str], query: dict[str, str]
 def test_every_operation_is_found_by_what_it_builds(route: object) -> None:
     """Building and matching use the same table: no operation is shadowed by another."""
     operation = route.operation  # type: ignore[attr-defined]
-    params = {"project_id": "p", "stream_name": "s"}
+    params = {"project_id": "p", "stream_name": "s", "app_name": "a", "member_id": "m"}
     method, target = build(operation, params)
     found = match(method, split_target(target)[0])
     assert isinstance(found, Match)

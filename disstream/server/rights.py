@@ -1,0 +1,61 @@
+"""Which IAM action an operation needs, and which actions a user's patterns allow (API 6.2). Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from ..errors import ConfigError
+
+EVERYTHING = "dis:*:*"
+
+ACTIONS = {
+    "create_stream": "dis:streams:create",
+    "list_streams": "dis:streams:list",
+    "delete_stream": "dis:streams:delete",
+    "describe_stream": "dis:streams:get",
+    "put_records": "dis:records:write",
+    "get_records": "dis:records:read",
+    "get_cursor": "dis:records:readCursor",
+    "add_policy": "dis:streamPolicies:create",
+    "list_policies": "dis:streamPolicies:list",
+    "create_app": "dis:apps:create",
+    "list_apps": "dis:apps:list",
+    "delete_app": "dis:apps:delete",
+    "describe_app": "dis:apps:get",
+    "consuming_state": "dis:AppState:get",
+    "commit_checkpoint": "dis:checkpoints:commit",
+    "get_checkpoint": "dis:checkpoints:get",
+    "delete_checkpoint": "dis:checkpoints:delete",
+    # The group calls have no action of their own; membership is what makes a commit valid.
+    "group_join": "dis:checkpoints:commit",
+    "group_sync": "dis:checkpoints:commit",
+    "group_heartbeat": "dis:checkpoints:commit",
+    "group_leave": "dis:checkpoints:commit",
+    "group_members": "dis:apps:get",
+}
+"""Every operation of the routes table that works in a project. Those of IAM need none."""
+
+_PATTERN = re.compile(r"[A-Za-z*]+:[A-Za-z*]+:[A-Za-z*]+", re.ASCII)
+
+
+def allowed_operations(patterns: Iterable[str]) -> frozenset[str]:
+    """The operations that `patterns` allow together.
+
+    A pattern is `service:resource:action`, compared without regard to case; `*` stands for any letters of one part,
+    also none. Raises ConfigError for a pattern of another shape.
+    """
+    matchers = [_matcher(pattern) for pattern in patterns]
+    return frozenset(
+        operation for operation, action in ACTIONS.items() if any(matcher.fullmatch(action) for matcher in matchers)
+    )
+
+
+def _matcher(pattern: str) -> re.Pattern[str]:
+    if not _PATTERN.fullmatch(pattern):
+        raise ConfigError(
+            f"action {pattern[:80]!r} is not of the form 'dis:resource:action'; "
+            "each part may hold '*' for anything, as in 'dis:*:*' or 'dis:streams:get'"
+        )
+    # Runs of stars are one star, or matching could take for ever.
+    return re.compile(re.sub(r"\*+", "[a-z]*", pattern), re.ASCII | re.IGNORECASE)
