@@ -8,8 +8,8 @@ Everything public is here, except `disstream.testing`, which tests import themse
 
 __version__ = "0.1.0"
 
-from .client import Client, ClientConfig, ClientStats, Transport
-from .consumer import Consumer, ConsumerConfig, ConsumerStats, Start, Static
+from .client import AccessKey, Client, ClientConfig, ClientStats, Credentials, Password, Token, Transport
+from .consumer import Consumer, ConsumerConfig, ConsumerStats, Pattern, ServiceGroup, Start, Static
 from .door import DisClient, connect, serve
 from .errors import (
     ApiError,
@@ -20,10 +20,12 @@ from .errors import (
     ConcurrencyError,
     ConfigError,
     ConflictError,
+    CoordinationUnsupported,
     CursorExpired,
     DeliveryFailed,
     DeliveryUnknown,
     DisError,
+    LeaseLost,
     NotFoundError,
     NotStored,
     OutcomeUnknown,
@@ -31,6 +33,7 @@ from .errors import (
     RecordRejected,
     SequenceOutOfRange,
     ServerFault,
+    StaleGeneration,
     StorageError,
     ThrottledError,
     TransportError,
@@ -38,12 +41,18 @@ from .errors import (
     WaitTimeout,
 )
 from .model import (
+    AppInfo,
+    Checkpoint,
     Cursor,
+    GroupInfo,
+    GroupMember,
     HashRange,
     NewRecord,
     Page,
     Partition,
     PartitionInfo,
+    PartitionState,
+    PolicyRule,
     PutResult,
     PutResults,
     Record,
@@ -65,11 +74,14 @@ from .producer import (
 from .server import Server, ServerConfig
 
 __all__ = [
+    "AccessKey",
     "ApiError",
+    "AppInfo",
     "AuthError",
     "BatchDelivery",
     "BufferFull",
     "CatalogConflict",
+    "Checkpoint",
     "Client",
     "ClientConfig",
     "ClientStats",
@@ -80,6 +92,8 @@ __all__ = [
     "Consumer",
     "ConsumerConfig",
     "ConsumerStats",
+    "CoordinationUnsupported",
+    "Credentials",
     "Cursor",
     "CursorExpired",
     "Delivery",
@@ -87,7 +101,10 @@ __all__ = [
     "DeliveryUnknown",
     "DisClient",
     "DisError",
+    "GroupInfo",
+    "GroupMember",
     "HashRange",
+    "LeaseLost",
     "NewRecord",
     "NotFoundError",
     "NotStored",
@@ -96,7 +113,11 @@ __all__ = [
     "Page",
     "Partition",
     "PartitionInfo",
+    "PartitionState",
+    "Password",
+    "Pattern",
     "Payload",
+    "PolicyRule",
     "Producer",
     "ProducerConfig",
     "ProducerStats",
@@ -112,12 +133,15 @@ __all__ = [
     "Server",
     "ServerConfig",
     "ServerFault",
+    "ServiceGroup",
+    "StaleGeneration",
     "Start",
     "Static",
     "StorageError",
     "StreamInfo",
     "StreamSummary",
     "ThrottledError",
+    "Token",
     "Transport",
     "TransportError",
     "Undelivered",

@@ -42,7 +42,9 @@ PURE = [
     "engine/rules.py",
     "consumer/assignment.py",
     "consumer/cursor.py",
+    "consumer/lease.py",
     "consumer/prefetch.py",
+    "consumer/progress.py",
     "producer/accumulator.py",
     "producer/lanes.py",
     "producer/outcome.py",
@@ -53,7 +55,13 @@ PURE = [
     "server/call.py",
     "server/creation.py",
     "server/documents.py",
+    "server/group.py",
     "server/layout.py",
+    "server/rights.py",
+    "server/tokens.py",
+    "server/toml.py",
+    "server/users.py",
+    "server/sharing.py",
     *(f"wire/{path.name}" for path in sorted((PACKAGE / "wire").glob("*.py"))),
 ]
 IMPURE = {"asyncio", "anyio", "time", "os", "logging", "aiohttp", "threading", "socket"}

@@ -20,7 +20,7 @@ from ..model import MAX_HASH_KEY, Record
 from ..wire.partitioning import partition_id, partition_number
 from . import formats
 from .sending import Sending
-from .session import Target, connects, reader_left, run, say
+from .session import Target, connects, given, reader_left, run, say
 
 FETCH_RECORDS = 2000
 
@@ -152,6 +152,14 @@ def _partition_ids(ctx: click.Context, param: click.Parameter, value: tuple[str,
     metavar="P",
     help="Read this partition only: 0 or shardId-0000000000. May be given several times.",
 )
+@click.option(
+    "--app",
+    metavar="APP",
+    callback=given,
+    help="Read as a member of this app's group (made if absent): share the partitions with its other members, begin at "
+    "its checkpoints (--from holds where there is none), and commit what was printed. With --partition: read these "
+    "alone, without the group.",
+)
 @click.option("--max", "maximum", type=click.IntRange(min=1), metavar="N", help="Stop after N records.")
 @click.option("--no-follow", is_flag=True, help="Stop at what was the newest record when the command began.")
 @click.option(
@@ -177,6 +185,7 @@ def consume(
     stream: str,
     start: str | int | datetime,
     partitions: tuple[str, ...],
+    app: str | None,
     maximum: int | None,
     no_follow: bool,
     timeout_s: float,
@@ -184,14 +193,15 @@ def consume(
 ) -> None:
     """Print the records of STREAM, and follow it until --max or Ctrl-C.
 
-    Order holds within a partition. Nothing is committed: each run begins where --from says. Exit code 1 if the service
-    says no or, with --no-follow, does not answer any more; what was read before is printed.
+    Order holds within a partition. Without --app nothing is committed: each run begins where --from says. Exit code 1
+    if the service says no or, with --no-follow, does not answer any more; what was read before is printed.
 
     \b
     Examples:
       disstream consume orders --from latest
       disstream consume orders --no-follow > orders.jsonl
       disstream consume orders --partition 2 --from 1000 --max 10 --format table
+      disstream consume orders --app billing
     """
     if sys.stdout is None:
         raise click.ClickException("standard output is closed: there is nowhere to write the records")
@@ -205,6 +215,10 @@ def consume(
 
     async def work() -> None:
         async with target.connect(patience_s=timeout_s if no_follow else None) as dis:
+            if app is not None:
+                begin = await _span(dis, stream, start, partitions, bounded=False)
+                await _print_for_app(dis, stream, app, begin, bool(partitions), maximum, no_follow, timeout_s, write)
+                return
             span = await _span(dis, stream, start, partitions, bounded=no_follow)
             await _print(dis, stream, span, maximum, timeout_s, write)
 
@@ -307,6 +321,41 @@ async def _print(
                 written_at = anyio.current_time()
             if ends is not None:
                 if reached(consumer, stream, ends):
+                    return
+                if not batch:
+                    _give_up_if_stalled(consumer.stats(), written_at, timeout_s)
+
+
+async def _print_for_app(
+    dis: DisClient,
+    stream: str,
+    app: str,
+    span: _Span,
+    alone: bool,
+    maximum: int | None,
+    no_follow: bool,
+    timeout_s: float,
+    write: Callable[[Iterable[Record]], None],
+) -> None:
+    """As `_print`, as a member or on chosen partitions; each record is finished once it is written."""
+    info = await dis.streams.describe(stream)
+    ends = {p.partition_id: p.sequence_range.end for p in info.partitions if p.sequence_range is not None}
+    config = ConsumerConfig(coordination=Static(span.partitions) if alone else None, start=span.start)
+    left = maximum
+    async with dis.consumer(stream, config, app=app) as consumer:
+        written_at = anyio.current_time()
+        while left is None or left > 0:
+            batch = await consumer.fetch(max_records=min(FETCH_RECORDS, left or FETCH_RECORDS), timeout_s=0.5)
+            if left is not None:
+                left -= len(batch)
+            if batch:
+                write(batch)
+                for record in {record.partition_id: record for record in batch}.values():  # the last one of each
+                    consumer.record_done(record)
+                written_at = anyio.current_time()
+            if no_follow:
+                mine = {p.partition_id for p in consumer.assignment()}
+                if mine and reached(consumer, stream, {p: ends[p] for p in mine & ends.keys()}):
                     return
                 if not batch:
                     _give_up_if_stalled(consumer.stats(), written_at, timeout_s)

@@ -150,6 +150,21 @@ class Holdings:
                 fresh.add(stream)
         return frozenset(fresh)
 
+    async def of_the_same_stream(self, partitions: Iterable[Partition]) -> set[Partition]:
+        """Of these held ones, those whose stream was not replaced by another of its name: numbers of one mean nothing
+        in the other."""
+        same = set()
+        ids: dict[str, str] = {}
+        for partition in partitions:
+            if partition.stream not in ids:
+                try:
+                    ids[partition.stream] = (await self._source.streams.describe(partition.stream)).stream_id
+                except NotFoundError:
+                    ids[partition.stream] = "none"
+            if ids[partition.stream] == self.held[partition].reader.stream_id:
+                same.add(partition)
+        return same
+
     async def open(
         self, wanted: Collection[Partition], fresh: Collection[str] = (), infos: Mapping[str, StreamInfo] | None = None
     ) -> None:

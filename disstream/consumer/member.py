@@ -240,7 +240,7 @@ class Member:
         assigned = {Partition(stream, partition_id(n)) for stream, ns in answer.assignment.items() for n in ns}
         # In the very next generation nobody else can have had what was ours in this one.
         goes_on = answer.generation == self.lease.generation + 1 and self.lease.generation != NO_GENERATION
-        kept = assigned & holdings.held.keys() if goes_on else set()
+        kept = await self._still_the_same(assigned & holdings.held.keys()) if goes_on else set()
         holdings.drop(holdings.held.keys() - kept)
         if holdings.lost:
             log.warning(
@@ -278,6 +278,17 @@ class Member:
         holdings.prefetch.suspended = False
         holdings.intake.notify()
         return True
+
+    async def _still_the_same(self, partitions: set[Partition]) -> set[Partition]:
+        """Of these, those whose stream was not deleted and created again."""
+        while True:
+            try:
+                return await self._holdings.of_the_same_stream(partitions)
+            except DisError as error:
+                if not heals(error):
+                    raise
+                log.warning("app %s: streams cannot be looked up yet: %s", self._app, error)
+            await self._pause()
 
     def news(self) -> None:
         """Something about the lease changed."""

@@ -125,7 +125,7 @@ class Reader:
         )
         self.last_error: DisError | None = None  # since the last page
         self._source = source
-        self._stream_id = stream_id
+        self.stream_id = stream_id
         self._first = first
         self._intake = intake
         self._prefetch = intake.prefetch
@@ -191,9 +191,9 @@ class Reader:
             action.cursor_type,
             sequence_number=action.sequence_number,
             timestamp=action.timestamp_ms,
-            stream_id=self._stream_id or None,
+            stream_id=self.stream_id or None,
         )
-        if self._stream_id:
+        if self.stream_id:
             # Asked for by name, it may be of a later stream. A cursor that does not tell is one of another service:
             # describe then, now and not before, because an id never comes back. Still ours: ours when it was made.
             told = _told_stream_id(cursor)
@@ -202,7 +202,7 @@ class Reader:
 
     def _check_stream(self, stream_id: str) -> None:
         """Sequence numbers of one stream mean nothing in another, even under the same name."""
-        if stream_id != self._stream_id:
+        if stream_id != self.stream_id:
             message = f"the stream {self.partition.stream} was deleted and created again: start a new consumer"
             raise NotFoundError(message, status=400, code="DIS.4301")
 
