@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from datetime import datetime
 
 import anyio
 
 from disstream import clock
 from disstream.errors import DisError
-from disstream.model import Cursor, Page, PartitionInfo, Record, SequenceRange, StreamInfo
+from disstream.model import Cursor, Page, PartitionInfo, Record, SequenceRange, StreamInfo, StreamSummary
 from disstream.wire.cursors import CursorState, CursorType, decode_cursor, encode_cursor
 from disstream.wire.errors import api_error, sequence_out_of_range
 from disstream.wire.partitioning import partition_id, partition_number
@@ -85,6 +85,10 @@ class _Streams:
         await service.enter("describe")
         partitions = tuple(PartitionInfo(partition_id=p, sequence_range=service.bounds(p)) for p in service.ids)
         return StreamInfo(name=name, stream_id=service.stream_id, status="RUNNING", partitions=partitions)
+
+    async def list(self) -> AsyncIterator[StreamSummary]:
+        await self._service.enter("list")
+        yield StreamSummary(name="s", stream_id=self._service.stream_id)
 
 
 class _Cursors:

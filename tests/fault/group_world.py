@@ -1,4 +1,4 @@
-"""A group under a simulated network: workers that come, go, die, hang and lose their connection, and a server that restarts.
+"""A group under a simulated network: workers come, go, die, hang and lose their connection, and the server restarts.
 
 What must never happen is asserted where it would: when a record is handled, and when the server accepts a commit.
 """
@@ -71,6 +71,7 @@ class World:
         self.checkpoints: dict[int, int] = {}
         self.duplicates = 0
         self.stale_refused = 0
+        self.progressed = anyio.Event()
 
     async def handle(self, request: Request) -> Response:
         if self.down:
@@ -113,6 +114,11 @@ class World:
         """Everything that was only in the memory of the old one is gone."""
         self.app = App(self.engine, self.config, self.dice)
 
+    async def until_all_is_handled(self) -> None:
+        while any(self.handled_below[n] < self.written[n] for n in range(self.partitions)):
+            self.progressed = anyio.Event()
+            await self.progressed.wait()
+
     # --- what a worker did ---
 
     def handled(self, worker: str, generation: int, record: Record) -> None:
@@ -127,6 +133,7 @@ class World:
         assert sequence <= self.handled_below[number], f"{number}: {self.handled_below[number]} to {sequence} skipped"
         if sequence == self.handled_below[number]:
             self.handled_below[number] += 1
+            self.progressed.set()
         else:
             self.duplicates += 1
 

@@ -1,4 +1,4 @@
-"""Proves that a group loses nothing, keeps order and lets nobody act for a partition that is another's, whatever dies."""
+"""Proves that a group loses nothing, keeps order and lets nobody act for what is another's, whatever dies."""
 
 from __future__ import annotations
 
@@ -55,8 +55,7 @@ async def chaos(world: World, steps: int) -> None:
             worker.cable.pulled = False
         await world.write(writer, 20)
         with anyio.fail_after(300.0):
-            while any(world.handled_below[n] < world.written[n] for n in range(world.partitions)):
-                await anyio.sleep(1.0)
+            await world.until_all_is_handled()
         for worker in workers:
             await worker.leave()
         for state in await writer.apps.state("a", "s"):

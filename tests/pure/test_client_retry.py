@@ -43,6 +43,8 @@ def test_each_operation_has_its_class() -> None:
         "group_heartbeat": SAFE,
         "group_leave": SAFE,
         "group_members": SAFE,
+        "create_token": CHANGES,
+        "list_projects": SAFE,
     }
 
 

@@ -11,8 +11,8 @@ from disstream.consumer.prefetch import RECORD_OVERHEAD_BYTES, RESERVE_FACTOR, P
 from disstream.model import Record
 
 
-def make(budget: int, *partitions: str, page: int = 100) -> Prefetch:
-    prefetch = Prefetch(budget, page)
+def make(budget: int, *partitions: str, page: int = 100) -> Prefetch[str]:
+    prefetch: Prefetch[str] = Prefetch(budget, page)
     for partition in partitions:
         prefetch.add(partition)
     return prefetch
@@ -22,7 +22,7 @@ def records(start: int, count: int, size: int = 10) -> list[Record]:
     return [Record(b"x" * size, n) for n in range(start, start + count)]
 
 
-def taken(prefetch: Prefetch, limit: int) -> tuple[str, list[int]]:
+def taken(prefetch: Prefetch[str], limit: int) -> tuple[str, list[int]]:
     run = prefetch.take(limit)
     assert run is not None
     return run[0], [r.sequence_number for r in run[1]]
@@ -162,3 +162,39 @@ def test_random_use_keeps_order_and_the_bound(data: st.DataObject, budget: int) 
         prefetch.check()
         # Beyond the budget: one page for each partition, and a run that was given back.
         assert prefetch.held_bytes <= budget + (len(partitions) + 1) * page_cost
+
+
+def test_reasons_to_pause_are_independent() -> None:
+    """A partition is handed out again when the last reason is gone."""
+    prefetch = make(10**9, "a")
+    prefetch.put("a", records(0, 1))
+    prefetch.pause("a")
+    prefetch.pause("a", "gap")
+    prefetch.resume("a")
+    assert not prefetch.ready
+    prefetch.resume("a", "gap")
+    assert prefetch.ready
+    prefetch.check()
+
+
+def test_what_is_removed_leaves_nothing_behind() -> None:
+    """Pages, a page in flight, a place in the queue for room: all gone, and the next one gets the room."""
+    prefetch = make(1_000, "a", "b", page=200)
+    for partition in ("a", "b"):
+        prefetch.put(partition, records(0, 1))
+        assert not prefetch.reserve(partition)
+    prefetch.remove("a")
+    prefetch.check()
+    assert taken(prefetch, 10) == ("b", [0])
+    assert prefetch.grant() == "b"
+    prefetch.check()
+
+
+def test_while_suspended_nothing_is_taken() -> None:
+    """It stays, in order."""
+    prefetch = make(10**9, "a")
+    prefetch.put("a", records(0, 2))
+    prefetch.suspended = True
+    assert (prefetch.ready, prefetch.take(10)) == (False, None)
+    prefetch.suspended = False
+    assert taken(prefetch, 10) == ("a", [0, 1])

@@ -13,6 +13,7 @@ from server_http import Answer, AppCaller
 
 from disstream.engine.memory import MemoryEngine
 from disstream.errors import CatalogConflict, StaleGeneration, StorageError
+from disstream.server import groups as groups_module
 from disstream.server.app import App
 from disstream.server.call import Call, Caller
 from disstream.server.config import ServerConfig
@@ -434,9 +435,13 @@ async def test_the_fence_stores_what_it_finds(site: Site) -> None:
 
 @simulated
 async def test_memory_of_groups_is_bounded(site: Site) -> None:
-    """A group is kept in memory while it has members only, whatever was asked of it."""
+    """A group is kept in memory while it has members only, and nothing of what members wanted before."""
     await site.stable("m1")
     assert len(site.groups._live) == 1
+    for n in range(20):
+        assert (await site.join("m1", streamPattern=f"s{n}"))["state"] == "OK"
+    (live,) = site.groups._live.values()
+    assert (len(live.looked), len(live.group.doc.seen)) == (1, 1)
     await site.leave("m1")
     await site.beat("m1")
     await site.members()
@@ -504,3 +509,17 @@ async def test_two_servers_for_a_moment(site: Site) -> None:
             tasks.start_soon(other.join, "m2", "s")
     for server in (site, other):
         assert [m["memberId"] for m in (await server.members())["members"]] == ["m0", "m1", "m2"]
+
+
+@simulated
+async def test_documents_are_bounded(site: Site) -> None:
+    """A join that would make the stored group too large is refused and changes nothing."""
+    await site.stable("m1")
+    before = await site.version()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(groups_module, "MAX_DOCUMENT_BYTES", 400)
+        body = {"clientId": "m2", "streamPattern": "s" * 400 + ".*"}
+        answer = await site.call("POST", "/v2/p/apps/a/consumers/", body)
+        assert (answer.status, answer.code) == (400, "DIS.4339")
+    assert await site.version() == before
+    assert await site.beat("m1", 0) == "STABLE"
