@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from disstream.door import DisClient
-from disstream.server import Server
+from disstream.server import Server, read_config
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -38,7 +39,7 @@ def run(server: Server, *command: str, directory: Path) -> str:
 
 def test_producer_and_consumer_run_as_written(disstream_server: Server, tmp_path: Path) -> None:
     """The two Python blocks of the README work one after the other: what the first sends, the second counts."""
-    producer, consumer = blocks("python")
+    producer, consumer, _ = blocks("python")
     assert re.fullmatch(
         r"the last one is in shardId-000000000[0-3] at \d+\n",
         run(disstream_server, sys.executable, "-W", "error", "-c", producer, directory=tmp_path),
@@ -47,9 +48,28 @@ def test_producer_and_consumer_run_as_written(disstream_server: Server, tmp_path
     assert counted.splitlines() == [f"customer-{i} 100" for i in range(10)]
 
 
+def test_the_worker_runs_as_written(disstream_server: Server, tmp_path: Path) -> None:
+    """The third Python block prints what was produced, ends quietly at Ctrl-C, and has committed all of it."""
+    producer, _, worker = blocks("python")
+    run(disstream_server, sys.executable, "-c", producer, directory=tmp_path)
+    environment = {**os.environ, "DISSTREAM_ENDPOINT": disstream_server.url, "DISSTREAM_PROJECT_ID": "demo"}
+    command = [sys.executable, "-W", "error", "-c", worker]
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        seen = {process.stdout.readline() for _ in range(1000)}
+        assert len(seen) == 1000
+        process.send_signal(signal.SIGINT)
+        assert (process.wait(30), process.stderr.read()) == (0, "")
+    lag = run(disstream_server, "disstream", "app", "lag", "billing", "orders", directory=tmp_path)
+    assert lag.split()[-1] == "0", lag
+
+
 def test_the_examples_are_the_readmes() -> None:
-    """examples/ holds the same two programs, and each is short."""
-    for name, block in zip(("producer", "consumer"), blocks("python"), strict=True):
+    """examples/ holds the same programs, and each is short."""
+    for name, block in zip(("producer", "consumer", "worker"), blocks("python"), strict=True):
         assert (ROOT / "examples" / f"{name}.py").read_text() == block
         assert len(block.splitlines()) <= 22
 
@@ -111,9 +131,53 @@ async def test_the_positions_of_the_guide(disstream_client: DisClient) -> None:
         assert await consumer.fetch() == [record]
 
 
+def test_the_worker_of_the_guide_commits_what_its_tasks_finished(disstream_server: Server, tmp_path: Path) -> None:
+    """docs/using.md: a worker with that main stops on SIGTERM when its tasks have ended; nothing is left to read."""
+    worker = blocks("python", "docs/using.md")[2]
+    around = """
+import os
+
+handled = 0
+
+async def handle(consumer, record):
+    global handled
+    await asyncio.sleep(0)
+    consumer.record_done(record)
+    handled += 1
+    if handled == 100:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+asyncio.run(main())
+print(handled)
+"""
+    run(disstream_server, "disstream", "stream", "create", "orders", "--partitions", "2", directory=tmp_path)
+    fill = "seq 100 | disstream produce orders"
+    run(disstream_server, "bash", "-euo", "pipefail", "-c", fill, directory=tmp_path)
+    out = run(disstream_server, sys.executable, "-W", "error", "-c", worker + around, directory=tmp_path)
+    assert out == "100\n"
+    lag = run(disstream_server, "disstream", "app", "lag", "billing", "orders", directory=tmp_path)
+    assert lag.split()[-1] == "0", lag
+
+
+def test_the_configuration_of_the_guide_is_read(tmp_path: Path) -> None:
+    """docs/using.md: the file it shows makes a server with two users, one of whom may only read."""
+    for name, text in (("server.toml", blocks("toml", "docs/using.md")[0]), ("alice.password", "secret\n")):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o600)
+    for name in ("server.pem", "server.key"):
+        (tmp_path / name).touch(0o600)
+    config = read_config(tmp_path / "server.toml")
+    assert config.users is not None
+    assert (config.host, config.session_timeout_s) == ("0.0.0.0", 10)
+    alice, reader = (config.users.by_name["acme", name] for name in ("alice", "reader"))
+    assert "put_records" in alice.operations
+    assert {"get_records", "get_cursor", "commit_checkpoint"} <= reader.operations
+    assert "put_records" not in reader.operations
+
+
 def test_the_test_of_the_guide(tmp_path: Path) -> None:
     """docs/using.md: the test it shows passes where only the package and pytest-asyncio are installed."""
-    (tmp_path / "test_orders.py").write_text(blocks("python", "docs/using.md")[2])
+    (tmp_path / "test_orders.py").write_text(blocks("python", "docs/using.md")[4])
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
         cwd=tmp_path,

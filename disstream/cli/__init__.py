@@ -83,7 +83,7 @@ def _one_line(exc: Exception) -> str:
 def main() -> None:
     """Serve, fill, read and measure DIS streams.
 
-    Begin with `disstream serve`; the other commands talk to it, or to any DIS endpoint that asks for no credentials.
+    Begin with `disstream serve`; the other commands talk to it, or to any DIS endpoint.
 
     Exit codes: 0 done; 1 the service said no, cannot be reached, or lost something; 2 bad usage.
     """

@@ -85,6 +85,11 @@ class _Live:
         """Of the document in `group`; None: unknown, load it."""
         self.looked: dict[Subscription, float] = {}
 
+    def look(self, subscription: Subscription, now: float) -> None:
+        """Note when it was looked up; what no member has any more is forgotten."""
+        used = dict(self.group.doc.seen)
+        self.looked = {known: at for known, at in self.looked.items() if known in used} | {subscription: now}
+
 
 class Groups:
     def __init__(self, engine: Engine, directory: Directory, config: ServerConfig) -> None:
@@ -163,7 +168,7 @@ class Groups:
             )
         if done is None:
             return JoinAnswer("GROUP_NOT_EXIST", 0.0)
-        live.looked[subscription] = anyio.current_time()
+        live.look(subscription, anyio.current_time())
         matched = tuple(views) if subscription.pattern else None
         return JoinAnswer("OK", done[0], matched, self._config.session_timeout_s)
 
@@ -268,7 +273,7 @@ class Groups:
                     live.version = version
                     return result, version
             encoded = _encode(group.doc)
-            if grows and len(encoded) > MAX_DOCUMENT_BYTES:
+            if grows and up_to_date and len(encoded) > MAX_DOCUMENT_BYTES:
                 raise api_error("DIS.4339", f"[the group would take {len(encoded)} bytes: subscribe to fewer streams]")
             try:
                 # With the app: a group never outlives it.
@@ -290,8 +295,7 @@ class Groups:
         now = anyio.current_time()
         if live.group.doc.state == "JOINING" or now - live.looked.get(subscription, -LOOK_INTERVAL_S) < LOOK_INTERVAL_S:
             return False
-        used = dict(live.group.doc.seen)
-        live.looked = {known: at for known, at in live.looked.items() if known in used} | {subscription: now}
+        live.look(subscription, now)
         views, _ = await self._look_up(call, subscription)
         app = call.params["app_name"]
         try:
