@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 from pathlib import Path
@@ -76,6 +77,8 @@ def serve(
     if insecure_bind:
         given["insecure_bind"] = True
     config = read_config(config_file, profile=limits, given=given)
+    if config.users is not None:
+        os.umask(0o077)  # who has to sign in to read a record shall not find it in a file
     run(lambda: _serve(config))
 
 

@@ -23,12 +23,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import KW_ONLY, dataclass, field
 
 import anyio
 import anyio.abc
+import msgspec
 
 from .. import clock
 from ..errors import AuthError, ClosedError, ConfigError, DisError, TransportError
@@ -376,7 +378,11 @@ class Source:
         try:
             response = await transport.exchange(request)
             if 200 <= response.status < 300:
-                return decode_token_answer(response)
+                try:
+                    return decode_token_answer(response)
+                except TransportError:
+                    decode_token_answer(_scrubbed(password, response))  # fails as well, and may be told
+                    raise
         except TransportError as exc:
             raise TransportError(f"no token of IAM: {_without(password, str(exc))}", outcome_unknown=False) from None
         finally:
@@ -404,7 +410,7 @@ async def _ask(provider: Provider) -> Credentials | None:
 
 
 def _refused(password: Password, response: Response) -> DisError:
-    error = decode_iam_error(response)
+    error = decode_iam_error(_scrubbed(password, response))
     told = f"IAM issues no token to {password.user!r} of {password.domain!r}: {_without(password, error.message)}"
     if response.status >= 500 or response.status in (408, 429):
         return TransportError(told, outcome_unknown=False)
@@ -413,4 +419,24 @@ def _refused(password: Password, response: Response) -> DisError:
 
 def _without(password: Password, told: str) -> str:
     """What an answer told, without the password: whatever answered may have sent the request back."""
-    return told.replace(password.password, "(password)")
+    for form in _forms(password):
+        told = told.replace(form, "(password)")
+    return told
+
+
+def _scrubbed(password: Password, response: Response) -> Response:
+    """The answer as messages may quote it: a quotation that is cut off could end within the password."""
+    body = response.body
+    for form in _forms(password):
+        body = body.replace(form.encode(), b"(password)")
+    return msgspec.structs.replace(response, body=body)
+
+
+def _forms(password: Password) -> list[str]:
+    """The password as it is, as a JSON string holds it, and as one within another does; the longest first."""
+    plain = password.password
+    forms = {plain}
+    for encode in (lambda text: msgspec.json.encode(text).decode(), json.dumps):
+        once = encode(plain)[1:-1]
+        forms |= {once, encode(once)[1:-1]}
+    return sorted(forms, key=len, reverse=True)

@@ -15,6 +15,9 @@ MIB = 1_048_576
 RECORD_BYTES = 100
 """What a record on its way costs besides payload and key: without it empty records would be free."""
 
+MAX_SECONDS = 315_360_000
+"""Of any duration: ends of tokens are dates, and nothing is sent as infinity."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerConfig:
@@ -84,8 +87,10 @@ class ServerConfig:
             value = getattr(self, name)
             if not value > 0:
                 raise ConfigError(f"{name} is {value}: give more than 0")
-        if not self.join_delay_s >= 0:
-            raise ConfigError(f"join_delay_s is {self.join_delay_s}: give 0 or more")
+            if name.endswith("_s") and value > MAX_SECONDS:
+                raise ConfigError(f"{name} is {value}: give at most {MAX_SECONDS} (ten years)")
+        if not 0 <= self.join_delay_s <= MAX_SECONDS:
+            raise ConfigError(f"join_delay_s is {self.join_delay_s}: give 0 or more, at most {MAX_SECONDS}")
         heaviest = self.max_record_bytes + self.max_partition_key_bytes + RECORD_BYTES
         for name in ("max_pending_bytes", "max_fetch_bytes"):
             value = getattr(self, name)

@@ -169,12 +169,14 @@ class Edge:
     def failed(self, status: int, exc: BaseException | None, message: str | None) -> web.Response:
         """The answer to what is not HTTP, and to a request a bug of ours broke."""
         request_id = self._app.request_id()
+        # What stands behind a colon is the line at fault, which may hold a token.
+        told = (message or HTTPStatus(status).phrase).partition(":")[0][:200]
         if status >= 500:
             logger.error("request %s broke the server", request_id, exc_info=exc)
             error = api_error("DIS.5000", status=status)
         else:
-            logger.debug("request %s is not HTTP: %s", request_id, message)
-            error = api_error("DIS.4200", f"[{(message or HTTPStatus(status).phrase)[:200]}]", status=status)
+            logger.debug("request %s is not HTTP: %s", request_id, told)
+            error = api_error("DIS.4200", f"[{told}]", status=status)
         return _closing(error, request_id)
 
 

@@ -39,6 +39,9 @@ State = Literal["EMPTY", "JOINING", "SYNCING", "STABLE"]
 MAX_MEMBERS = 1_000
 MAX_WANTED = 1_000_000
 """Partitions wanted, summed over the members: what bounds the work of dealing them."""
+MAX_VIEWED = 20_000
+"""Partitions that different subscriptions stand for, summed over these. Each is stored, and handled one by one in every
+deal while all requests wait; members that want the same cost nothing more."""
 
 
 class Subscription(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -233,7 +236,7 @@ class Group:
                 self._become("STABLE", now, members=members)
             else:
                 self.doc = msgspec.structs.replace(self.doc, members=members)
-        return SyncAnswer("OK", self.doc.generation, self._share(member))
+        return SyncAnswer("OK", self.doc.generation, _share(member, self.views(member.subscription) or {}))
 
     def heartbeat(self, member_id: str, generation: int, now: float) -> HeartbeatState:
         """What the member has to do: join, fetch its share, or work on."""
@@ -287,24 +290,19 @@ class Group:
     # --- looking --------------------------------------------------------------------------------------------------
 
     def describe(self, now: float) -> GroupInfo:
+        seen = dict(self.doc.seen)
         return GroupInfo(
             state=self.doc.state,
             generation=self.doc.generation,
             members=tuple(
                 GroupMember(
-                    member_id=member_id, partitions=self._share(member), silent_s=max(0.0, now - self._heard[member_id])
+                    member_id=member_id,
+                    partitions=_share(member, seen[member.subscription]),
+                    silent_s=max(0.0, now - self._heard[member_id]),
                 )
                 for member_id, member in sorted(self.doc.members.items())
             ),
         )
-
-    def _share(self, member: Member) -> dict[str, list[int]]:
-        views = self.views(member.subscription) or {}
-        return {
-            name: list(member.partitions[view.stream_id])
-            for name, view in views.items()
-            if view.stream_id in member.partitions
-        }
 
     def check(self) -> None:
         """Assert what always holds."""
@@ -325,6 +323,14 @@ class Group:
             assert set(held) == wanted, "a partition has no owner"
 
 
+def _share(member: Member, views: Views) -> dict[str, list[int]]:
+    return {
+        name: list(member.partitions[view.stream_id])
+        for name, view in views.items()
+        if view.stream_id in member.partitions
+    }
+
+
 def _refs(views: Mapping[str, StreamView]) -> list[PartitionRef]:
     return [PartitionRef(view.stream_id, number) for view in views.values() for number in view.partitions]
 
@@ -340,6 +346,13 @@ def _check_size(members: Mapping[str, Member], seen: tuple[tuple[Subscription, V
     if len(members) > MAX_MEMBERS:
         raise api_error("DIS.4339", f"[a group has at most {MAX_MEMBERS} members: let some leave]")
     counts = {subscription: sum(len(view.partitions) for view in views.values()) for subscription, views in seen}
+    viewed = sum(counts.values())
+    if viewed > MAX_VIEWED:
+        raise api_error(
+            "DIS.4339",
+            f"[the different subscriptions of the members stand for {viewed} partitions together, more than "
+            f"{MAX_VIEWED}: subscribe to fewer streams, or all to the same]",
+        )
     wanted = sum(counts[member.subscription] for member in members.values())
     if wanted > MAX_WANTED:
         raise api_error(

@@ -89,10 +89,8 @@ class Iam:
 
     def _checked(self, wanted: TokenRequest, users: Users) -> User:
         user = users.by_name.get((wanted.domain, wanted.user))
-        names = (wanted.domain, wanted.user)
-        key = names if user else self._guesses.stranger(*names)
         now = anyio.current_time()
-        if not self._guesses.admit(key, now):
+        if not self._guesses.admit(wanted.domain, wanted.user, now):
             raise ThrottledError(
                 "Too many wrong passwords for this user: wait, then try again.",
                 status=429,
@@ -102,7 +100,7 @@ class Iam:
         # Compared with something in every case: the time does not tell who exists.
         matches = same(wanted.password, password or "")
         if user is None or password is None or not matches:
-            self._guesses.failed(key, now)
+            self._guesses.failed(wanted.domain, wanted.user, now)
             raise ApiError(_WRONG, status=401)
         return user
 

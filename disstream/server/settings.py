@@ -47,6 +47,9 @@ _LIMITS = {
 class _Table(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
     """The keys a table may have. What is not given stays as ServerConfig has it."""
 
+    def __repr__(self) -> str:  # without the secrets that some hold
+        return f"{type(self).__name__}(...)"
+
 
 class _Project(_Table):
     id: str
@@ -148,8 +151,9 @@ class _Reader:
         settings["users"] = self._users()
         settings.update(self._engine())
         if file.tls is not None:
-            settings["tls_certificate"] = self._beside(file.tls.certificate)
-            settings["tls_key"] = None if file.tls.key is None else self._beside(file.tls.key)
+            with self._at("tls"):
+                settings["tls_certificate"] = self._beside(file.tls.certificate)
+                settings["tls_key"] = None if file.tls.key is None else self._beside(file.tls.key)
             with self._at("tls", "key" if file.tls.key is not None else "certificate"):
                 _check_private(settings["tls_key"] or settings["tls_certificate"])
         settings.update(given)
@@ -172,7 +176,8 @@ class _Reader:
                     raise ConfigError("[engine] has both memory and data_dir: memory keeps nothing, so give one")
             settings["data_dir"] = None
         elif engine.data_dir is not None:
-            settings["data_dir"] = self._beside(engine.data_dir)
+            with self._at("engine", "data_dir"):
+                settings["data_dir"] = self._beside(engine.data_dir)
         if engine.durability is not None:
             settings["durability"] = engine.durability
         return settings
@@ -185,6 +190,8 @@ class _Reader:
             return None
         if self._holds_secrets():
             _refuse_readable(self._path, self._mode)
+        elif self._mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise ConfigError(f"{self._path} says who may sign in, and others may change it: run 'chmod go-w' first")
         users = Users()
         for index, project in enumerate(self._file.projects):
             with self._at("projects", index):
@@ -219,7 +226,12 @@ class _Reader:
         )
 
     def _beside(self, path: str) -> Path:
-        return self._path.parent / Path(path).expanduser()
+        try:
+            if "\0" in path:
+                raise ConfigError(f"{path!r} is not a path: it holds a NUL")
+            return self._path.parent / Path(path).expanduser()
+        except RuntimeError:
+            raise ConfigError(f"{path!r} begins with a home directory that is not known: write it out") from None
 
     @contextmanager
     def _at(self, *place: str | int) -> Iterator[None]:

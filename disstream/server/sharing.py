@@ -17,6 +17,10 @@ chains are looked for has a node for each member, one for each pool and one for 
 
 A partition more costs a member its load, times more than all moves of a chain together. A cycle that gains something is
 a better deal; none is left exactly when the deal is the best.
+
+What that takes grows fast with the number of different wishes, and whoever joins a group chooses one, while everybody
+waits. So the search ends after a fixed amount of work (`MAX_STEPS`) with the deal it has then, which is complete, and
+the same for the same question; the next one goes on from there.
 """
 
 from __future__ import annotations
@@ -26,6 +30,10 @@ from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from ..engine import PartitionRef
+
+MAX_STEPS = 500_000
+"""Edges looked at in one deal: some tenths of a second. A hundred members that want up to twenty streams each, all
+different, need less."""
 
 
 def assign(
@@ -61,6 +69,7 @@ class _Deal:
         self._loads = [0] * len(self._names)
         self._owner: dict[PartitionRef, int] = {}
         self._pool_of: dict[PartitionRef, int] = {}
+        self._steps = 0
         self._home: dict[PartitionRef, int] = {}
         # Of each (member, pool): what it holds that was its own before, and what was not. Dicts, to keep an order.
         self._own: defaultdict[tuple[int, int], dict[PartitionRef, None]] = defaultdict(dict)
@@ -131,12 +140,14 @@ class _Deal:
         return edges
 
     def _better(self) -> list[int]:
-        """The nodes of a cycle that gains, in the direction of the moves (Bellman-Ford); empty: there is none."""
+        """The nodes of a cycle that gains, in the direction of the moves (Bellman-Ford); empty: none was found."""
         edges = self._edges()
+        self._steps += len(edges)
         nodes = len(self._names) + len(self._pools) + 1
         costs = [0] * nodes
         before = [-1] * nodes
-        while True:
+        while self._steps < MAX_STEPS:
+            self._steps += len(edges)
             changed = False
             for source, target, cost in edges:
                 if costs[source] + cost < costs[target]:
@@ -147,6 +158,7 @@ class _Deal:
                 return []
             if cycle := _cycle(before):
                 return cycle
+        return []
 
     def _carry_out(self, cycle: list[int]) -> None:
         count, load = len(self._names), len(self._names) + len(self._pools)

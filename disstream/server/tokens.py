@@ -57,30 +57,30 @@ class Guesses:
     """Bounds how fast one user's password can be guessed: a burst of wrong ones, then one every few seconds.
 
     While the bound is hit the right password is refused as well, or it would be no bound; tokens already issued go on.
-    Names that nobody has share a fixed number of counters, so that asking for many costs no memory, and answers do not
-    tell them from users.
+    All names share a fixed number of counters, whether somebody has them or not: so asking for many costs no memory,
+    and no name is told from another by who fills its counter. That two share one is rare enough.
     """
 
     BURST = 10
     SECONDS_EACH = 6.0
-    _STRANGERS = 1024
+    _COUNTERS = 16_384
 
     def __init__(self) -> None:
-        self._levels: dict[object, tuple[float, float]] = {}
+        self._levels: dict[int, tuple[float, float]] = {}
 
-    def admit(self, key: object, now: float) -> bool:
-        return self._level(key, now) < self.BURST
+    def admit(self, domain: str, user: str, now: float) -> bool:
+        return self._level(self._counter(domain, user), now) < self.BURST
 
-    def failed(self, key: object, now: float) -> None:
-        self._levels[key] = (self._level(key, now) + 1, now)
+    def failed(self, domain: str, user: str, now: float) -> None:
+        counter = self._counter(domain, user)
+        self._levels[counter] = (self._level(counter, now) + 1, now)
 
-    def _level(self, key: object, now: float) -> float:
-        level, since = self._levels.get(key, (0.0, now))
+    def _level(self, counter: int, now: float) -> float:
+        level, since = self._levels.get(counter, (0.0, now))
         return max(0.0, level - (now - since) / self.SECONDS_EACH)
 
-    def stranger(self, *names: str) -> int:
-        """The counter of a user that does not exist."""
-        return hash(names) % self._STRANGERS
+    def _counter(self, *names: str) -> int:
+        return hash(names) % self._COUNTERS  # salted by the interpreter: nobody outside can pick names that meet
 
 
 def same(given: str, wanted: str) -> bool:

@@ -31,6 +31,9 @@ class Document(NamedTuple):
     data: dict[str, Any]
     lines: dict[Path, int]
 
+    def __repr__(self) -> str:  # without the values, some of which are secrets
+        return f"Document({len(self.lines)} places)"
+
     def line(self, path: Path) -> int:
         """Of `path`, or of what holds it. Tables nobody wrote a header for stand where their first key does."""
         while path and path not in self.lines:
@@ -47,6 +50,8 @@ def read_document(text: str) -> Document:
         found = re.search(r"(.*) \(at (?:line (\d+), column \d+|end of document)\)", str(exc), re.DOTALL)
         told, line = (found[1], found[2]) if found else (str(exc), None)
         raise ConfigError(f"{line or text.count(chr(10)) + 1}: not TOML: {told}") from None
+    except ValueError:  # not a TOMLDecodeError: of `int`, for thousands of digits
+        raise ConfigError("1: not TOML: a number has too many digits") from None
     except RecursionError:
         raise ConfigError("1: not TOML: nested too deeply") from None
 

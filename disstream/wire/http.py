@@ -21,6 +21,9 @@ class Request(msgspec.Struct, kw_only=True):
     body: bytes = b""
     timeout_s: float | None = None
 
+    def __repr__(self) -> str:  # without the token, the signature or the password in it
+        return f"Request({self.method} {self.target}, headers={sorted(self.headers)}, {len(self.body)} bytes)"
+
 
 class Response(msgspec.Struct, kw_only=True):
     """Header names are lower case."""
@@ -28,6 +31,9 @@ class Response(msgspec.Struct, kw_only=True):
     status: int
     headers: dict[str, str] = {}
     body: bytes = b""
+
+    def __repr__(self) -> str:  # without the token that IAM sends
+        return f"Response({self.status}, headers={sorted(self.headers)}, {len(self.body)} bytes)"
 
 
 def split_target(target: str) -> tuple[list[str], dict[str, str]]:

@@ -48,6 +48,7 @@ _CONTENT_HASH = "x-sdk-content-sha256"
 _MAX_AUTHORIZATION = 8192
 _MAX_SIGNED_HEADERS = 64
 _MAX_SIGNED_CHARACTERS = 32_768  # of the target and the values of the signed headers together
+_MAX_PARTS = 128  # of the path and the query together: each is decoded and encoded anew for each form
 
 # What we sign, of what a request has. Host and X-Sdk-Date are always signed.
 _OURS = ("content-type", _CONTENT_HASH, "x-project-id")
@@ -231,6 +232,8 @@ def verify(request: Request, authorization: Authorization, secret_key: str) -> b
     if authorization.date and authorization.date != date[:8]:
         return False
     if len(request.target) + sum(len(request.headers[name]) for name in names) > _MAX_SIGNED_CHARACTERS:
+        return False
+    if request.target.count("/") + request.target.count("&") > _MAX_PARTS:
         return False
     try:
         given = authorization.signature.encode()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import pickle
 import traceback
 from collections.abc import Callable
 
 import anyio
+import msgspec
 import pytest
 
 from disstream import clock
@@ -436,6 +438,33 @@ def test_what_iam_refuses(kind: str) -> None:
                 await ask(client)
             assert "hush" not in "".join(traceback.format_exception(caught.value))
             assert not world.seen
+
+    run_simulated(main)
+
+
+@pytest.mark.parametrize("status", [200, 401, 500])
+@pytest.mark.parametrize("secret", [SECRET * 40, 'hush"\\hush', "hush\u00fchush", "hush\u4e2dhush"])
+@pytest.mark.parametrize("nested", [False, True])
+def test_an_answer_that_holds_the_request(status: int, secret: str, nested: bool) -> None:
+    """Whatever sends the request back, as JSON or as JSON in JSON, cut off or not: no part of the password shows."""
+
+    async def main() -> None:
+        world = World()
+        user = {"user": "alice", "password": secret}
+        echoes = [encode(user) for encode in (json.dumps, lambda value: msgspec.json.encode(value).decode())]
+        for echo in echoes:
+            world.iam = [
+                Response(
+                    status=status,
+                    headers={"x-subject-token": "t"},
+                    body=(json.dumps({"error": {"message": echo}}) if nested else echo).encode(),
+                )
+            ]
+            credentials = Password("alice", secret, domain="acme")
+            async with Client(world, "p1", ONCE, credentials=credentials) as client:
+                with pytest.raises(DisError) as caught:
+                    await ask(client)
+            assert "hush" not in "".join(traceback.format_exception(caught.value))
 
     run_simulated(main)
 

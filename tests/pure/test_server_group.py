@@ -314,7 +314,11 @@ def test_too_large(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
         bench.see(SUB, {"s": StreamView("id-s", tuple(range(5))), "t": StreamView("id-t", ())})
     with pytest.raises(QuotaError, match="want 10 partitions together"):
         bench.join("b", OTHER)
+    monkeypatch.setattr(group_module, "MAX_VIEWED", 6)
+    with pytest.raises(QuotaError, match="stand for 7 partitions together"):
+        bench.join("b", Subscription(names=("t",)), {"t": StreamView("id-t", (0, 1, 2))})
     assert bench.group.doc == before
+    bench.join("b")
 
 
 # --- life and restarts --------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from disstream.errors import ConfigError
-from disstream.server import ServerConfig, read_config
+from disstream.server import ServerConfig, read_config, settings
 from disstream.server.config import SERVICE_LIMITS
 from disstream.server.toml import read_document
 
@@ -135,6 +135,13 @@ def test_what_is_given_goes_before_the_file(full: Path) -> None:
         ('password_file = "x"\npassword', "password", 8, "both password and password_file"),
         ('certificate = "no.pem"', 'certificate = "cert.pem"', None, ""),
         ('key = "no.pem"', 'key = "key.pem"', 31, "no.pem cannot be read"),
+        ('certificate = "~nobody-here/c"', 'certificate = "cert.pem"', 29, "home directory that is not known"),
+        ('data_dir = "a\\u0000b"', 'data_dir = "kept"', 24, "not a path"),
+        ('password_file = "~nobody-here/p"', 'password = "pass-WORD-1"', 8, "home directory that is not known"),
+        ("port = " + "9" * 5_000, "port = 9000", 1, "not TOML: a number has too many digits"),
+        ("idle_timeout_s = inf", "idle_timeout_s = 30", 19, "idle_timeout_s is inf: give at most"),
+        ("join_delay_s = inf", "join_delay_s = 0.5", 22, "join_delay_s is inf: give 0 or more, at most"),
+        ("session_timeout_s = 1e30", "session_timeout_s = 12", 21, "session_timeout_s is 1e+30: give at most"),
         ("[tls", "[tls]", 29, "not TOML"),
         ('region = "a"\n"region" = "b"', 'region = "cn-north-1"', None, "not TOML: "),
     ],
@@ -202,6 +209,8 @@ def test_a_file_without_secrets_may_be_read_by_all(tmp_path: Path) -> None:
     config = read_config(path)
     assert config.users is not None
     assert config.users.by_name["d", "u"].password == "pass-WORD-1"
+    path.chmod(0o664)
+    assert "others may change it" in refusal(path)
 
 
 @pytest.mark.parametrize("content", ["", "\n", "a\nb\n"])
@@ -249,6 +258,9 @@ def test_nothing_shows_a_secret(full: Path) -> None:
     for shown in (config, config.users, user, *user.access_keys, config.users.by_name, config.users.by_key):
         for text in (repr(shown), str(shown)):
             assert not any(secret in text for secret in SECRETS), text
+    reader = settings._Reader(full)
+    for shown in (reader._document, reader._file, reader._file.users, reader._file.users[0].access_keys):
+        assert not any(secret in repr(shown) for secret in SECRETS)
 
 
 def test_what_was_given_is_not_blamed_on_the_file(full: Path) -> None:

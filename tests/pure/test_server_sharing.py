@@ -8,10 +8,12 @@ import time
 from collections import Counter
 from typing import TypeVar
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from disstream.engine import PartitionRef
+from disstream.server import sharing
 from disstream.server.sharing import assign
 
 MEMBERS = ("ann", "bob", "cyd", "dan", "eve")
@@ -131,3 +133,19 @@ def test_many_of_both() -> None:
     for owners in (fresh, piled):
         assert set(Counter(owners.values()).values()) == {10}
     assert sum(owner == "m7" for owner in piled.values()) == 10
+
+
+def test_the_search_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the work is used up the deal is complete all the same, and the next one goes on from there."""
+    # A row in which everybody shares one stream with the next, and the first has far too much.
+    members = {f"m{n}": {PartitionRef(f"s{k}", p) for k in (n, n + 1) for p in range(4)} for n in range(12)}
+    before = {partition: member for member in reversed(members) for partition in members[member]}
+    members["m0"] |= {PartitionRef("own", n) for n in range(20)}
+    best = score(members, assign(members, before), {})[0]
+    monkeypatch.setattr(sharing, "MAX_STEPS", 0)
+    owners = assign(members, before)
+    assert set(owners) == set().union(*members.values())
+    assert all(partition in members[owner] for partition, owner in owners.items())
+    assert score(members, owners, {})[0] > best
+    monkeypatch.undo()
+    assert score(members, assign(members, owners), {})[0] == best

@@ -132,6 +132,8 @@ def test_a_configuration_file(tmp_path: Path) -> None:
         assert (code, out) == (0, "")
         assert "PASS-word-1" not in line + err
         assert "SECRET-key-1" not in line + err
+    kept = tmp_path / "from-file"
+    assert not any(found.stat().st_mode & 0o077 for found in (kept, *kept.iterdir()))  # others read no record on disk
     with serving("--config", str(path), "--memory", "--host", "0.0.0.0") as (process, line):
         assert line.startswith("serving http://0.0.0.0:")
         assert "memory" in line

@@ -263,6 +263,31 @@ async def test_nothing_secret_is_logged(caplog: pytest.LogCaptureFixture) -> Non
         assert secret not in caplog.text
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"X-Auth-Token: hush\x01",
+        b"X-Auth-Token: a\r\n hush",
+        b"X-Auth-Token: " + b"hush" * 5_000,
+        b"X-Auth Token: hush",
+    ],
+    ids=["control", "folded", "long", "name"],
+)
+async def test_broken_heads_show_no_secret(line: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    """A head that is not HTTP is refused without a word of what stands in it, in the answer and in the log."""
+    caplog.set_level(logging.DEBUG)
+    async with serving(users=users()) as http:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(http.server.url.rpartition(":")[2]))
+        writer.write(b"GET /v2/a1/streams HTTP/1.1\r\nHost: x\r\n" + line + b"\r\n\r\n")
+        answer = await reader.read()
+        writer.close()
+    assert b" 400 Bad Request" in answer
+    assert b"DIS.4200" in answer
+    assert b"hush" not in answer
+    assert "is not HTTP" in caplog.text
+    assert "hush" not in caplog.text
+
+
 async def test_over_http() -> None:
     """What a client signs arrives unchanged at the real edge: every scheme, with queries and bodies."""
     async with serving(users=users()) as http, application() as unused:

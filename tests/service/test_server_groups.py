@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import msgspec
 import pytest
 from server_http import Answer, AppCaller
@@ -225,10 +227,9 @@ async def test_subscriptions(site: Site) -> None:
         {"streamPattern": "\x00\u1234[", "interestedStream": ["s"]},
     ):
         assert await told(**wanted) == ("ERR_SUBSCRIPTION", None), wanted
-    answer = await site.call(
-        "POST", "/v2/p/apps/a/consumers", {"clientId": "m", "interestedStream": [f"s{n}" for n in range(1_001)]}
-    )
-    assert (answer.code, "1001 streams" in answer.told["message"]) == ("DIS.4200", True)
+    for names in ([f"s{n}" for n in range(1_001)], ["s"] * 1_001):  # counted as sent: sorting millions takes seconds
+        answer = await site.call("POST", "/v2/p/apps/a/consumers", {"clientId": "m", "interestedStream": names})
+        assert (answer.code, "1001 streams" in answer.told["message"]) == ("DIS.4200", True)
     # A stream under two names is one stream: no partition may be read twice.
     await site.leave("m")
     await site.join("m", "s-two", interestedStreamIdList=[stream_id], accelerateAssignEnabled=True)
@@ -241,6 +242,39 @@ async def test_hostile_patterns_take_no_time(site: Site) -> None:
     await site.create("a" * 60 + "b", 1)
     for pattern in ("(a*)*c", "(a|aa)+c", "(.*)(.*)(.*)(.*)(.*)(.*)(.*)c"):
         assert (await site.join("m", streamPattern=pattern))["subscription"] == []
+    began = time.process_time()
+    for pattern in ("(.*)" * 240 + "c", "(.?){300}c"):
+        matches = groups_module._matcher(pattern)
+        assert matches is not None
+        assert not any(matches(f"{n:05}" + "a" * 59) for n in range(200))
+    assert time.process_time() - began < 0.8
+
+
+@simulated
+async def test_others_have_their_turn_while_a_pattern_is_matched(site: Site) -> None:
+    """A pattern on a project of many streams does not hold up everybody else until all were looked at."""
+    for n in range(100):
+        await site.create(f"many-{n}", 1)
+    turns = 0
+    seen: set[int] = set()
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await anyio.lowlevel.checkpoint()
+
+    def matches(name: str) -> bool:
+        seen.add(turns)
+        return False
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(groups_module, "_matcher", lambda pattern: matches)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(others)
+            await site.join("m", streamPattern="x")
+            tasks.cancel_scope.cancel()
+    assert len(seen) >= 3
 
 
 @simulated
@@ -509,6 +543,23 @@ async def test_two_servers_for_a_moment(site: Site) -> None:
             tasks.start_soon(other.join, "m2", "s")
     for server in (site, other):
         assert [m["memberId"] for m in (await server.members())["members"]] == ["m0", "m1", "m2"]
+
+
+@simulated
+async def test_groups_in_memory_are_bounded(site: Site) -> None:
+    """Of more groups than may be in memory the one called least recently is forgotten, and loaded when it is called."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(groups_module, "MAX_LIVE", 2)
+        await site.stable("m1")
+        for app in ("b", "c"):
+            await site.create_app(app)
+            await site.join("m1", "s", app=app)
+            assert await site.beat("m1", 0) == "STABLE"
+        assert set(site.groups._live) == {group_key("p", "a"), group_key("p", "c")}
+        assert await site.beat("m1", app="b") == "SYNCING"
+        assert set(site.groups._live) == {group_key("p", "b"), group_key("p", "a")}
+        await anyio.sleep(CONFIG.session_timeout_s + 1)
+        assert await site.beat("m1", 0) == "JOINING"
 
 
 @simulated

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import copy
 import json
-import sys
 from datetime import UTC, datetime
 from typing import Any
 
@@ -160,18 +159,30 @@ async def _guessing() -> None:
 
 def test_guessing_is_slow() -> None:
     """After a burst of wrong passwords a user's are refused for a while, right ones too; strangers fare the same."""
-    run_simulated(_guessing)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Guesses, "_COUNTERS", 2**60)  # no two names meet by chance
+        run_simulated(_guessing)
+
+
+async def test_full_counters_tell_nobody_from_a_user() -> None:
+    """Once failures of made-up names have filled the counters, users and strangers are refused alike."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Guesses, "_COUNTERS", 4)
+        async with application() as app:
+            for n in range(200):
+                await send(app, "POST", TOKENS, wanted(name=f"made-up-{n}"))
+            for name in ("alice", "reader", "nobody", "nobody-else"):
+                assert refusal(await send(app, "POST", TOKENS, wanted(name=name, password="x")))[0] == 429, name
 
 
 def test_guesses_are_bounded() -> None:
     """However many names are tried, the memory of failures has a bound; successes leave nothing."""
     guesses = Guesses()
-    for n in range(20_000):
-        key = guesses.stranger("d", f"user{n}")
-        assert guesses.admit(key, 0.0) or n > 1_000
-        guesses.failed(key, 0.0)
-    assert len(guesses._levels) <= 1_024
-    assert sys.getsizeof(guesses._levels) < 100_000
+    for n in range(100_000):
+        name = f"user{n}"
+        assert guesses.admit("d", name, 0.0) or n > 1_000
+        guesses.failed("d", name, 0.0)
+    assert len(guesses._levels) <= 16_384
 
 
 def test_tokens_cannot_be_made_up() -> None:

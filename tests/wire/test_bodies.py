@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 
 import pytest
 
@@ -251,3 +252,17 @@ def test_foreign_errors(status: int, body: bytes, kind: type[ApiError], code: st
     assert type(error) is kind
     assert error.code == code
     assert error.message
+
+
+def test_a_body_of_the_wrong_type_costs_little() -> None:
+    """That the rest of a wrong body is JSON is checked without building it: small bodies could become large objects."""
+    body = b'{"stream_name": 5, "x": [' + b"[]," * 100_000 + b"[]]}"
+    tracemalloc.start()
+    try:
+        for wrong, code in ((body, "DIS.4200"), (body[:-1], "DIS.4300"), (body + b"\xff", "DIS.4300")):
+            with pytest.raises(ApiError) as caught:
+                decode_put(wrong)
+            assert caught.value.code == code
+        assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    finally:
+        tracemalloc.stop()

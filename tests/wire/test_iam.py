@@ -7,7 +7,7 @@ import json
 import pytest
 
 from disstream.errors import ApiError, AuthError, NotFoundError, ServerFault, TransportError
-from disstream.wire.http import Response
+from disstream.wire.http import Request, Response
 from disstream.wire.iam import (
     IamProject,
     IssuedToken,
@@ -100,6 +100,10 @@ def test_no_password_leaves_by_an_error() -> None:
     assert "hush" not in str(caught.value)
     assert caught.value.__cause__ is None
     assert "secret" not in repr(IssuedToken("secret", 1.0))
+    request = Request(method="POST", target="/t", headers={"x-auth-token": "secret"}, body=b"secret")
+    assert repr(request) == "Request(POST /t, headers=['x-auth-token'], 6 bytes)"
+    response = Response(status=201, headers={"x-subject-token": "secret"}, body=b"secret")
+    assert repr(response) == "Response(201, headers=['x-subject-token'], 6 bytes)"
 
 
 def test_a_token_answer() -> None:
