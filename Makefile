@@ -13,8 +13,8 @@ help: ## this list
 
 setup: $(STAMP) ## make .venv and install disstream with its development tools
 
-demo: $(STAMP) ## the main job on real data: 336,776 flights through a durable server, checked (ARGS="--help")
-	@$(BIN)/disstream demo $(ARGS)
+demo: $(STAMP) ## the main job on real data, checked, and a worker that is killed; about a minute (ARGS="--help")
+	@$(BIN)/disstream demo --png build/takeover.png $(ARGS)
 
 test: $(STAMP) ## the tests, without the long ones (ARGS="-k producer")
 	@$(BIN)/python -m pytest -q -m "not long" $(ARGS)
@@ -54,5 +54,5 @@ $(STAMP): pyproject.toml
 	fi; \
 	echo "setting up $(VENV) with $$("$$found" --version) (once; takes a minute)"; \
 	"$$found" -m venv $(VENV); \
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'; \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,demo]'; \
 	touch $@

@@ -36,6 +36,7 @@ FOREIGN = {  # rooms that keep to few dependencies: what they may import besides
 # Modules that decide and do nothing else, beside all of wire/.
 PURE = [
     "bench/check.py",
+    "bench/ledger.py",
     "cli/formats.py",
     "client/retry.py",
     "engine/embedded/batch.py",

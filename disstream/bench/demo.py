@@ -87,7 +87,7 @@ class Demo:
             directory = Path(scratch)
             async with (
                 server(self._data_dir or directory / "data", directory) as (url, serving),
-                connect(url, project_id=PROJECT) as dis,
+                connect(url, project_id=PROJECT, credentials=None) as dis,
                 child("reader", ["disstream.bench.reader"], directory) as reading,
                 anyio.create_task_group() as tasks,
             ):

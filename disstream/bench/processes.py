@@ -1,8 +1,9 @@
-"""A server and a reader in processes of their own. What ends the block ends them, by their process ids."""
+"""A server, readers and workers in processes of their own. What ends the block ends them, by their process ids."""
 
 from __future__ import annotations
 
 import contextlib
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -62,6 +63,11 @@ class Child:
         await self._process.wait()
         raise await self._ended()
 
+    def signal(self, number: signal.Signals) -> None:
+        """Send the process a signal, if it still runs."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(number)
+
     def cpu_s(self) -> float | None:
         """Processor time it has used so far, in seconds; None where the system does not tell."""
         return cpu_s(self._process.pid)
@@ -102,9 +108,15 @@ async def child(name: str, arguments: list[str], directory: Path) -> AsyncIterat
 
 
 @contextlib.asynccontextmanager
-async def server(data_dir: Path, directory: Path) -> AsyncIterator[tuple[str, Child]]:
-    """A durable server on a free port: its URL and its process."""
-    arguments = ["disstream", "serve", "--port", "0", "--data-dir", str(data_dir), "--durability", "fsync"]
+async def server(
+    data_dir: Path, directory: Path, *, port: int = 0, session_timeout_s: float | None = None
+) -> AsyncIterator[tuple[str, Child]]:
+    """A durable server: its URL and its process. Port 0: a free one; `session_timeout_s` None: its default."""
+    arguments = ["disstream", "serve", "--port", str(port), "--data-dir", str(data_dir), "--durability", "fsync"]
+    if session_timeout_s is not None:
+        config = directory / "server.toml"
+        config.write_text(f"[group]\nsession_timeout_s = {float(session_timeout_s)}\n")
+        arguments += ["--config", str(config)]
     async with child("server", arguments, directory) as process:
         with anyio.fail_after(START_TIMEOUT_S):
             line = await process.read_line()

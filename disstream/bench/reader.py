@@ -99,7 +99,7 @@ class _Reading:
                     self._last_at = anyio.current_time()
                     self._first_at = self._first_at or self._last_at
                 for record in batch:
-                    self._checker.add(_row_number(record.data), record.key, record.data)
+                    self._checker.add(row_number(record.data), record.key, record.data)
                     self._bytes += len(record.data)
                     self._partitions[record.partition_id] = self._partitions.get(record.partition_id, 0) + 1
 
@@ -119,7 +119,8 @@ def reached(consumer: Consumer, stream: str, ends: dict[str, int]) -> bool:
 _number = msgspec.json.Decoder(RowNumber)
 
 
-def _row_number(data: bytes) -> int | None:
+def row_number(data: bytes) -> int | None:
+    """The number a record bears; None if it bears none."""
     try:
         return _number.decode(data).row
     except (msgspec.DecodeError, UnicodeDecodeError):

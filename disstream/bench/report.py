@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from .demo import BUFFER_BYTES, DemoReport
 from .load import Result, median
+from .takeover import AUTO_COMMIT_S, COMMIT_SLACK_S, TakeoverReport
 
 BAR_CHARS = 40
 
@@ -41,6 +42,46 @@ def demo_lines(report: DemoReport, source: str) -> Iterator[str]:
     yield ""
     if report.good:
         yield "PASSED: every record was acknowledged and came back, with its key and its bytes, in the order of its key"
+    else:
+        yield "FAILED: see above"
+
+
+def takeover_lines(report: TakeoverReport) -> Iterator[str]:
+    """What the second part tells, but for the chart; the last line is the verdict."""
+    found = report.findings
+    yield (
+        f"{report.sent:,} records in {report.pace_s:g} s; 2 workers in one app, session time-out "
+        f"{report.session_timeout_s:g} s, commits every {AUTO_COMMIT_S:g} s"
+    )
+    yield ""
+    yield (
+        f"  killed            {report.victim}, with SIGKILL {report.killed_after_s:.1f} s after the first record; "
+        f"it had {report.orphans} partitions"
+    )
+    begins = sorted(report.begins_s.values())
+    if begins:
+        last = f", the last one after {begins[-1]:.1f} s" if len(begins) > 1 else ""
+        yield f"  taken over        after {begins[0]:.1f} s{last}, by {report.survivor}"
+    else:
+        yield "  taken over        never"
+    yield f"  acknowledged      {report.acknowledged:,} of {report.sent:,}"
+    for cause, count in report.failures.items():
+        yield f"                    {count:,} x {cause}"
+    yield f"  missing           {found.missing:,}"
+    yield (
+        f"  duplicates        {report.repeated:,}; at most {report.bound:,}: {report.rate:,.0f} records/s x "
+        f"({AUTO_COMMIT_S:g} s between commits + {COMMIT_SLACK_S:g} s)"
+    )
+    if report.written_twice:
+        yield f"                    and {report.written_twice:,} that the producer wrote twice"
+    yield f"  order violations  {found.reordered:,} per key, over both workers"
+    if found.rekeyed or found.changed or found.foreign:
+        yield f"  damaged           {found.rekeyed + found.changed + found.foreign:,}"
+    if report.skipped:
+        yield f"  skipped           in {', '.join(report.skipped)}: the survivor began too late"
+    yield ""
+    if report.good:
+        yield "PASSED: every record was handled, in the order of its key, although a worker was killed"
     else:
         yield "FAILED: see above"
 

@@ -1,19 +1,26 @@
-"""`disstream demo`: the main job on real data, drawn while it runs."""
+"""`disstream demo`: the main job on real data, and a worker that is killed, drawn while they run."""
 
 from __future__ import annotations
 
+import shutil
 import sys
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import Any, TypeVar
 
 import anyio
 import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from ..bench.demo import Demo, DemoReport
+from ..bench.chart import Chart, chart_lines, write_png
+from ..bench.demo import Demo
 from ..bench.flights import SHIPPED, read_rows
-from ..bench.report import demo_lines
+from ..bench.report import demo_lines, takeover_lines
+from ..bench.takeover import Takeover
 from .session import library_messages, run, say, show_progress
+
+T = TypeVar("T")
 
 DRAW_INTERVAL_S = 0.1
 PRINT_INTERVAL_S = 1.0
@@ -29,19 +36,45 @@ PRINT_INTERVAL_S = 1.0
     help="Keep the server's data here, to look at afterwards (disstream serve --data-dir DIR, project demo).  "
     "[default: a temporary directory, removed at the end]",
 )
+@click.option(
+    "--pace-s",
+    type=click.FloatRange(min=1.0),
+    default=20.0,
+    metavar="SECONDS",
+    help="Of the second part: how long its traffic lasts. Half-way one worker is killed.",
+)
+@click.option("--no-takeover", is_flag=True, help="Leave out the second part.")
+@click.option(
+    "--png",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Also draw the second part's chart as a picture; takes matplotlib (pip install 'disstream[demo]').",
+)
 @library_messages()
-def demo(file: Path | None, key: str, partitions: int, data_dir: Path | None) -> None:
+def demo(
+    file: Path | None,
+    key: str,
+    partitions: int,
+    data_dir: Path | None,
+    pace_s: float,
+    no_takeover: bool,
+    png: Path | None,
+) -> None:
     """Send a CSV file through a durable server and prove that nothing was lost, changed or reordered.
 
     Starts a server and a reader in processes of their own, writes each row of FILE as a JSON record, keyed by a column,
-    while the reader checks what comes out. FILE may be gzipped; without it, the flights of the repository's
-    examples/data are used. Exit code 1 if a record is missing, out of order or not acknowledged, or came back with
-    another key or other bytes.
+    while the reader checks what comes out. Then again at a steady pace, for two workers that share the stream as
+    members of one app; one of them is killed half-way, and the other takes over. FILE may be gzipped; without it, the
+    flights of the repository's examples/data are used.
+
+    Exit code 1 if a record is missing, out of order or not acknowledged, or came back with another key or other bytes,
+    or if more came twice than the commits allow.
 
     \b
     Examples:
       disstream demo
       disstream demo orders.csv --key customer
+      disstream demo --no-takeover
     """
     path = file or SHIPPED
     if file is None and not path.exists():
@@ -50,43 +83,76 @@ def demo(file: Path | None, key: str, partitions: int, data_dir: Path | None) ->
             "(the file is examples/data/flights-2013.csv.gz), or name a CSV file: disstream demo FILE --key COLUMN"
         )
     say(f"reading {path.name}", err=True)
-    job = Demo(read_rows(path, key), partitions=partitions, data_dir=data_dir)
-
-    async def work() -> DemoReport:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_draw if show_progress() else _print, job, name="progress")
-            report = await job.run()
-            tasks.cancel_scope.cancel()
-        return report
-
-    report = run(work)
+    rows = read_rows(path, key)
+    through = Demo(rows, partitions=partitions, data_dir=data_dir)
+    report = _watched(through.run, lambda: _counts(through), through.total)
     for line in demo_lines(report, path.name):
         say(line)
-    if not report.good:
+    good = report.good
+    if not no_takeover:
+        say("")
+        takeover = Takeover(rows, pace_s=pace_s, partitions=max(partitions, 2), data_dir=data_dir)
+        outcome = _watched(takeover.run, takeover.counts, takeover.total)
+        *told, verdict = takeover_lines(outcome)
+        for line in told:
+            say(line)
+        _show(outcome.chart, png)
+        say("")
+        say(verdict)
+        good = good and outcome.good
+    if not good:
         sys.exit(1)
 
 
-async def _draw(job: Demo) -> None:
-    columns = (TextColumn("{task.description:<12}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+def _show(chart: Chart, png: Path | None) -> None:
+    terminal = sys.stdout is not None and sys.stdout.isatty()
+    width = shutil.get_terminal_size().columns if terminal else 100
+    encoding = (sys.stdout.encoding or "").lower() if sys.stdout is not None else ""
+    for line in chart_lines(chart, width=width, unicode=encoding.startswith("utf"), colour=terminal):
+        say(f"  {line}" if not terminal else line)
+    if png is None:
+        return
+    try:
+        write_png(chart, png)
+    except ImportError:
+        say(f"{png} was not drawn: that takes matplotlib (pip install 'disstream[demo]')", err=True)
+    else:
+        say(f"  the picture: {png}")
+
+
+def _watched(work: Callable[[], Coroutine[Any, Any, T]], counts: Callable[[], dict[str, int]], total: int) -> T:
+    """Do the work and show how far it is."""
+
+    async def watched() -> T:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_draw if show_progress() else _print, counts, total, name="progress")
+            report = await work()
+            tasks.cancel_scope.cancel()
+        return report
+
+    return run(watched)
+
+
+async def _draw(counts: Callable[[], dict[str, int]], total: int) -> None:
+    columns = (TextColumn("{task.description:<16}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        bars = [progress.add_task(name, total=job.total) for name in ("sent", "acknowledged", "received")]
+        bars = [progress.add_task(name, total=total) for name in counts()]
         while True:
-            for bar, count in zip(bars, _counts(job), strict=True):
-                progress.update(bar, completed=count)
+            for bar, (name, count) in zip(bars, counts().items(), strict=True):
+                progress.update(bar, description=name, completed=count)
             await anyio.sleep(DRAW_INTERVAL_S)
 
 
-async def _print(job: Demo) -> None:
+async def _print(counts: Callable[[], dict[str, int]], total: int) -> None:
     while True:
         await anyio.sleep(PRINT_INTERVAL_S)
-        sent, stored, received = _counts(job)
-        say(f"sent {sent}, acknowledged {stored}, received {received} of {job.total}", err=True)
+        say(", ".join(f"{name} {count}" for name, count in counts().items()) + f" of {total}", err=True)
 
 
-def _counts(job: Demo) -> tuple[int, int, int]:
+def _counts(job: Demo) -> dict[str, int]:
     stats, status = job.stats(), job.status
-    return (
-        stats.accepted if stats is not None else 0,
-        stats.stored if stats is not None else 0,
-        status.findings.distinct if status is not None else 0,
-    )
+    return {
+        "sent": stats.accepted if stats is not None else 0,
+        "acknowledged": stats.stored if stats is not None else 0,
+        "received": status.findings.distinct if status is not None else 0,
+    }

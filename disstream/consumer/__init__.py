@@ -3,6 +3,7 @@
 consumer      the public object: hands out records
 config        ConsumerConfig; ServiceGroup, Static: who reads what; Pattern
 member        one membership in an app's group: joins, takes over, hands over, leaves
+callbacks     tells users what is held and what is to be given up
 heartbeat     keeps the membership alive beside the event loop
 lease*        how long a member may act, by its own clock
 holdings      the partitions that are held: their readers, progress and commits

@@ -98,7 +98,8 @@ class ConsumerConfig:
     start: Start = "earliest"
     """Where a partition begins of which the app has no checkpoint. "earliest": the oldest record there is; "latest":
     only what is written after `start()`; an aware datetime: the first record written at or after it; {partition:
-    sequence number}: exactly there, and "earliest" for partitions that it does not name. The default loses nothing.
+    sequence number}: exactly there, and "earliest" for partitions that it does not name; a number beyond the end is
+    refused when the partition is opened. The default loses nothing.
     Once an app has a checkpoint of any partition of a stream, those without one begin at their oldest record."""
 
     auto_commit_s: float | None = 5.0
@@ -119,8 +120,10 @@ class ConsumerConfig:
 
     on_revoked: Callable[[frozenset[Partition], float], Awaitable[None] | None] | None = None
     """Called with (partitions, deadline) when they are to be given up, and at the close: finish what is under way and
-    return. The deadline is on the loop's clock (`anyio.current_time()`); it has passed if they are lost already.
-    Partitions that come back in the next assignment continue where they stood."""
+    return. The deadline is on the loop's clock (`anyio.current_time()`); it has passed if they are lost already. Who
+    does not return by then is cancelled (of lost ones: after `drain_timeout_s`), or the service would drop the member.
+    May commit: what that raises does not end the consumer, what else it raises does. Partitions that come back in the
+    next assignment continue where they stood."""
 
     session_timeout_s: float = 30.0
     """How long the service keeps the partitions of a silent member. Only assumed: a service that tells its own is

@@ -18,7 +18,7 @@ of a run that were not handed out are given back whenever somebody needs to know
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from operator import itemgetter, length_hint
@@ -31,6 +31,7 @@ from anyio.lowlevel import checkpoint
 from ..errors import ConcurrencyError, ConfigError, DisError, LeaseLost
 from ..lifecycle import Scope, Supervisor
 from ..model import Partition, Record
+from ..wire.groups import NO_GENERATION
 from .assignment import assign
 from .config import ConsumerConfig, Pattern, ServiceGroup, Static, to_where
 from .holdings import GAP, Holding, Holdings
@@ -72,7 +73,7 @@ class ConsumerStats:
     assigned: int
     """Partitions held now."""
     generation: int | None
-    """Of the group, as this member knows it; None without a group, or before the first assignment."""
+    """Of the group, as this member knows it; None without a group, or before an assignment."""
     rebalances: int
     """Assignments taken over so far."""
 
@@ -113,6 +114,7 @@ class Consumer:
         self._coordination = config.coordination or (ServiceGroup() if app is not None else Static())
         if isinstance(self._coordination, ServiceGroup) and app is None:
             raise ConfigError("ServiceGroup() shares the partitions among the consumers of an app: give app=NAME")
+        _check_start(config.start, self._subscription)
         rng = rng or Random()
         self._name = streams if isinstance(streams, str) else str(self._subscription)
         self._supervisor = Supervisor(f"consumer {self._name}", self._body)
@@ -151,12 +153,17 @@ class Consumer:
         """Commit what is finished, leave the group, stop reading. Records in hand are not waited for. Twice is fine.
 
         A record is not finished by leaving the loop: call `record_done` for the last one, or `commit` covers it not.
-        Raises what made the consumer die, if that was a bug; failures to read were raised by `fetch`.
+        Raises what made the consumer die, if that was a bug; failures to read were raised by `fetch`. Raises
+        ConcurrencyError within a callback.
         """
+        if self._member is not None:
+            self._member.callbacks.check_not_within("close")
         await self._supervisor.close()
 
     async def abort(self) -> None:
         """Leave the group and stop, without a commit. Never raises what made the consumer die."""
+        if self._member is not None:
+            self._member.callbacks.check_not_within("abort")
         await self._supervisor.abort()
 
     async def __aenter__(self) -> Self:
@@ -170,10 +177,13 @@ class Consumer:
         try:
             async with anyio.create_task_group() as tasks:
                 self._holdings.attach(tasks)
-                if member is not None:
-                    await member.join()
-                else:
-                    await self._open_static()
+                async with anyio.create_task_group() as starting:
+                    starting.start_soon(self._cut_when_closing, scope, starting.cancel_scope)
+                    await (member.join() if member is not None else self._open_static())
+                    starting.cancel_scope.cancel()
+                if scope.closing.is_set():
+                    tasks.cancel_scope.cancel()
+                    return
                 coordination = anyio.CancelScope()
                 coordinated = anyio.Event()
                 tasks.start_soon(self._coordinate, coordination, coordinated, name=f"coordinate-{self._name}")
@@ -194,6 +204,11 @@ class Consumer:
             self._holdings.drop(self._holdings.held.keys())
             self._intake.notify()  # who waits finds out
             log.info("consumer of %s closed", self._name)
+
+    async def _cut_when_closing(self, scope: Scope, starting: anyio.CancelScope) -> None:
+        """A close does not wait for a start that gets no answer."""
+        await scope.closing.wait()
+        starting.cancel()
 
     async def _coordinate(self, life: anyio.CancelScope, ended: anyio.Event) -> None:
         """Everything that changes what is held, or commits by itself, until `life` is cancelled."""
@@ -226,6 +241,11 @@ class Consumer:
             fresh = await self._holdings.never_read(streams)
         await self._holdings.open(partitions, fresh, infos)
 
+    def _check(self) -> None:
+        """Raises ClosedError unless it runs. While it closes, `on_revoked` may still commit and ask."""
+        if self._member is None or not self._member.callbacks.running:
+            self._supervisor.check()
+
     # --- committing ---
 
     async def commit(self) -> dict[Partition, int]:
@@ -237,19 +257,24 @@ class Consumer:
         StaleGeneration (another member has them), and what the service answers.
         Cancellation: some partitions may be committed, some not.
         """
-        self._supervisor.check()
+        self._check()
+        self._holdings.app_source()
+        try:
+            if self._member is None or not self._member.callbacks.running:  # a callback cannot do anything about it
+                self._tell_lost()
+            return await self._holdings.commit()
+        except DisError as error:
+            if self._member is not None:
+                self._member.callbacks.commit_failed(error)
+                self._member.heed(error)
+            raise
+
+    def _tell_lost(self) -> None:
         if lost := self._holdings.lost:
             names = ", ".join(f"{p.stream}/{p.partition_id}" for p in sorted(lost)[:10])
             count = len(lost)
             lost.clear()
             raise LeaseLost(f"{count} partition(s) were lost with work that was not committed: {names}")
-        self._holdings.app_source()
-        try:
-            return await self._holdings.commit()
-        except DisError as error:
-            if self._member is not None:
-                self._member.heed(error)
-            raise
 
     def record_done(self, record: Record) -> None:
         """This record is finished. With finish="explicit" the only way to say so; in any order.
@@ -320,6 +345,8 @@ class Consumer:
 
     def _handed_out(self, partition: Partition, run: list[Record]) -> None:
         progress = self._holdings.held[partition].progress
+        if progress.finished is None:
+            progress.begin(run[0].sequence_number)
         progress.hand_out(run[-1].sequence_number + 1, [r.sequence_number for r in run] if self._explicit else ())
         if not self._explicit:
             self._in_hand.append(progress)
@@ -376,6 +403,8 @@ class Consumer:
 
     def _enter(self) -> None:
         self._supervisor.check()
+        if self._member is not None:
+            self._member.callbacks.check_not_within("fetch")
         if self._busy:
             raise ConcurrencyError(f"another task is waiting for records of {self._name!r}: one task at a time")
         self._busy = True
@@ -416,6 +445,8 @@ class Consumer:
             if holding is not None:  # else it was dropped, and so is what was fetched of it
                 self._prefetch.give_back(self._run_of, self._run[-left:])
                 holding.progress.take_back(self._run[-left].sequence_number)
+                if self._explicit and holding.progress.outstanding <= self._config.max_gap:
+                    self._unpause(self._run_of, holding, GAP)
         self._run = []
 
     # --- where reading stands ---
@@ -441,7 +472,7 @@ class Consumer:
 
         API 5.1.4. A partition whose position only the service knows yet counts from its oldest record.
         """
-        self._supervisor.check()
+        self._check()
         lag: dict[Partition, int] = {}
         for stream in sorted({p.stream for p in self._holdings.held}):
             info = await self._client.streams.describe(stream)
@@ -466,6 +497,7 @@ class Consumer:
         self._prefetch.drop(partition)
         self._prefetch.resume(partition, GAP)
         progress.seek(where if isinstance(where, int) else None)
+        self._holdings.notify_finished()
         reader.cursor.seek(where)
         reader.wake()
         self._intake.forgive(partition)
@@ -492,7 +524,7 @@ class Consumer:
             raise ConfigError(
                 f"{partition!r} is no Partition: use record.partition, or Partition(stream, partition_id)"
             )
-        self._supervisor.check()
+        self._check()
         holding = self._holdings.held.get(partition)
         if holding is None:
             names = ", ".join(f"{p.stream}/{p.partition_id}" for p in sorted(self._holdings.held)[:20])
@@ -502,6 +534,7 @@ class Consumer:
     def stats(self) -> ConsumerStats:
         readers = self._intake.readers.values()
         ended = self._holdings.ended
+        generation = self._member.lease.generation if self._member is not None else NO_GENERATION
         owed = [(r.unanswered_since, r.last_error) for r in readers if r.unanswered_since is not None]
         unanswered_since, last_error = min(owed, key=itemgetter(0), default=(None, None))
         return ConsumerStats(
@@ -514,7 +547,7 @@ class Consumer:
             unanswered_since=unanswered_since,
             last_error=last_error,
             assigned=len(self._holdings.held),
-            generation=self._member.lease.generation if self._member is not None and self._member.rebalances else None,
+            generation=generation if generation != NO_GENERATION else None,
             rebalances=self._member.rebalances if self._member is not None else 0,
         )
 
@@ -531,3 +564,14 @@ def _subscription(streams: str | Sequence[str] | Pattern) -> tuple[str, ...] | P
     if len(set(names)) < len(names):
         raise ConfigError(f"streams {list(names)} name one twice")
     return names
+
+
+def _check_start(start: object, subscription: tuple[str, ...] | Pattern) -> None:
+    """Raises ConfigError if it names a partition of a stream that is never read: a typo must not go unseen."""
+    for partition in start if isinstance(start, Mapping) else ():
+        if isinstance(partition, Partition) and not (
+            subscription.matches(partition.stream)
+            if isinstance(subscription, Pattern)
+            else partition.stream in subscription
+        ):
+            raise ConfigError(f"start names {partition}, but this consumer reads {subscription}")

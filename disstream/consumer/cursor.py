@@ -19,7 +19,16 @@ from __future__ import annotations
 from random import Random
 from typing import Literal, NamedTuple
 
-from ..errors import ApiError, ConflictError, CursorExpired, DisError, SequenceOutOfRange, ThrottledError
+from ..errors import (
+    ApiError,
+    ConflictError,
+    CursorExpired,
+    DisError,
+    LeaseLost,
+    SequenceOutOfRange,
+    StaleGeneration,
+    ThrottledError,
+)
 from ..model import Cursor, Page, Record, SequenceRange
 from ..wire.cursors import CursorType
 
@@ -267,5 +276,6 @@ class PartitionCursor:
 
 def heals(error: DisError) -> bool:
     """Whether the same request may succeed later, without anybody's help."""
-    # DIS.4205: the stream is being changed. 408: the answer came too late.
-    return error.retryable or isinstance(error, ConflictError) or (isinstance(error, ApiError) and error.status == 408)
+    # Conflict (DIS.4205): the stream is being changed. A lease may revive, or the partition is dropped anyway.
+    passing = error.retryable or isinstance(error, ConflictError | LeaseLost | StaleGeneration)
+    return passing or (isinstance(error, ApiError) and error.status == 408)  # the answer came too late

@@ -5,7 +5,8 @@ working loop does not cost its partitions. (C code that keeps the interpreter's 
 simulation, where no thread can be, they are a task.
 
 A loop that is blocked for good must not keep its partitions for ever: it shows a sign of life with each `alive()`, and
-when none came for `max_stall_s`, the partitions are given up.
+when none came for `max_stall_s`, the partitions are given up. And whatever ends the heartbeats ends the consumer: a
+member without them would wait for ever.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ import anyio
 
 from .. import clock
 from ..errors import DisError
-from ..wire.groups import HeartbeatState
+from ..wire.groups import NO_GENERATION, HeartbeatState
+from .cursor import heals
 from .lease import Lease
 
 log = logging.getLogger("disstream.consumer")
@@ -59,30 +61,32 @@ class Heartbeats:
         self._app = app
         self._member_id = member_id
         self._lease = lease
-        self._interval_s = interval_s
+        self.interval_s = interval_s
         self._max_stall_s = max_stall_s
         self._on_news = on_news
         self._alive_at = clock.boot()
+        self._gave_up = False  # and no sign of life since
+        self._unheard = False  # the lease ran out because nothing was answered
         self.stalled = False
         """The loop was blocked for `max_stall_s`, and the partitions were given up."""
-
-    @property
-    def interval_s(self) -> float:
-        return self._interval_s
 
     def alive(self) -> None:
         """The working loop works."""
         self._alive_at = clock.boot()
 
     async def run(self, groups: BeatingGroups) -> None:
-        """As a task of the working loop. Until cancelled."""
+        """As a task of the working loop. Until cancelled. Raises what will not heal."""
         await self._beat(groups, self._on_news)
 
     async def run_beside(self, twin: Twin) -> None:
-        """In a thread with an event loop of its own. Until cancelled; the thread has ended then, or is about to."""
+        """In a thread with an event loop of its own. Until cancelled; the thread has ended then, or is about to.
+
+        Raises what ended the thread otherwise.
+        """
         home = asyncio.get_running_loop()
         ended = asyncio.Event()
         stop = _Stop()
+        failures: list[BaseException] = []
 
         def tell() -> None:
             _call_in(home, self._on_news)
@@ -98,6 +102,8 @@ class Heartbeats:
         def body() -> None:
             try:
                 anyio.run(beat)
+            except BaseException as error:  # raised again in the task that waits for this thread
+                failures.append(error)
             finally:
                 _call_in(home, ended.set)
 
@@ -105,11 +111,13 @@ class Heartbeats:
         thread = threading.Thread(target=body, name=f"heartbeats-{self._app}", daemon=True)
         thread.start()
         try:
-            await ended.wait()  # only a bug ends it early; threading shows the traceback
+            await ended.wait()
         finally:
             stop.set()
-            with anyio.move_on_after(self._interval_s, shield=True):
+            with anyio.move_on_after(self.interval_s, shield=True):
                 await ended.wait()
+        for failure in failures:
+            raise failure
 
     async def _beat(self, groups: BeatingGroups, tell: Callable[[], None]) -> None:
         while True:
@@ -118,8 +126,9 @@ class Heartbeats:
             if clock.boot() - self._alive_at > self._max_stall_s:
                 await self._give_up(groups, generation, tell)
             else:
+                self._gave_up = False
                 await self._once(groups, generation, tell)
-            await anyio.sleep_until(begun + self._interval_s)
+            await anyio.sleep_until(begun + self.interval_s)
 
     async def _once(self, groups: BeatingGroups, generation: int, tell: Callable[[], None]) -> None:
         # Also while the member is to join again: it keeps its place until it has handed over what it holds.
@@ -127,11 +136,14 @@ class Heartbeats:
         held, told = self._lease.holds(sent_at), self._lease.rejoin
         try:
             # An answer that takes longer would renew next to nothing. A lost one is followed by the next beat.
-            with anyio.fail_after(self._interval_s * 3):
-                state = await groups.heartbeat(self._app, self._member_id, generation, timeout_s=self._interval_s * 2)
+            with anyio.fail_after(self.interval_s * 3):
+                state = await groups.heartbeat(self._app, self._member_id, generation, timeout_s=self.interval_s * 2)
         except (DisError, TimeoutError) as error:
-            log.debug("%s: heartbeat of %s failed: %s", self._app, self._member_id, error)
+            self._failed(generation, error)
             return
+        if self._unheard:
+            self._unheard = False
+            log.info("%s: member %s is heard again", self._app, self._member_id)
         if state in ("STABLE", "SYNCING"):
             self._lease.go_on(generation, sent_at)
             if not held:
@@ -140,15 +152,26 @@ class Heartbeats:
             self._lease.end(generation)
             tell()
 
+    def _failed(self, generation: int, error: DisError | TimeoutError) -> None:
+        """Raises what will not heal once nothing is held any more. While it is joined again the join tells."""
+        log.debug("%s: heartbeat of %s failed: %s", self._app, self._member_id, error)
+        if generation == NO_GENERATION or self._lease.rejoin or self._lease.holds(clock.boot()):
+            return
+        if isinstance(error, DisError) and not heals(error):
+            raise error
+        if not self._unheard:
+            self._unheard = True
+            log.warning("%s: member %s hands out nothing until it is heard: %s", self._app, self._member_id, error)
+
     async def _give_up(self, groups: BeatingGroups, generation: int, tell: Callable[[], None]) -> None:
-        if self.stalled:
+        if self._gave_up:
             return
         self._lease.lose(generation)
-        self.stalled = True
+        self._gave_up = self.stalled = True
         log.error("%s: the event loop of member %s is blocked: its partitions are given up", self._app, self._member_id)
         tell()
         try:
-            with anyio.move_on_after(self._interval_s * 3):
+            with anyio.move_on_after(self.interval_s * 3):
                 await groups.leave(self._app, self._member_id)
         except DisError as error:
             log.debug("%s: member %s could not leave: %s", self._app, self._member_id, error)

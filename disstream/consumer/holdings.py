@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from random import Random
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import anyio
 import anyio.abc
@@ -32,8 +32,11 @@ from .prefetch import Prefetch
 from .progress import Progress
 from .reader import Intake, Reader, Source, log
 
-COMMITS_AT_ONCE = 16
-"""Requests of one round of commits under way: an app of a thousand partitions must not open as many connections."""
+T = TypeVar("T")
+
+REQUESTS_AT_ONCE = 16
+"""Requests of one round under way: an app of a thousand partitions must not open as many connections, and a member far
+away from the service not keep the group waiting for a thousand answers one by one."""
 
 GAP = "gap"
 """Why a partition is paused whose first unfinished record holds up too many finished ones."""
@@ -138,32 +141,44 @@ class Holdings:
                 log.info("app %s created", app)
 
     async def never_read(self, streams: Iterable[str]) -> frozenset[str]:
-        """Of these streams those on which the app has no checkpoint at all."""
+        """Of these streams those on which the app has no checkpoint at all, if that makes a difference."""
         source, app = self.app_source()
         fresh = set()
-        for stream in streams:
+
+        async def ask(stream: str) -> None:
             try:
                 states = await source.apps.state(app, stream)
             except NotFoundError:
-                continue  # deleted meanwhile: whoever opens it will find out
+                return  # deleted meanwhile: whoever opens it will find out
             if all(state.checkpoint is None for state in states):
                 fresh.add(stream)
+
+        if self._config.start != "earliest":
+            await _all(ask, streams, "state")
         return frozenset(fresh)
+
+    async def look_for(self, streams: Iterable[str]) -> None:
+        """Raises NotFoundError if one of these does not exist."""
+
+        async def look(stream: str) -> None:
+            await self._source.streams.describe(stream)
+
+        await _all(look, streams, "describe")
 
     async def of_the_same_stream(self, partitions: Iterable[Partition]) -> set[Partition]:
         """Of these held ones, those whose stream was not replaced by another of its name: numbers of one mean nothing
         in the other."""
-        same = set()
         ids: dict[str, str] = {}
-        for partition in partitions:
-            if partition.stream not in ids:
-                try:
-                    ids[partition.stream] = (await self._source.streams.describe(partition.stream)).stream_id
-                except NotFoundError:
-                    ids[partition.stream] = "none"
-            if ids[partition.stream] == self.held[partition].reader.stream_id:
-                same.add(partition)
-        return same
+
+        async def look(stream: str) -> None:
+            try:
+                ids[stream] = (await self._source.streams.describe(stream)).stream_id
+            except NotFoundError:
+                ids[stream] = "none"
+
+        asked = set(partitions)
+        await _all(look, sorted({partition.stream for partition in asked}), "describe")
+        return {partition for partition in asked if ids[partition.stream] == self.held[partition].reader.stream_id}
 
     async def open(
         self, wanted: Collection[Partition], fresh: Collection[str] = (), infos: Mapping[str, StreamInfo] | None = None
@@ -175,15 +190,18 @@ class Holdings:
         by_stream: dict[str, list[Partition]] = {}
         for partition in wanted:
             by_stream.setdefault(partition.stream, []).append(partition)
-        for stream, partitions in by_stream.items():
+
+        async def open_stream(stream: str) -> None:
             info = infos[stream] if infos else await self._source.streams.describe(stream)
             known = {partition_id(partition_number(p.partition_id)): p for p in info.partitions}
             if self._app is None:
-                for partition in partitions:
+                for partition in by_stream[stream]:
                     described = known[partition.partition_id]
                     self._start(partition, info, Begin(self._wanted(info, partition), described.sequence_range), None)
             else:
-                await self._open_for_app(info, partitions, known, stream in fresh)
+                await self._open_for_app(info, by_stream[stream], known, stream in fresh)
+
+        await _all(open_stream, by_stream, "open")
         self.intake.share_room()
 
     async def _open_for_app(
@@ -201,9 +219,7 @@ class Holdings:
             place = begin(state, self._wanted(info, partition), fresh=fresh)
             begins[partition] = await self._pinned(partition, info, place)
 
-        failures = await _each(prepare, partitions, "open")
-        if failures:
-            raise failures[0]
+        await _all(prepare, partitions, "open")
         for partition, place in begins.items():
             self._start(partition, info, place, place.committed)
 
@@ -270,12 +286,14 @@ class Holdings:
         self.intake.readers[partition] = reader
         self._tasks.start_soon(reader.run, name=f"read-{partition.stream}-{partition.partition_id}")
 
-    def drop(self, partitions: Iterable[Partition]) -> None:
-        """Hold these no more. What was handed out of them and is not committed is counted as lost."""
+    def drop(self, partitions: Iterable[Partition]) -> int:
+        """Hold these no more. Returns how many of them were lost: handed out of further than a commit covers."""
+        lost = 0
         for partition in list(partitions):
             reader, progress = self.held.pop(partition)
             if progress.handed is not None and progress.handed != progress.committed and self._app is not None:
                 self.lost.add(partition)
+                lost += 1
             reader.stop()
             self.ended.pages += reader.pages
             self.ended.gap_records += reader.cursor.gap_records
@@ -286,6 +304,7 @@ class Holdings:
             self.intake.forgive(partition)
         self.intake.share_room()
         self.notify_finished()
+        return lost
 
     # --- finishing ---
 
@@ -317,6 +336,11 @@ class Holdings:
 
             async def one(partition: Partition) -> None:
                 progress, sequence = due[partition]
+                holding = self.held.get(partition)
+                # A round may wait for long: given away and back again meanwhile, others have committed behind this.
+                if holding is None or holding.progress is not progress:
+                    told = f"{partition.partition_id} of {partition.stream!r} was given away before its commit"
+                    raise LeaseLost(told)
                 await self._send(partition, sequence, read=progress.read)
                 progress.committed = sequence
 
@@ -345,21 +369,25 @@ class Holdings:
         )
 
 
-async def _each(
-    work: Callable[[Partition], Awaitable[None]], partitions: Collection[Partition], name: str
-) -> list[DisError]:
-    """Do it for each partition, some at once; returns what failed, in the order it did."""
+async def _each(work: Callable[[T], Awaitable[None]], items: Iterable[T], name: str) -> list[DisError]:
+    """Do it for each, some at once; returns what failed, in the order it did."""
     failures: list[DisError] = []
-    room = anyio.Semaphore(COMMITS_AT_ONCE)
+    room = anyio.Semaphore(REQUESTS_AT_ONCE)
 
-    async def one(partition: Partition) -> None:
+    async def one(item: T) -> None:
         async with room:
             try:
-                await work(partition)
+                await work(item)
             except DisError as error:
                 failures.append(error)
 
     async with anyio.create_task_group() as tasks:
-        for partition in partitions:
-            tasks.start_soon(one, partition, name=f"{name}-{partition.stream}-{partition.partition_id}")
+        for item in items:
+            tasks.start_soon(one, item, name=f"{name}-{item}")
     return failures
+
+
+async def _all(work: Callable[[T], Awaitable[None]], items: Iterable[T], name: str) -> None:
+    """Do it for each, some at once; raises what failed first."""
+    for failure in await _each(work, items, name):
+        raise failure

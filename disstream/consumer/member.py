@@ -12,11 +12,10 @@ The service fences commits by generation; the lease (lease.py) fences handing ou
 
 from __future__ import annotations
 
-import inspect
 import os
 import re
 import socket
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from random import Random
 from typing import Protocol, runtime_checkable
 
@@ -29,7 +28,6 @@ from ..errors import (
     ConfigError,
     CoordinationUnsupported,
     DisError,
-    LeaseLost,
     NotFoundError,
     StaleGeneration,
     TransportError,
@@ -37,6 +35,7 @@ from ..errors import (
 from ..model import Partition
 from ..wire.groups import NO_GENERATION, JoinAnswer, SyncAnswer
 from ..wire.partitioning import partition_id
+from .callbacks import Callbacks
 from .config import ConsumerConfig, Pattern, ServiceGroup
 from .cursor import heals
 from .heartbeat import BeatingGroups, Heartbeats, Twin
@@ -53,7 +52,16 @@ LEAVE_TIMEOUT_S = 3.0
 CLOSE_COMMIT_S = 10.0
 """For the last commit of a close."""
 
+COMMIT_SHARE = 0.2
+"""Of what is left of the lease when a hand-over begins, kept for its commit."""
+
+HEARTBEAT_MIN_S = 0.05
+"""However short a session the service tells."""
+
 HEARTBEAT_MAX_S = 3.0
+
+MAX_GENERATION = 2**63 - 1
+"""What the bodies of the protocol can carry."""
 
 
 class GroupsApi(BeatingGroups, Protocol):
@@ -106,14 +114,24 @@ class Member:
         self.lease = Lease(group.rebalance_timeout_s)
         holdings.fence = Fence(self.member_id, self.lease)
         holdings.prefetch.suspended = True  # until the first assignment is taken over
+        if isinstance(subscription, Pattern):
+            holdings.intake.heed = self._gone
         self.rebalances = 0
         self.stall_to_tell = False
         """The loop was blocked for so long that the partitions were given up, and nobody was told yet."""
         self._session_s = config.session_timeout_s
         self._news: anyio.Event | None = None
-        self._heartbeats: Heartbeats | None = None
+        self._heartbeats = Heartbeats(
+            app,
+            self.member_id,
+            self.lease,
+            interval_s=self._interval_s(),
+            max_stall_s=group.max_stall_s,
+            on_news=self.news,
+        )
+        self.callbacks = Callbacks(app, config)
+        self._asked_in = False  # so the service may take this one for a member
         self._joined: JoinAnswer | None = None
-        self._announced: frozenset[Partition] = frozenset()  # to on_assigned, and not to on_revoked yet
 
     @property
     def holds(self) -> bool:
@@ -125,23 +143,19 @@ class Member:
     async def join(self) -> None:
         """The first join. Raises CoordinationUnsupported, NotFoundError (no such stream), AuthError and the like."""
         await self._holdings.ensure_app()
-        if not isinstance(self._subscription, Pattern):
-            for stream in self._subscription:
-                await self._source.streams.describe(stream)  # the group protocol would not tell which one is missing
+        await self._look_for_streams()
         self._joined = await self._join()
         log.info("app %s: member %s joined", self._app, self.member_id)
 
     async def run(self) -> None:
         """Until cancelled. Raises what will not heal."""
         async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._pulse, name="pulse")
+            tasks.start_soon(self._beat, name="heartbeats")  # from now on: joining may take longer than a session
             while True:
                 synced = None
                 while synced is None:
                     synced = await self._sync()
-                if self._heartbeats is None:
-                    self._heartbeats = self._new_heartbeats()
-                    tasks.start_soon(self._beat, self._heartbeats, name="heartbeats")
-                    tasks.start_soon(self._pulse, self._heartbeats, name="pulse")
                 if await self._opened(synced):
                     await self._until_told()
                 await self._hand_over()
@@ -150,7 +164,7 @@ class Member:
         """Give up everything. What is finished is committed if the lease still holds; nothing in hand is awaited."""
         self._holdings.prefetch.suspended = True
         self._holdings.recall()
-        await self._announce_revoked(anyio.current_time())
+        await self._announce_revoked(anyio.current_time() + self._drain_s())
         if self.holds:
             with anyio.move_on_after(CLOSE_COMMIT_S):
                 await self.commit_finished()
@@ -158,6 +172,8 @@ class Member:
     async def leave(self) -> None:
         """Tell the service; bounded, and silent about failures: the session time-out does the same later."""
         self.lease.lose(self.lease.generation)
+        if not self._asked_in:
+            return
         with anyio.move_on_after(LEAVE_TIMEOUT_S, shield=True):
             try:
                 await self._source.groups.leave(self._app, self.member_id, timeout_s=LEAVE_TIMEOUT_S)
@@ -166,11 +182,17 @@ class Member:
 
     # --- joining ---
 
+    async def _look_for_streams(self) -> None:
+        """Raises NotFoundError: the group protocol would not tell which stream is missing."""
+        if not isinstance(self._subscription, Pattern):
+            await self._holdings.look_for(self._subscription)
+
     async def _join(self) -> JoinAnswer:
         subscription = self._subscription
         pattern = subscription.regex if isinstance(subscription, Pattern) else None
         streams = () if isinstance(subscription, Pattern) else subscription
         while True:
+            self._asked_in = True
             try:
                 answer = await self._source.groups.join(
                     self._app,
@@ -181,17 +203,22 @@ class Member:
                     accelerate=self._group.accelerate,
                 )
             except (ApiError, TransportError) as error:
-                raise _unsupported(error) or error from None
+                if unsupported := _unsupported(error):
+                    self._asked_in = self.rebalances > 0
+                    raise unsupported from None
+                raise
             match answer.state:
                 case "OK":
                     self._session_s = answer.session_timeout_s or self._config.session_timeout_s
+                    self._heartbeats.interval_s = self._interval_s()
                     return answer
                 case "GROUP_NOT_EXIST":
                     await self._holdings.ensure_app()
                 case "ERR_SUBSCRIPTION":
+                    await self._look_for_streams()
                     raise ConfigError(
                         f"app {self._app!r}: the service refuses the subscription {self._subscription!r}: "
-                        "a stream does not exist (any more), or the pattern is not one it understands"
+                        "a stream cannot be read, or the pattern is not one it understands"
                     )
                 case "ERROR" | "REJOIN":
                     log.warning("app %s: the service answered the join with %s; trying again", self._app, answer.state)
@@ -210,20 +237,23 @@ class Member:
             # Before the generation forms nobody can commit for it: all members see the same, and "latest" pinned by
             # one member does not make another begin at the oldest record.
             fresh = await self._holdings.never_read(names or ())
-            await anyio.sleep(joined.sync_delay_s)
+            await anyio.sleep(min(joined.sync_delay_s, self._group.rebalance_timeout_s))
             while True:
                 sent_at = clock.boot()
                 answer = await self._source.groups.sync(self._app, self.member_id, self.lease.generation)
-                match answer.state:
-                    case "OK":
-                        return answer, sent_at, fresh
-                    case "WAITING":
-                        await anyio.sleep(SYNC_POLL_S)
-                    case "GROUP_NOT_EXIST":
+                if answer.state == "OK":
+                    if not 0 <= answer.generation <= MAX_GENERATION:
+                        raise TransportError(f"a sync was answered with {answer}", outcome_unknown=False)
+                    return answer, sent_at, fresh
+                await anyio.sleep(SYNC_POLL_S)
+                if answer.state != "WAITING":
+                    if answer.state == "GROUP_NOT_EXIST":
                         await self._holdings.ensure_app()
-                        return None
-                    case "REJOIN" | "ERROR":
-                        return None
+                    if answer.state != "ERROR":
+                        # A round ended without us, or a new group counts its generations anew: then ours would be
+                        # refused until it has caught up.
+                        self.lease.forget()
+                    return None
         except DisError as error:
             if not heals(error):
                 raise
@@ -240,14 +270,15 @@ class Member:
         assigned = {Partition(stream, partition_id(n)) for stream, ns in answer.assignment.items() for n in ns}
         # In the very next generation nobody else can have had what was ours in this one.
         goes_on = answer.generation == self.lease.generation + 1 and self.lease.generation != NO_GENERATION
-        kept = await self._still_the_same(assigned & holdings.held.keys()) if goes_on else set()
-        holdings.drop(holdings.held.keys() - kept)
-        if holdings.lost:
+        ours = {p for p in assigned & holdings.held.keys() if not holdings.held[p].reader.gone} if goes_on else set()
+        kept = await self._still_the_same(ours)
+        if lost := holdings.drop(sorted(holdings.held.keys() - kept)):
             log.warning(
                 "app %s: %d partitions were lost with work that is not committed: it will be done again",
                 self._app,
-                len(holdings.lost),
+                lost,
             )
+        self._heartbeats.stalled = False  # while it joined, so nothing was given up
         self.lease.grant(answer.generation, self._session_s, sent_at)
         self.rebalances += 1
         log.info(
@@ -259,12 +290,12 @@ class Member:
         )
         while True:
             try:
-                await holdings.open(assigned - holdings.held.keys(), fresh)
+                await holdings.open(sorted(assigned - holdings.held.keys()), fresh)
                 break
             except DisError as error:
                 if isinstance(error, StaleGeneration | NotFoundError):
                     self.lease.end(self.lease.generation)
-                elif not heals(error) and not isinstance(error, LeaseLost):  # a lease may revive, or it ends by itself
+                elif not heals(error):
                     raise
                 if self.lease.rejoin:
                     log.info("app %s: the assignment changes again: %s", self._app, error)
@@ -272,9 +303,7 @@ class Member:
                     return False
                 log.warning("app %s: partitions cannot be opened yet: %s", self._app, error)
                 await self._pause()
-        self._announced = frozenset(assigned)
-        if self._config.on_assigned is not None:
-            await _called(self._config.on_assigned(self._announced))
+        await self.callbacks.assigned(frozenset(assigned))
         holdings.prefetch.suspended = False
         holdings.intake.notify()
         return True
@@ -301,6 +330,15 @@ class Member:
             self._news = anyio.Event()
             await self._news.wait()
 
+    def _gone(self, partition: Partition, error: DisError) -> bool:
+        """A partition cannot be read: of a pattern the other streams are read on, and a join tells the group."""
+        if not isinstance(error, NotFoundError):
+            return False
+        log.info("app %s: the group is joined again: %s", self._app, error)
+        self.lease.end(self.lease.generation)
+        self.news()
+        return True
+
     # --- handing over ---
 
     async def _hand_over(self) -> None:
@@ -308,11 +346,12 @@ class Member:
         holdings = self._holdings
         holdings.prefetch.suspended = True
         holdings.recall()
-        if self._heartbeats is not None and self._heartbeats.stalled:
+        if self._heartbeats.stalled:
             self._heartbeats.stalled = False
+            self._heartbeats.alive()  # the loop works again: before the next heartbeat looks
             self.stall_to_tell = True
             holdings.intake.notify()
-        left_s = min(self._config.drain_timeout_s, max(0.0, self.lease.deadline - clock.boot()))
+        left_s = self._drain_s()
         deadline = anyio.current_time() + left_s
         await self._announce_revoked(deadline)
         if not self.holds:
@@ -320,12 +359,20 @@ class Member:
             return
         if not await holdings.drain(deadline):
             log.warning("app %s: work was not finished within %.1f s and may be done again", self._app, left_s)
-        await self.commit_finished()
+        with anyio.move_on_after(self.lease.deadline - clock.boot()) as scope:
+            await self.commit_finished()
+        if scope.cancelled_caught:
+            log.warning("app %s: finished work was not committed in time and may be done again", self._app)
+
+    def _drain_s(self) -> float:
+        """How long what is under way may take to finish."""
+        left_s = max(0.0, self.lease.deadline - clock.boot())
+        return min(self._config.drain_timeout_s, left_s * (1 - COMMIT_SHARE))
 
     async def _announce_revoked(self, deadline: float) -> None:
-        announced, self._announced = self._announced, frozenset()
-        if self._config.on_revoked is not None and announced:
-            await _called(self._config.on_revoked(announced, deadline))
+        # What is lost already cannot be lost by waiting: cleaning up gets as long as finishing would.
+        until = deadline if self.holds else anyio.current_time() + self._config.drain_timeout_s
+        await self.callbacks.revoked(deadline, until)
 
     async def commit_finished(self) -> None:
         """Commit, and log instead of raising: what is not committed now is later, or done again."""
@@ -343,28 +390,21 @@ class Member:
 
     # --- beside ---
 
-    def _new_heartbeats(self) -> Heartbeats:
-        interval = self._group.heartbeat_s or min(self._session_s / 10, HEARTBEAT_MAX_S)
-        return Heartbeats(
-            self._app,
-            self.member_id,
-            self.lease,
-            interval_s=min(interval, self._session_s / 3),
-            max_stall_s=self._group.max_stall_s,
-            on_news=self.news,
-        )
+    def _interval_s(self) -> float:
+        interval_s = self._group.heartbeat_s or min(self._session_s / 10, HEARTBEAT_MAX_S)
+        return max(HEARTBEAT_MIN_S, min(interval_s, self._session_s / 3))
 
-    async def _beat(self, heartbeats: Heartbeats) -> None:
+    async def _beat(self) -> None:
         twin = self._source.twin()
         if twin is None:
-            await heartbeats.run(self._source.groups)
+            await self._heartbeats.run(self._source.groups)
         else:
-            await heartbeats.run_beside(twin)
+            await self._heartbeats.run_beside(twin)
 
-    async def _pulse(self, heartbeats: Heartbeats) -> None:
+    async def _pulse(self) -> None:
         while True:
-            heartbeats.alive()
-            await anyio.sleep(heartbeats.interval_s)
+            self._heartbeats.alive()
+            await anyio.sleep(min(self._heartbeats.interval_s, self._group.max_stall_s / 3))
 
 
 def _unsupported(error: DisError) -> CoordinationUnsupported | None:
@@ -381,8 +421,3 @@ def _unsupported(error: DisError) -> CoordinationUnsupported | None:
 def _new_member_id(rng: Random) -> str:
     host = re.sub(r"[^A-Za-z0-9.-]", "-", socket.gethostname())[:60]
     return f"{host or 'host'}-{os.getpid()}-{rng.getrandbits(48):012x}"
-
-
-async def _called(result: Awaitable[None] | None) -> None:
-    if inspect.isawaitable(result):
-        await result

@@ -47,13 +47,14 @@ class Progress:
     # --- handing out ---
 
     def hand_out(self, following: int, sequences: Iterable[int]) -> None:
-        """Records were handed out; `following` comes next. `sequences`: their numbers, looked at if explicit."""
+        """Records were handed out; `following` comes next. `sequences`: their numbers, looked at if explicit.
+
+        The place must be known: `begin` first.
+        """
         self.handed = following
         if self._explicit:
             for sequence in sequences:
                 self._open[sequence] = False
-            if self.finished is None and self._open:
-                self.begin(next(iter(self._open)))
 
     def take_back(self, following: int) -> None:
         """Of what was handed out last, the records from `following` on never reached anybody."""

@@ -65,6 +65,8 @@ class Intake:
         self.readers: dict[Partition, Reader] = {}
         self._failures: dict[Partition, tuple[DisError, TracebackType | None]] = {}
         self._arrival: anyio.Event | None = None
+        self.heed: Callable[[Partition, DisError], bool] = lambda partition, error: False
+        """Asked about each failure first: whether somebody else sees to it, and nobody needs to be told."""
 
     @property
     def halted(self) -> bool:
@@ -72,6 +74,8 @@ class Intake:
         return bool(self._failures)
 
     def fail(self, partition: Partition, error: DisError) -> None:
+        if self.heed(partition, error):
+            return
         self._failures[partition] = (error, error.__traceback__)
         self.notify()
 
@@ -133,6 +137,11 @@ class Reader:
         self._woken: anyio.Event | None = None
         self._life = anyio.CancelScope()
         self._stopped = False
+
+    @property
+    def gone(self) -> bool:
+        """Whether the service said that there is no such stream or partition."""
+        return isinstance(self.cursor.failure, NotFoundError)
 
     def wake(self) -> None:
         """Something changed: look again at what is to do."""

@@ -83,3 +83,32 @@ def test_a_lease_that_ran_out_revives_only_while_nobody_was_told_to_join_again()
     lease.lose(1)
     assert not lease.holds(21.0)
     assert lease.rejoin
+
+
+def test_a_loss_in_another_thread_wins_over_an_answer() -> None:
+    """A lease that was given up is not brought back by an answer that was under way."""
+
+    class Interrupted(float):
+        """A time whose comparison lets the other thread run."""
+
+        def __ge__(self, other: float) -> bool:
+            lease.lose(1)
+            return super().__ge__(other)
+
+    lease = Lease(REBALANCE_S)
+    lease.grant(1, SESSION_S, 0.0)
+    lease.go_on(1, Interrupted(5.0))
+    assert not lease.holds(6.0)
+    assert lease.rejoin
+
+
+def test_a_lease_that_was_forgotten_holds_nothing() -> None:
+    """No answer of before brings it back; the next generation does, also one of the same number."""
+    lease = Lease(REBALANCE_S)
+    lease.grant(7, SESSION_S, 0.0)
+    lease.forget()
+    lease.go_on(7, 1.0)
+    lease.go_on(-1, 1.0)
+    assert not lease.holds(1.0)
+    lease.grant(7, SESSION_S, 2.0)
+    assert lease.holds(3.0)

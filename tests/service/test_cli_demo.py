@@ -35,7 +35,18 @@ def orders(tmp_path: Path) -> Path:
 def test_a_small_file_passes(orders: Path, tmp_path: Path) -> None:
     """All rows are acknowledged and found by the other process; a data directory that was named is kept."""
     result = click.testing.CliRunner().invoke(
-        main, ["demo", str(orders), "--key", "customer", "--partitions", "2", "--data-dir", str(tmp_path / "data")]
+        main,
+        [
+            "demo",
+            str(orders),
+            "--key",
+            "customer",
+            "--partitions",
+            "2",
+            "--no-takeover",
+            "--data-dir",
+            str(tmp_path / "data"),
+        ],
     )
     assert result.exit_code == 0, result.output
     lines = [line.strip() for line in result.stdout.splitlines()]
@@ -83,7 +94,7 @@ def test_damage_on_the_way_fails(
         return await send(self, data, key=key)
 
     monkeypatch.setattr(Producer, "send", tampering)
-    result = click.testing.CliRunner().invoke(main, ["demo", str(orders), "--key", "customer"])
+    result = click.testing.CliRunner().invoke(main, ["demo", str(orders), "--key", "customer", "--no-takeover"])
     assert result.exit_code == 1, result.output
     lines = [line.strip() for line in result.stdout.splitlines()]
     assert "acknowledged      500 of 500" in lines

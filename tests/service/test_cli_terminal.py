@@ -94,7 +94,7 @@ def test_the_demo_draws_its_progress(tmp_path: Path) -> None:
     """Three bars while it runs, and the report at the end."""
     file = tmp_path / "x.csv"
     file.write_text("k,n\n" + "".join(f"{i % 7},{i}\n" for i in range(1000)))
-    shown = on_terminal("demo", str(file), "--key", "k")
+    shown = on_terminal("demo", str(file), "--key", "k", "--no-takeover")
     for bar in ("sent", "acknowledged", "received"):
         assert bar in shown
     assert "PASSED" in shown

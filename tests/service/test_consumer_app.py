@@ -372,6 +372,7 @@ def test_a_hand_over_replays_nothing() -> None:
             await asyncio.sleep(5.0)
             await members[1].start()
             other = anyio.CancelScope()
+            ended = anyio.Event()
 
             async def second() -> None:
                 with other:
@@ -379,10 +380,12 @@ def test_a_hand_over_replays_nothing() -> None:
                         seen.append((record.stream, int(record.partition_id[-10:]), record.sequence_number))
                         members[1].record_done(record)
                         await asyncio.sleep(0.05)
+                ended.set()
 
             tasks.start_soon(second)
             await asyncio.sleep(6.0)
             other.cancel()
+            await ended.wait()
             await members[1].close()
             await asyncio.sleep(15.0)
             tasks.cancel_scope.cancel()

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from anyio.from_thread import start_blocking_portal
 
-from disstream import ConsumerConfig, LeaseLost, ServiceGroup, connect
+from disstream import ClosedError, ConsumerConfig, LeaseLost, ServiceGroup, connect
+from disstream.client.groups import Groups
 from disstream.server import Server, ServerConfig
+from disstream.wire.groups import HeartbeatState
 from disstream.wire.http import Request, Response
 
 SESSION_S = 1.0
@@ -99,4 +102,28 @@ async def test_nothing_is_left_running(server: Listening) -> None:
     for thread in threading.enumerate():
         if thread.name.startswith("heartbeats-"):
             thread.join(timeout=10.0)
+    assert threading.active_count() == before
+
+
+async def test_what_ends_the_heartbeats_ends_the_consumer(server: Listening, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bug in their thread is raised where records are waited for; the member leaves, and no thread is left."""
+    before = threading.active_count()
+    beat = Groups.heartbeat
+
+    async def break_at_the_fifth(groups: Groups, app: str, *args: Any, **options: Any) -> HeartbeatState:
+        if server.heartbeats >= 5:
+            raise RuntimeError("a bug")
+        return await beat(groups, app, *args, **options)
+
+    monkeypatch.setattr(Groups, "heartbeat", break_at_the_fifth)
+    async with connect(server.url, project_id="p") as dis:
+        await dis.streams.create("s", partitions=1)
+        consumer = dis.consumer("s", ConsumerConfig(coordination=ServiceGroup(accelerate=True)), app="a")
+        await consumer.start()
+        with pytest.raises(ClosedError, match="a bug") as told:
+            await consumer.fetch(timeout_s=30.0)
+        assert isinstance(told.value.__cause__, RuntimeError)
+        assert server.left.wait(timeout=30.0)
+        with pytest.raises(RuntimeError, match="a bug"):
+            await consumer.close()
     assert threading.active_count() == before
