@@ -8,19 +8,24 @@ read here and nowhere else, so that a simulation can move them together with its
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 
 _source: Callable[[], float] = time.time
 
+_SYSTEM_BOOT: Callable[[], float] = (
+    # Where the system has no such clock, sleep of the machine goes unnoticed.
+    functools.partial(time.clock_gettime, time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic
+)
 
-def _since_boot() -> float:
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
+# A variable and no function around one: it is read for every record that a group member hands out.
+boot: Callable[[], float] = _SYSTEM_BOOT
+"""Seconds since the machine started, sleep and suspension included: what a lease is measured with.
 
-
-# Where the system has no such clock, sleep of the machine goes unnoticed.
-_SYSTEM_BOOT: Callable[[], float] = _since_boot if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic
-_boot = _SYSTEM_BOOT
+The event loop's clock stands still while the machine sleeps, and wall time jumps. Call it as `clock.boot()`, or a
+simulation cannot replace it.
+"""
 
 
 def wall() -> float:
@@ -33,19 +38,11 @@ def wall_ms() -> int:
     return int(_source() * 1000)
 
 
-def boot() -> float:
-    """Seconds since the machine started, sleep and suspension included: what a lease is measured with.
-
-    The event loop's clock stands still while the machine sleeps, and wall time jumps.
-    """
-    return _boot()
-
-
 def replace_boot(source: Callable[[], float] | None) -> Callable[[], float]:
     """Make `boot` read `source` (None: the system's clock) and return what it read before. For simulations."""
-    global _boot
-    previous = _boot
-    _boot = _SYSTEM_BOOT if source is None else source
+    global boot
+    previous = boot
+    boot = _SYSTEM_BOOT if source is None else source
     return previous
 
 

@@ -40,7 +40,7 @@ WORKERS = ("worker-1", "worker-2")
 SESSION_TIMEOUT_S = 5.0
 AUTO_COMMIT_S = 1.0
 """Of the workers. The default is 5 s: with less, a failure repeats less, for a request a partition each time."""
-COMMIT_SLACK_S = 0.5
+COMMIT_SLACK_S = 1.0
 """What lies between two commits beside the pause: the commits themselves, and a timer that is late when cores are."""
 TICK_S = 0.02
 """Of the traffic: so often what is due is sent."""

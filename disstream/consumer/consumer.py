@@ -28,6 +28,7 @@ from typing import Literal, Self
 import anyio
 from anyio.lowlevel import checkpoint
 
+from .. import clock
 from ..errors import ConcurrencyError, ConfigError, DisError, LeaseLost
 from ..lifecycle import Scope, Supervisor
 from ..model import Partition, Record
@@ -129,6 +130,7 @@ class Consumer:
             if not isinstance(client, GroupSource):
                 raise ConfigError(f"{type(client).__name__} cannot speak the group protocol: use Static()")
             self._member = Member(client, app, self._subscription, config, self._coordination, self._holdings, rng)
+        self._lease = self._member.lease if self._member is not None else None
         self._explicit = config.finish == "explicit"
         self._busy = False
         self._in_hand: list[Progress] = []  # of what was handed out last
@@ -372,7 +374,7 @@ class Consumer:
 
     async def __anext__(self) -> Record:
         """The next record, for ever. Raises and is cancelled as `fetch`."""
-        if self._member is not None and not self._member.holds:
+        if self._lease is not None and clock.boot() >= self._lease.deadline:
             self._end_run()  # before each record: a stopped process may have lost its partitions in the middle of a run
         record = next(self._rest, None)
         if record is None:
