@@ -36,6 +36,9 @@ __all__ = ["main"]
 
 REMEDIES = {
     "DIS.4301": "`disstream stream list` shows what there is, `disstream stream create NAME` makes one",
+    "DIS.4101": "the service wants to know who asks: --ak, --user or --token-file, or the variables they name",
+    "DIS.4117": "--project names another",
+    "DIS.4331": "`disstream app members APP` shows who reads",
     APP_NOT_FOUND: "`disstream app list` shows what there is, `disstream app create APP` makes one",
 }
 

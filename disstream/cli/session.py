@@ -6,6 +6,7 @@ file that nobody else can read, from the first line of standard input, or from a
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
 import functools
@@ -147,6 +148,8 @@ def _credentials(
         # A token from there belongs to the secret from there.
         security_token = os.environ.get("DISSTREAM_SECURITY_TOKEN") if secret else None
         secret = secret or _secret("--sk-file", sk_file, f"Secret key of {ak}")
+        if scheme not in (None, "A") and region is None:
+            raise click.UsageError(f"--scheme {scheme} signs for a region: give --region, like cn-north-1")
         return AccessKey(ak, secret, security_token=security_token or None, scheme=scheme or "A", region=region)
     if token_file is not None:
         found = Token(_secret("--token-file", token_file, "Token"))
@@ -243,9 +246,23 @@ def reader_left(pipe: TextIO) -> None:
 def run(main: Callable[[], Awaitable[T]]) -> T:
     """Run `main()` to its end on a new event loop. SIGTERM ends it as Ctrl-C does: cancelled, and cleaned up."""
     _fill_standard_descriptors()
-    previous = signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
+    running: list[asyncio.Task[Any] | None] = []
+
+    async def work() -> T:
+        running.append(asyncio.current_task())
+        return await main()
+
+    def end(number: int, frame: object) -> None:
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            signal.raise_signal(signal.SIGINT)
+        elif running and (task := running[0]) is not None:  # shells start background commands deaf to Ctrl-C
+            task.get_loop().call_soon_threadsafe(task.cancel)
+
+    previous = signal.signal(signal.SIGTERM, end)
     try:
-        return anyio.run(main, backend_options={"use_uvloop": sys.platform != "win32"})
+        return anyio.run(work, backend_options={"use_uvloop": sys.platform != "win32"})
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
     finally:
         signal.signal(signal.SIGTERM, previous)
 

@@ -33,7 +33,8 @@ import anyio.abc
 import msgspec
 
 from .. import clock
-from ..errors import AuthError, ClosedError, ConfigError, DisError, TransportError
+from ..errors import AuthError, ClosedError, ConfigError, DisError, ThrottledError, TransportError
+from ..wire.errors import retry_after_seconds
 from ..wire.http import JSON, Request, Response
 from ..wire.iam import (
     TOKEN_TARGET,
@@ -375,16 +376,14 @@ class Source:
         }
         request = Request(method="POST", target=TOKEN_TARGET, headers=headers, body=body)
         transport = HttpTransport(password.endpoint, self._config) if password.endpoint else self._transport
+        response: Response | None = None
         try:
             response = await transport.exchange(request)
             if 200 <= response.status < 300:
-                try:
-                    return decode_token_answer(response)
-                except TransportError:
-                    decode_token_answer(_scrubbed(password, response))  # fails as well, and may be told
-                    raise
+                return decode_token_answer(response)
         except TransportError as exc:
-            raise TransportError(f"no token of IAM: {_without(password, str(exc))}", outcome_unknown=False) from None
+            told = "its answer is not shown, it holds the password" if _quotes(password, response) else str(exc)
+            raise TransportError(f"no token of IAM: {told}", outcome_unknown=False) from None
         finally:
             if transport is not self._transport:
                 await transport.close()
@@ -410,26 +409,28 @@ async def _ask(provider: Provider) -> Credentials | None:
 
 
 def _refused(password: Password, response: Response) -> DisError:
-    error = decode_iam_error(_scrubbed(password, response))
-    told = f"IAM issues no token to {password.user!r} of {password.domain!r}: {_without(password, error.message)}"
-    if response.status >= 500 or response.status in (408, 429):
+    error = decode_iam_error(response)
+    why = "its answer is not shown, it holds the password" if _quotes(password, response) else error.message
+    told = f"IAM issues no token to {password.user!r} of {password.domain!r}: {why}"
+    if response.status == 429:
+        return ThrottledError(
+            told,
+            status=429,
+            code=error.code,
+            request_id=error.request_id,
+            retry_after_s=retry_after_seconds(response.headers),
+        )
+    if response.status >= 500 or response.status == 408:
         return TransportError(told, outcome_unknown=False)
     return AuthError(told, status=error.status, code=error.code, request_id=error.request_id)
 
 
-def _without(password: Password, told: str) -> str:
-    """What an answer told, without the password: whatever answered may have sent the request back."""
-    for form in _forms(password):
-        told = told.replace(form, "(password)")
-    return told
+def _quotes(password: Password, response: Response | None) -> bool:
+    """Whether an answer holds the password: whatever answered may have sent the request back.
 
-
-def _scrubbed(password: Password, response: Response) -> Response:
-    """The answer as messages may quote it: a quotation that is cut off could end within the password."""
-    body = response.body
-    for form in _forms(password):
-        body = body.replace(form.encode(), b"(password)")
-    return msgspec.structs.replace(response, body=body)
+    Then nothing of it is told. To blot out the places would tell a short password by what stands around them.
+    """
+    return response is not None and any(form.encode() in response.body for form in _forms(password))
 
 
 def _forms(password: Password) -> list[str]:

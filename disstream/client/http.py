@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import io
 import os
+import ssl
 from contextvars import ContextVar
 from typing import Any
 
@@ -172,8 +173,18 @@ def _payload(body: bytes) -> bytes | io.BytesIO | None:
 
 
 def _told(error: Exception) -> str:
-    if isinstance(error, aiohttp.ClientConnectorError) and error.os_error.errno:
-        return f"no connection, {os.strerror(error.os_error.errno)}"
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return (
+            f"its certificate is not trusted: {str(error.certificate_error)[:300]}; "
+            "name a file with the one to trust in SSL_CERT_FILE, or give ClientConfig(ssl=...)"
+        )
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return f"the host's name is not known ({error.os_error.strerror or error.os_error})"
+    if isinstance(error, aiohttp.ClientConnectorError):
+        cause = error.os_error
+        if isinstance(cause, ssl.SSLError):  # its number is not one of the operating system's
+            return f"no TLS connection, {cause.reason or cause}"
+        return f"no connection, {os.strerror(cause.errno) if cause.errno else cause}"
     if isinstance(error, aiohttp.ClientResponseError):  # its text would repeat the URL with its query
         return (
             f"the answer is not proper HTTP: {error.message.splitlines()[0][:200] if error.message else error.status}"

@@ -21,9 +21,11 @@ class Policies:
     async def add(self, stream: str, principal: str, action: str, *, stream_id: str | None = None) -> None:
         """Let another account use a stream of this project. There already: nothing changes.
 
-        API 5.1.7. `principal`: `domain.user`, or `domain.*` for all of an account, or several with commas between.
-        `action`: putRecords, getRecords or getStreamInfo. The request carries the stream's id; without `stream_id` it
-        is asked for first. Those allowed then name the stream by that id. Raises NotFoundError.
+        API 5.1.7. `principal`: `domain.user`, or `domain.*` for all of an account (a bare `domain` means the same), or
+        several with commas between; whether there is such a user is not checked. `action`: putRecords, getRecords or
+        getStreamInfo; producers and consumers need getStreamInfo beside theirs. The request carries the stream's id;
+        without `stream_id` it is asked for first. Those allowed then name the stream by that id. The API has no call to
+        take a rule back. Raises NotFoundError.
         """
         if not principal.strip():
             raise ConfigError("a policy needs a principal, like 'domain.user' or 'domain.*'")

@@ -17,6 +17,7 @@ from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import anyio
 import anyio.abc
+import msgspec
 
 from .. import clock
 from ..errors import ConfigError, DisError, LeaseLost, NotFoundError, StaleGeneration
@@ -193,6 +194,7 @@ class Holdings:
 
         async def open_stream(stream: str) -> None:
             info = infos[stream] if infos else await self._source.streams.describe(stream)
+            info = msgspec.structs.replace(info, name=stream)  # one that another account shares goes by its id
             known = {partition_id(partition_number(p.partition_id)): p for p in info.partitions}
             if self._app is None:
                 for partition in by_stream[stream]:

@@ -40,11 +40,12 @@ class Lease:
         self.generation = generation
         self._lost = None
         self.rejoin = False
+        self._confirmed_at = sent_at  # also if a heartbeat of before was sent later
         self.go_on(generation, sent_at)
 
     def go_on(self, generation: int, sent_at: float) -> None:
         """A heartbeat of `generation` sent at `sent_at` was answered: nothing changed."""
-        if generation == self.generation and not self.rejoin and sent_at >= self._confirmed_at:
+        if generation == self.generation >= 0 and not self.rejoin and sent_at >= self._confirmed_at:
             self._confirmed_at = sent_at
             self.deadline = sent_at + self._session_s * (1 - MARGIN)
             if self._lost == generation:  # by another thread, since we looked

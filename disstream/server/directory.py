@@ -73,8 +73,11 @@ class Directory:
 
         With an `action` (putRecords, getRecords, getStreamInfo), also a stream of another account by its id, if a
         policy of it lets `caller` do that; DIS.4116 if its policies let `caller` do only something else. To everybody
-        else it does not exist: what is looked up, and what is answered, is the same.
+        else it does not exist: what is looked up, and what is answered, is the same. Clients of a shared stream may put
+        its id where the name stands.
         """
+        if action:
+            stream_id = stream_id or name
         stream = await self._by_name(project, name)
         if stream is not None and exact and stream.doc.stream_id != stream_id:
             stream = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterable
 
@@ -43,12 +44,32 @@ def allowed_operations(patterns: Iterable[str]) -> frozenset[str]:
     """The operations that `patterns` allow together.
 
     A pattern is `service:resource:action`, compared without regard to case; `*` stands for any letters of one part,
-    also none. Raises ConfigError for a pattern of another shape.
+    also none. Raises ConfigError for a pattern of another shape, or one of ours that matches nothing: a typo.
     """
-    matchers = [_matcher(pattern) for pattern in patterns]
+    matchers = []
+    for pattern in patterns:
+        matcher = _matcher(pattern)
+        ours = pattern.lower().startswith("dis:")
+        if ours and not any(matcher.fullmatch(action) for action in (*ACTIONS.values(), *_ELSEWHERE)):
+            near = difflib.get_close_matches(pattern, ACTIONS.values(), 1)
+            hint = f": is {near[0]!r} meant?" if near else ", for example 'dis:streams:get' or 'dis:records:*'"
+            raise ConfigError(f"action {pattern[:80]!r} matches no action there is{hint}")
+        matchers.append(matcher)
     return frozenset(
         operation for operation, action in ACTIONS.items() if any(matcher.fullmatch(action) for matcher in matchers)
     )
+
+
+_ELSEWHERE = (
+    "dis:events:list",
+    *(f"dis:eventEnumSubs:{verb}" for verb in ("create", "delete", "update", "list")),
+    "dis:streamPolicies:delete",
+    "dis:streams:update",
+    *(f"dis:transferTasks:{verb}" for verb in ("create", "update", "list", "get", "delete")),
+    *(f"dis:tagResources:{verb}" for verb in ("list", "update", "create", "delete")),
+    "dis:tags:list",
+)
+"""Actions of the service whose calls are not offered here: a pattern may name them."""
 
 
 def _matcher(pattern: str) -> re.Pattern[str]:

@@ -112,3 +112,23 @@ def test_a_lease_that_was_forgotten_holds_nothing() -> None:
     assert not lease.holds(1.0)
     lease.grant(7, SESSION_S, 2.0)
     assert lease.holds(3.0)
+
+
+def test_heartbeats_before_the_first_assignment_do_not_hold_it_up() -> None:
+    """One that was sent behind the sync and answered before it is of no generation: the grant counts from the sync."""
+    lease = Lease(REBALANCE_S)
+    lease.go_on(-1, 5.0)
+    assert not lease.holds(5.0)
+    lease.grant(0, SESSION_S, 4.0)
+    assert lease.holds(12.9)
+    assert not lease.holds(13.1)
+
+
+def test_a_grant_counts_from_its_sync_whatever_was_confirmed_before() -> None:
+    """A heartbeat of the old generation may have been sent later than the sync of the new one."""
+    lease = Lease(REBALANCE_S)
+    lease.grant(1, SESSION_S, 0.0)
+    lease.go_on(1, 8.0)
+    lease.grant(2, SESSION_S, 7.0)
+    assert lease.holds(15.9)
+    assert not lease.holds(16.1)

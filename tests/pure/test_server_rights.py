@@ -51,6 +51,21 @@ def test_other_shapes_are_refused(pattern: str) -> None:
         allowed_operations([pattern])
 
 
+@pytest.mark.parametrize(
+    ("pattern", "told"),
+    [("dis:AppStat:get", "is 'dis:AppState:get' meant"), ("dis:nothing:at", "matches no action")],
+)
+def test_a_typo_is_told(pattern: str, told: str) -> None:
+    """A pattern of this service that allows nothing names the one that is meant."""
+    with pytest.raises(ConfigError, match=told):
+        allowed_operations([pattern])
+
+
+def test_actions_of_calls_that_are_not_offered_may_be_named() -> None:
+    """A policy written for the service is taken as it is."""
+    assert allowed_operations(["dis:transferTasks:*", "dis:tags:list", "dis:streams:update"]) == set()
+
+
 part = st.text("abcdefgs*", min_size=1, max_size=60)
 
 

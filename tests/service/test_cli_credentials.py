@@ -131,7 +131,7 @@ def test_what_the_service_refuses(url: str, file: str, tmp_path: Path) -> None:
         (("--iam-endpoint", "http://h"), "--iam-endpoint needs --user"),
         (("--scheme", "B"), "--scheme and --region say how to sign"),
         (("--token-file", "FILE", "--region", "r"), "--scheme and --region say how to sign"),
-        (("--ak", "AK1", "--sk-file", "FILE", "--scheme", "B"), "needs region"),
+        (("--ak", "AK1", "--sk-file", "FILE", "--scheme", "B"), "give --region"),
         (("--ak", "AK1", "--sk-file", "FILE", "--scheme", "D"), "'--scheme'"),
         (("--ak", "", "--sk-file", "FILE"), "it is empty"),
         (("--ak", "A K", "--sk-file", "FILE"), "AccessKey.access_key"),

@@ -197,7 +197,7 @@ async def test_nothing_listens() -> None:
 async def test_an_unknown_host() -> None:
     """A name that does not resolve: nothing was sent."""
     async with transport_to("http://nowhere.invalid:1") as transport:
-        with pytest.raises(TransportError) as caught:
+        with pytest.raises(TransportError, match="the host's name is not known") as caught:
             await transport.exchange(GET)
     assert not caught.value.outcome_unknown
 

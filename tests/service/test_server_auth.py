@@ -15,7 +15,7 @@ from accounts import HOST, SECRETS, Signer, application, users
 from server_http import Answer, data, serving
 from yarl import URL
 
-from disstream import clock
+from disstream import ClientConfig, TransportError, clock, connect
 from disstream.server import Project, ServerConfig, User, UserKey, Users
 from disstream.wire.http import Request
 from disstream.wire.signing import Scheme, sdk_date
@@ -368,6 +368,10 @@ async def test_tls(tmp_path: Path) -> None:
         assert http.server.url.startswith("https://127.0.0.1:")
         async with http.session.get(f"{http.server.url}/v2/p/streams", ssl=False) as answer:
             assert (await answer.json())["total_number"] == 0
+        async with connect(http.server.url, project_id="p", config=ClientConfig(attempts=1)) as dis:
+            with pytest.raises(TransportError, match=r"certificate is not trusted: .*SSL_CERT_FILE") as caught:
+                await dis.streams.describe("s")
+            assert not caught.value.outcome_unknown
 
 
 async def test_certificates_that_cannot_be_used(tmp_path: Path) -> None:
