@@ -181,6 +181,8 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(KINDS), help="comma-separated kinds")
     arguments = parser.parse_args()
     kinds = arguments.only.split(",")
+    if arguments.runs < 1:
+        parser.error(f"--runs {arguments.runs}: at least 1")
     if unknown := set(kinds) - set(KINDS):
         parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(KINDS)}")
     rows = read_rows(SHIPPED, "tailnum")

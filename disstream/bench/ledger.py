@@ -163,6 +163,17 @@ class Ledger:
                     break
         return Succession(begins_s, skipped)
 
+    def inherited_s(self, worker: str, failed_at: float) -> float | None:
+        """Seconds from when `worker` failed until others held all that it had; None: they never did."""
+        left = set(self.owned(worker, failed_at))
+        lines = [line for name, lines in self._assigned.items() if name != worker for line in lines]
+        for line in sorted(lines, key=lambda line: line.at):
+            if line.at >= failed_at:
+                left.difference_update(line.partitions)
+                if not left:
+                    return line.at - failed_at
+        return None
+
     def busiest(self, worker: str, window_s: float, until: float = float("inf")) -> int:
         """The most records a worker handled within `window_s`, before `until`."""
         lines = [line for line in self._handled.get(worker, []) if line.at < until]

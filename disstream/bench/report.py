@@ -62,6 +62,8 @@ def takeover_lines(report: TakeoverReport) -> Iterator[str]:
     if begins:
         last = f", the last one after {begins[-1]:.1f} s" if len(begins) > 1 else ""
         yield f"  taken over        after {begins[0]:.1f} s{last}, by {report.survivor}"
+    elif report.inherited_s is not None:
+        yield f"  taken over        after {report.inherited_s:.1f} s, by {report.survivor}; no record came there since"
     else:
         yield "  taken over        never"
     yield f"  acknowledged      {report.acknowledged:,} of {report.sent:,}"

@@ -250,6 +250,8 @@ class TakeoverReport(msgspec.Struct, frozen=True, kw_only=True):
     """From the first record sent."""
     begins_s: dict[str, float]
     """The victim's partitions -> seconds from the kill until the survivor handled a record of it."""
+    inherited_s: float | None
+    """From the kill until the survivor held them all, also those of which no record came any more; None: never."""
     orphans: int
     """Partitions the victim had."""
     skipped: list[str]
@@ -273,7 +275,7 @@ class TakeoverReport(msgspec.Struct, frozen=True, kw_only=True):
         return (
             self.acknowledged == self.sent
             and self.findings.good
-            and bool(self.begins_s)
+            and self.inherited_s is not None
             and not self.skipped
             and self.repeated <= self.bound
         )
@@ -342,6 +344,7 @@ class Takeover:
             survivor=next(name for name in WORKERS if name != victim),
             killed_after_s=killed_after_s,
             begins_s=begins_s,
+            inherited_s=ledger.inherited_s(victim, self._killed_at),
             orphans=len(ledger.owned(victim, self._killed_at)),
             skipped=skipped,
             rate=ledger.busiest(victim, AUTO_COMMIT_S + COMMIT_SLACK_S, self._killed_at)

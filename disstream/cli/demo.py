@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import math
 import shutil
 import sys
 from collections.abc import Callable, Coroutine
@@ -76,6 +78,12 @@ def demo(
       disstream demo orders.csv --key customer
       disstream demo --no-takeover
     """
+    if not math.isfinite(pace_s):
+        raise click.UsageError(f"--pace-s {pace_s}: a finite number of seconds")
+    if png is not None:
+        if no_takeover:
+            raise click.UsageError("--png draws the second part, which --no-takeover leaves out")
+        png = _drawable(png)
     path = file or SHIPPED
     if file is None and not path.exists():
         raise click.UsageError(
@@ -96,28 +104,47 @@ def demo(
         *told, verdict = takeover_lines(outcome)
         for line in told:
             say(line)
-        _show(outcome.chart, png)
+        drawn = _show(outcome.chart, png)
         say("")
         say(verdict)
-        good = good and outcome.good
+        good = good and outcome.good and drawn
     if not good:
         sys.exit(1)
 
 
-def _show(chart: Chart, png: Path | None) -> None:
+def _drawable(png: Path) -> Path | None:
+    """Tell before the work what would be in the way of the picture behind it. None: it is done without."""
+    if importlib.util.find_spec("matplotlib") is None:
+        say(f"{png} will not be drawn: that takes matplotlib (pip install 'disstream[demo]')", err=True)
+        return None
+    try:
+        png.parent.mkdir(parents=True, exist_ok=True)
+        existed = png.exists()
+        with png.open("ab"):
+            pass
+        if not existed:
+            png.unlink()
+    except OSError as exc:
+        raise click.UsageError(f"--png {png} cannot be written: {exc.strerror or exc}") from exc
+    return png
+
+
+def _show(chart: Chart, png: Path | None) -> bool:
+    """Draw it. False: the picture could not be written."""
     terminal = sys.stdout is not None and sys.stdout.isatty()
     width = shutil.get_terminal_size().columns if terminal else 100
     encoding = (sys.stdout.encoding or "").lower() if sys.stdout is not None else ""
     for line in chart_lines(chart, width=width, unicode=encoding.startswith("utf"), colour=terminal):
         say(f"  {line}" if not terminal else line)
     if png is None:
-        return
+        return True
     try:
         write_png(chart, png)
-    except ImportError:
-        say(f"{png} was not drawn: that takes matplotlib (pip install 'disstream[demo]')", err=True)
-    else:
-        say(f"  the picture: {png}")
+    except OSError as exc:
+        say(f"{png} could not be written: {exc.strerror or exc}", err=True)
+        return False
+    say(f"  the picture: {png}")
+    return True
 
 
 def _watched(work: Callable[[], Coroutine[Any, Any, T]], counts: Callable[[], dict[str, int]], total: int) -> T:

@@ -15,8 +15,8 @@ import click
 from ..bench.reader import reached
 from ..consumer import ConsumerConfig, ConsumerStats, Static
 from ..door import DisClient
-from ..errors import ApiError, ConfigError, WaitTimeout
-from ..model import MAX_HASH_KEY, Record
+from ..errors import ApiError, ConfigError, LeaseLost, WaitTimeout
+from ..model import MAX_HASH_KEY, Partition, Record
 from ..wire.partitioning import partition_id, partition_number
 from . import formats
 from .sending import Sending
@@ -340,12 +340,34 @@ async def _print_for_app(
     """As `_print`, as a member or on chosen partitions; each record is finished once it is written."""
     info = await dis.streams.describe(stream)
     ends = {p.partition_id: p.sequence_range.end for p in info.partitions if p.sequence_range is not None}
-    config = ConsumerConfig(coordination=Static(span.partitions) if alone else None, start=span.start)
+    share: frozenset[Partition] | None = None  # None: the group deals it anew
+    revoked_at = anyio.current_time()
+
+    def assigned(partitions: frozenset[Partition]) -> None:
+        nonlocal share
+        share = partitions
+
+    def revoked(partitions: frozenset[Partition], deadline: float) -> None:
+        nonlocal share, revoked_at
+        share, revoked_at = None, anyio.current_time()
+
+    config = ConsumerConfig(
+        coordination=Static(span.partitions) if alone else None,
+        start=span.start,
+        on_assigned=assigned,
+        on_revoked=revoked,
+    )
     left = maximum
     async with dis.consumer(stream, config, app=app) as consumer:
+        if alone:
+            share = consumer.assignment()
         written_at = anyio.current_time()
         while left is None or left > 0:
-            batch = await consumer.fetch(max_records=min(FETCH_RECORDS, left or FETCH_RECORDS), timeout_s=0.5)
+            try:
+                batch = await consumer.fetch(max_records=min(FETCH_RECORDS, left or FETCH_RECORDS), timeout_s=0.5)
+            except LeaseLost as error:  # a full pipe held up the loop for minutes, as a pager does: join again
+                say(f"{app}: {error}", err=True)
+                continue
             if left is not None:
                 left -= len(batch)
             if batch:
@@ -354,9 +376,14 @@ async def _print_for_app(
                     consumer.record_done(record)
                 written_at = anyio.current_time()
             if no_follow:
-                mine = {p.partition_id for p in consumer.assignment()}
-                if mine and reached(consumer, stream, {p: ends[p] for p in mine & ends.keys()}):
-                    return
+                if share is not None:
+                    mine = {p.partition_id for p in share}
+                    if not mine:
+                        say(f"the other members of {app} hold all partitions of {stream}", err=True)
+                    if reached(consumer, stream, {p: ends[p] for p in mine & ends.keys()}):
+                        return
+                elif anyio.current_time() - max(revoked_at, written_at) >= timeout_s:
+                    raise WaitTimeout(f"no partition was assigned for {timeout_s:g} s: see disstream app members {app}")
                 if not batch:
                     _give_up_if_stalled(consumer.stats(), written_at, timeout_s)
 

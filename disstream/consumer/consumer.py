@@ -36,7 +36,7 @@ from ..wire.groups import NO_GENERATION
 from .assignment import assign
 from .config import ConsumerConfig, Pattern, ServiceGroup, Static, to_where
 from .holdings import GAP, Holding, Holdings
-from .member import GroupSource, Member
+from .member import CLOSE_COMMIT_S, GroupSource, Member
 from .progress import Progress
 from .reader import Source
 
@@ -197,7 +197,10 @@ class Consumer:
                 if member is not None:
                     await member.close()
                 elif self._app is not None:
-                    await self._commit_quietly()
+                    with anyio.move_on_after(CLOSE_COMMIT_S) as commit:
+                        await self._commit_quietly()
+                    if commit.cancelled_caught:
+                        log.warning("consumer of %s: finished work was not committed in time", self._name)
                 tasks.cancel_scope.cancel()
         finally:
             if member is not None:

@@ -5,8 +5,9 @@ working loop does not cost its partitions. (C code that keeps the interpreter's 
 simulation, where no thread can be, they are a task.
 
 A loop that is blocked for good must not keep its partitions for ever: it shows a sign of life with each `alive()`, and
-when none came for `max_stall_s`, the partitions are given up. And whatever ends the heartbeats ends the consumer: a
-member without them would wait for ever.
+when none came for `max_stall_s`, the partitions are given up. Time in which the whole process was stopped, or the
+machine slept, is no proof against the loop: then the lease decides. And whatever ends the heartbeats ends the consumer:
+a member without them would wait for ever.
 """
 
 from __future__ import annotations
@@ -27,6 +28,10 @@ from .cursor import heals
 from .lease import Lease
 
 log = logging.getLogger("disstream.consumer")
+
+
+STOPPED_INTERVALS = 5
+"""Without a look at the working loop for so many intervals, this one did not run either: a beat takes three at most."""
 
 
 class BeatingGroups(Protocol):
@@ -120,10 +125,14 @@ class Heartbeats:
             raise failure
 
     async def _beat(self, groups: BeatingGroups, tell: Callable[[], None]) -> None:
+        looked_at = clock.boot()
         while True:
-            begun = anyio.current_time()
+            begun, now = anyio.current_time(), clock.boot()
+            if now - looked_at > self.interval_s * STOPPED_INTERVALS:
+                self.alive()  # not only the loop, the whole process was stopped: then the loop had no chance to show it
+            looked_at = now
             generation = self._lease.generation
-            if clock.boot() - self._alive_at > self._max_stall_s:
+            if now - self._alive_at > self._max_stall_s:
                 await self._give_up(groups, generation, tell)
             else:
                 self._gave_up = False
@@ -133,7 +142,7 @@ class Heartbeats:
     async def _once(self, groups: BeatingGroups, generation: int, tell: Callable[[], None]) -> None:
         # Also while the member is to join again: it keeps its place until it has handed over what it holds.
         sent_at = clock.boot()
-        held, told = self._lease.holds(sent_at), self._lease.rejoin
+        told = self._lease.rejoin
         try:
             # An answer that takes longer would renew next to nothing. A lost one is followed by the next beat.
             with anyio.fail_after(self.interval_s * 3):
@@ -145,8 +154,9 @@ class Heartbeats:
             self._unheard = False
             log.info("%s: member %s is heard again", self._app, self._member_id)
         if state in ("STABLE", "SYNCING"):
+            ended_at = self._lease.deadline
             self._lease.go_on(generation, sent_at)
-            if not held:
+            if clock.boot() >= ended_at:  # looked at behind it: whoever found it run out until then is waiting
                 tell()
         elif not told:
             self._lease.end(generation)

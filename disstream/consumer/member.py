@@ -166,8 +166,10 @@ class Member:
         self._holdings.recall()
         await self._announce_revoked(anyio.current_time() + self._drain_s())
         if self.holds:
-            with anyio.move_on_after(CLOSE_COMMIT_S):
+            with anyio.move_on_after(CLOSE_COMMIT_S) as commit:
                 await self.commit_finished()
+            if commit.cancelled_caught:
+                log.warning("app %s: finished work was not committed in time and may be done again", self._app)
 
     async def leave(self) -> None:
         """Tell the service; bounded, and silent about failures: the session time-out does the same later."""

@@ -102,3 +102,16 @@ def test_damage_is_taken_from_the_last_word_of_each_worker() -> None:
     book = ledger(("a", Handled(1.0, [], 1, 0)), ("a", Handled(2.0, [], 2, 1)), ("b", Handled(1.5, [], 0, 4)))
     found = book.findings()
     assert (found.rekeyed, found.changed) == (2, 5)
+
+
+def test_partitions_are_inherited_when_others_hold_all_of_them() -> None:
+    """Whether or not a record of them comes; what others held before the failure is no inheritance."""
+    book = ledger(
+        ("a", Assigned(0.0, "a", 1, ["p", "q"])),
+        ("b", Assigned(1.0, "b", 2, ["p"])),
+        ("a", Assigned(2.0, "a", 3, ["p", "q"])),
+        ("b", Assigned(9.0, "b", 4, ["q"])),
+    )
+    assert book.inherited_s("a", 3.0) is None
+    book.add("b", Assigned(9.5, "b", 5, ["p", "q"]))
+    assert book.inherited_s("a", 3.0) == 6.5

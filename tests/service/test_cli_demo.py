@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
+import importlib.util
 import os
 import signal
 import subprocess
@@ -131,6 +131,27 @@ def test_what_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyP
     result = runner.invoke(main, ["demo"])
     assert result.exit_code == 2
     assert "examples/data" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--png", "{file}/below/a/file.png"], "cannot be written"),
+        (["--png", "{dir}/p.png", "--no-takeover"], "--no-takeover leaves out"),
+        (["--pace-s", "nan"], "a finite number"),
+        (["--pace-s", "inf"], "a finite number"),
+    ],
+)
+def test_what_cannot_be_done_is_told_before_the_work(
+    orders: Path, tmp_path: Path, options: list[str], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A picture that cannot be written, or a pace that has no end: no server is started for it."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    named = [option.format(file=orders, dir=tmp_path) for option in options]
+    result = click.testing.CliRunner().invoke(main, ["demo", str(orders), "--key", "customer", *named])
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert told in result.stderr
+    assert list(tmp_path.iterdir()) == [orders]
 
 
 def test_rows_become_numbered_json(tmp_path: Path) -> None:

@@ -12,8 +12,11 @@ import anyio
 import pytest
 from app_world import GROUP, SESSION_S, AppWorld, numbers, p, simulate, take
 
+from disstream import clock
 from disstream.client import Client
 from disstream.consumer import Consumer, ConsumerConfig, Pattern, ServiceGroup, Static
+from disstream.consumer.heartbeat import Heartbeats
+from disstream.consumer.lease import Lease
 from disstream.errors import (
     AuthError,
     ClosedError,
@@ -28,8 +31,10 @@ from disstream.errors import (
 )
 from disstream.model import Partition
 from disstream.server import App, ServerConfig
+from disstream.testing.clock import SimLoop, run_simulated
 from disstream.testing.network import AppTransport
 from disstream.wire.errors import api_error, refusal
+from disstream.wire.groups import HeartbeatState
 from disstream.wire.http import Request, Response, split_target
 from disstream.wire.routes import Match, match
 
@@ -121,6 +126,30 @@ def test_a_close_does_not_wait_for_a_callback_for_ever() -> None:
         assert left == [pytest.approx(2.0)]
         assert await world.committed() == {0: 3}
         assert (await world.dis.groups.members("a")).members == ()
+
+    simulate(test)
+
+
+@pytest.mark.parametrize("coordination", [GROUP, Static()])
+def test_a_close_does_not_wait_for_its_commit_for_ever(
+    coordination: ServiceGroup | Static, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A service that does not answer costs ten seconds at most, and it is told that finished work is not committed."""
+
+    async def test(world: AppWorld) -> None:
+        endpoint = await behind(world)
+        await world.stream(records=3)
+        consumer = await world.started(coordination=coordination)
+        consumer.record_done((await take(consumer, 3))[-1])
+
+        async def hang(request: Request) -> None:
+            await anyio.sleep_forever()
+
+        endpoint.rules["commit_checkpoint"] = hang
+        begun = anyio.current_time()
+        await consumer.close()
+        assert anyio.current_time() - begun < 12.0
+        assert "finished work was not committed in time" in caplog.text
 
     simulate(test)
 
@@ -724,3 +753,72 @@ def test_a_client_that_was_closed_first_is_told() -> None:
             await consumer.abort()
 
     simulate(test)
+
+
+def test_a_lease_that_runs_out_while_a_heartbeat_waits_is_revived_for_all() -> None:
+    """Its late answer wakes whoever found the lease run out meanwhile, though nothing new is fetched."""
+
+    async def test(world: AppWorld) -> None:
+        endpoint = await behind(world)
+        await world.stream(records=6)
+        consumer = await world.started()
+        await take(consumer, 3)
+        assert consumer._member is not None
+        served = anyio.Event()
+
+        async def fail(request: Request) -> Response:
+            return Response(status=500, body=b"{}")
+
+        async def wait(request: Request) -> None:
+            await served.wait()
+
+        endpoint.rules["group_heartbeat"] = fail
+        await asyncio.sleep(SESSION_S * 0.9 - 2.0)
+        endpoint.rules["group_heartbeat"] = wait
+        await asyncio.sleep(consumer._member.lease.deadline - clock.boot() + 0.05)
+        fetching = asyncio.ensure_future(consumer.fetch())
+        await asyncio.sleep(0.1)
+        assert not fetching.done()
+        endpoint.rules.clear()
+        served.set()
+        with anyio.fail_after(SESSION_S):
+            assert numbers(await fetching) == [3, 4, 5]
+        assert consumer.stats().rebalances == 1
+
+    simulate(test)
+
+
+def test_a_process_that_was_stopped_is_not_taken_for_a_blocked_loop() -> None:
+    """Heartbeats that run again before the working loop does give nothing up; a loop that stays blocked is given up."""
+
+    class Groups:
+        async def heartbeat(
+            self, app: str, member_id: str, generation: int, *, timeout_s: float | None = None
+        ) -> HeartbeatState:
+            return "STABLE"
+
+        async def leave(self, app: str, member_id: str, *, timeout_s: float | None = None) -> None:
+            left.append(clock.boot())
+
+    left: list[float] = []
+    lease = Lease(20.0)
+    heartbeats = Heartbeats("a", "m", lease, interval_s=1.0, max_stall_s=30.0, on_news=lambda: None)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, SimLoop)
+        heartbeats.alive()
+        lease.grant(1, SESSION_S, clock.boot())
+        beating = loop.create_task(heartbeats.run(Groups()))
+        await asyncio.sleep(2.5)
+        loop.advance(100.0)
+        await asyncio.sleep(1.0)
+        assert (heartbeats.stalled, left) == (False, [])
+        assert lease.holds(clock.boot()), "the service still answers: go on"
+        await asyncio.sleep(40.0)
+        assert heartbeats.stalled
+        assert left == [pytest.approx(133.5, abs=1.5)]
+        beating.cancel()
+        await asyncio.wait({beating})
+
+    run_simulated(main)
