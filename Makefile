@@ -3,6 +3,7 @@
 VENV  := .venv
 BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
+SDK   := $(VENV)/official
 ARGS  ?=
 
 .DEFAULT_GOAL := help
@@ -16,7 +17,7 @@ setup: $(STAMP) ## make .venv and install disstream with its development tools
 demo: $(STAMP) ## the main job on real data, checked, and a worker that is killed; about a minute (ARGS="--help")
 	@$(BIN)/disstream demo --png build/takeover.png $(ARGS)
 
-test: $(STAMP) ## the tests, without the long ones (ARGS="-k producer")
+test: $(STAMP) $(SDK)/.installed ## the tests, without the long ones (ARGS="-k producer")
 	@$(BIN)/python -m pytest -q -m "not long" $(ARGS)
 
 test-long: $(STAMP) ## the long tests
@@ -38,6 +39,15 @@ clean: ## remove .venv and what tools left behind
 	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	@echo "clean: done"
+
+# The official SDKs, in an environment of their own. Without them there is no stamp: their tests are skipped and say so,
+# and the next run tries again.
+$(SDK)/.installed: tests/e2e/official/requirements.txt | $(STAMP)
+	@echo "installing the official SDKs for the tests into $(SDK) (once)"
+	@$(BIN)/python -m venv --clear $(SDK) \
+	  && $(SDK)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $< \
+	  && touch $@ \
+	  || echo "the official SDKs could not be installed: their tests are skipped" >&2
 
 # Made anew when the dependencies may have changed. A half-made environment has no stamp, so the next run repairs it.
 $(STAMP): pyproject.toml

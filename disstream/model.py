@@ -150,10 +150,20 @@ class Page(msgspec.Struct, frozen=True):
     next_cursor: Cursor
 
 
+class LayoutBound(NamedTuple):
+    """Where a change of a stream's partitions cuts one of them: what lies below `sequence_number` is of the layouts
+    before change number `change` (they count from 1), the rest of that change's layout and later ones.
+    """
+
+    change: int
+    sequence_number: int
+
+
 class PartitionInfo(msgspec.Struct, frozen=True, kw_only=True):
     """A partition as described by the service. ACTIVE: written and read; DELETED: still read; EXPIRED: gone.
 
-    `hash_range` is None for a partition that owns none; `sequence_range` is None once it expired.
+    `hash_range` is None for a partition that owns none; `sequence_range` is None once it expired. `bounds`, ascending:
+    the changes of the layout that records still to be read may lie before (an extension; empty without it).
     """
 
     partition_id: str
@@ -161,6 +171,7 @@ class PartitionInfo(msgspec.Struct, frozen=True, kw_only=True):
     hash_range: HashRange | None = None
     sequence_range: SequenceRange | None = None
     parent_partitions: str | None = None
+    bounds: tuple[LayoutBound, ...] = ()
 
     READABLE: ClassVar[frozenset[str]] = frozenset({"ACTIVE", "DELETED"})
 
@@ -171,6 +182,23 @@ class PartitionInfo(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def readable(self) -> bool:
         return self.status in self.READABLE
+
+
+class AutoScale(NamedTuple):
+    """Bounds between which the service chooses the number of partitions by itself, both included."""
+
+    min_partitions: int
+    max_partitions: int
+
+
+class Scaling(msgspec.Struct, frozen=True, kw_only=True):
+    """A change of the number of partitions as the service remembers it. `create_time` is ms since the epoch."""
+
+    create_time: int
+    source: int
+    target: int
+    automatic: bool = False
+    result_code: int | None = None
 
 
 class StreamSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -184,6 +212,7 @@ class StreamSummary(msgspec.Struct, frozen=True, kw_only=True):
     partition_count: int = 0
     retention_h: int = 24
     create_time: int = 0
+    auto_scale: AutoScale | None = None
     tags: dict[str, str] = {}
     sys_tags: dict[str, str] = {}
 
@@ -205,6 +234,8 @@ class StreamInfo(msgspec.Struct, frozen=True, kw_only=True):
     partitions: tuple[PartitionInfo, ...] = ()
     writable_partition_count: int = 0
     readable_partition_count: int = 0
+    auto_scale: AutoScale | None = None
+    scalings: tuple[Scaling, ...] = ()
     tags: dict[str, str] = {}
     sys_tags: dict[str, str] = {}
 
@@ -265,3 +296,50 @@ class PolicyRule(msgspec.Struct, frozen=True, kw_only=True):
     action: str
     effect: str = "accept"
     principal_id: str = ""
+
+
+STREAM_METRICS = (
+    "total_put_bytes_per_stream",
+    "total_get_bytes_per_stream",
+    "total_put_records_per_stream",
+    "total_get_records_per_stream",
+    "total_put_req_latency",
+    "total_get_req_latency",
+    "total_put_req_suc_per_stream",
+    "total_get_req_suc_per_stream",
+    "traffic_control_put",
+    "traffic_control_get",
+)
+"""What the service counts of a stream (API 5.6.1). Bytes are payload, latencies ms on average, the rest are numbers of
+records, of successful requests, and of requests refused by flow control.
+"""
+
+PARTITION_METRICS = (
+    "total_put_bytes_per_partition",
+    "total_get_bytes_per_partition",
+    "total_put_records_per_partition",
+    "total_get_records_per_partition",
+)
+"""What the service counts of a partition (API 5.6.2)."""
+
+
+class DataPoint(NamedTuple):
+    """What was counted in one minute. `timestamp`: its first second, since the epoch."""
+
+    timestamp: int
+    value: int
+
+
+class Metric(msgspec.Struct, frozen=True, kw_only=True):
+    """What was counted under one label (API 5.6). Minutes in which nothing happened may be missing."""
+
+    label: str
+    points: tuple[DataPoint, ...] = ()
+
+
+class TaggedStream(msgspec.Struct, frozen=True, kw_only=True):
+    """A stream as found by its tags (API 5.7.6)."""
+
+    name: str
+    stream_id: str
+    tags: dict[str, str] = {}

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -131,6 +132,15 @@ async def test_the_positions_of_the_guide(disstream_client: DisClient) -> None:
         assert await consumer.fetch() == [record]
 
 
+async def test_the_changes_of_the_guide(disstream_client: DisClient) -> None:
+    """docs/using.md: a stream is made, scaled, updated, tagged and found as shown."""
+    block = "\n".join(f"    {line}" for line in blocks("python", "docs/using.md")[4].splitlines())
+    namespace: dict[str, Any] = {"dis": disstream_client}
+    exec(f"async def shown():\n{block}\n    return info", namespace)
+    assert (await namespace["shown"]()).writable_partition_count == 4
+    assert (await disstream_client.streams.describe("clicks")).retention_h == 72
+
+
 def test_the_worker_of_the_guide_commits_what_its_tasks_finished(disstream_server: Server, tmp_path: Path) -> None:
     """docs/using.md: a worker with that main stops on SIGTERM when its tasks have ended; nothing is left to read."""
     worker = blocks("python", "docs/using.md")[2]
@@ -177,7 +187,7 @@ def test_the_configuration_of_the_guide_is_read(tmp_path: Path) -> None:
 
 def test_the_test_of_the_guide(tmp_path: Path) -> None:
     """docs/using.md: the test it shows passes where only the package and pytest-asyncio are installed."""
-    (tmp_path / "test_orders.py").write_text(blocks("python", "docs/using.md")[4])
+    (tmp_path / "test_orders.py").write_text(blocks("python", "docs/using.md")[5])
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
         cwd=tmp_path,

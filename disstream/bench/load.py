@@ -20,6 +20,7 @@ from typing import Literal, NamedTuple
 import anyio
 import msgspec
 
+from ..client import ClientConfig
 from ..consumer import ConsumerConfig
 from ..door import DisClient, connect
 from ..errors import Undelivered
@@ -258,7 +259,9 @@ class _Clock:
 
 
 @contextlib.asynccontextmanager
-async def bench(endpoint: str | None, project: str, data_dir: Path | None) -> AsyncIterator[Bench]:
+async def bench(
+    endpoint: str | None, project: str, data_dir: Path | None, config: ClientConfig | None = None
+) -> AsyncIterator[Bench]:
     """A bench against `endpoint`; None: against a durable server of our own, in its own process, gone afterwards."""
     async with contextlib.AsyncExitStack() as stack:
         process = None
@@ -266,5 +269,5 @@ async def bench(endpoint: str | None, project: str, data_dir: Path | None) -> As
         if url is None:
             directory = Path(stack.enter_context(TemporaryDirectory(prefix="disstream-bench-")))
             url, process = await stack.enter_async_context(server(data_dir or directory / "data", directory))
-        dis = await stack.enter_async_context(connect(url, project_id=project))
+        dis = await stack.enter_async_context(connect(url, project_id=project, config=config))
         yield Bench(dis, process)

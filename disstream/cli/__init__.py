@@ -3,7 +3,10 @@
 serve      run a server
 stream     create, list, describe and delete streams
 app        the same for apps; how far they are, and who reads for them
+tag        list, set and remove the tags of streams, and find streams by them
+metrics    what was counted of a stream
 checkpoint show, set and delete how far an app has read
+dump       create, start, stop and delete tasks that copy a stream
 record     produce and consume records           formats: records as text; feed: the input of produce; sending: its run
 demo       the main job on real data
 bench      measure and verify
@@ -27,10 +30,13 @@ from .app import APP_NOT_FOUND, app
 from .bench import bench
 from .checkpoint import checkpoint
 from .demo import demo
+from .dump import dump
+from .metrics import metrics
 from .record import consume, produce
 from .serve import serve
 from .session import reader_left
 from .stream import stream
+from .tag import tag
 
 __all__ = ["main"]
 
@@ -39,6 +45,7 @@ REMEDIES = {
     "DIS.4101": "the service wants to know who asks: --ak, --user or --token-file, or the variables they name",
     "DIS.4117": "--project names another",
     "DIS.4331": "`disstream app members APP` shows who reads",
+    "DIS.4354": "`disstream dump list STREAM` shows what there is",
     APP_NOT_FOUND: "`disstream app list` shows what there is, `disstream app create APP` makes one",
 }
 
@@ -92,5 +99,5 @@ def main() -> None:
     """
 
 
-for _command in (serve, stream, app, checkpoint, produce, consume, demo, bench):
+for _command in (serve, stream, app, checkpoint, tag, metrics, dump, produce, consume, demo, bench):
     main.add_command(_command)

@@ -14,8 +14,9 @@ from ..bench.load import NUMBER_BYTES, Bench, Lap, Mode, Plan, ReadMode, Result
 from ..bench.load import bench as open_bench
 from ..bench.machine import describe
 from ..bench.report import bench_lines
+from ..client import ClientConfig
 from ..producer import Order
-from .session import DEFAULT_PROJECT, given, library_messages, run, say
+from .session import DEFAULT_PROJECT, body_option, compression_option, given, library_messages, run, say
 
 READ_MODES: tuple[ReadMode, ...] = ("fetch", "async for")
 
@@ -52,6 +53,8 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option(
                 "--project", default=DEFAULT_PROJECT, callback=given, metavar="ID", help="The project to work in."
             ),
+            body_option,
+            compression_option,
             click.option(
                 "--data-dir",
                 type=click.Path(file_okay=False, path_type=Path),
@@ -114,7 +117,8 @@ def _measure(plan: Plan, options: dict[str, Any], work: Work) -> None:
         raise click.UsageError("--data-dir is for the server that bench starts: not with --endpoint")
 
     async def measure() -> Result:
-        async with open_bench(endpoint, options["project"], data_dir) as opened:
+        config = ClientConfig(body=options["body"], compression=options["compression"])
+        async with open_bench(endpoint, options["project"], data_dir, config) as opened:
             laps = await work(opened, lambda text: say(text, err=True))
             return Result(
                 command=" ".join(["disstream", *sys.argv[1:]]),

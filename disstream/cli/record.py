@@ -13,14 +13,16 @@ import anyio
 import click
 
 from ..bench.reader import reached
+from ..client.config import Body
 from ..consumer import ConsumerConfig, ConsumerStats, Static
 from ..door import DisClient
 from ..errors import ApiError, ConfigError, LeaseLost, WaitTimeout
 from ..model import MAX_HASH_KEY, Partition, Record
+from ..wire.compression import Compression
 from ..wire.partitioning import partition_id, partition_number
 from . import formats
 from .sending import Sending
-from .session import Target, connects, given, reader_left, run, say
+from .session import Target, body_option, compression_option, connects, given, reader_left, run, say
 
 FETCH_RECORDS = 2000
 
@@ -69,9 +71,19 @@ class _Input(click.File):
 )
 @click.option("--rate", type=_Positive(), metavar="N", help="At most N records a second.")
 @click.option("--skip-bad", is_flag=True, help="Name lines that cannot be read and go on, instead of stopping.")
+@body_option
+@compression_option
 @connects
 def produce(
-    target: Target, stream: str, file: BinaryIO, form: str, key: str | None, rate: float | None, skip_bad: bool
+    target: Target,
+    stream: str,
+    file: BinaryIO,
+    form: str,
+    key: str | None,
+    rate: float | None,
+    skip_bad: bool,
+    body: Body,
+    compression: Compression | None,
 ) -> None:
     """Send the records of FILE (-: standard input, the default) to STREAM. Gzip is unpacked.
 
@@ -89,7 +101,7 @@ def produce(
     parse = formats.parser(form, key)
 
     async def work() -> Sending:
-        async with target.connect() as dis, dis.producer(stream) as producer:
+        async with target.connect(body=body, compression=compression) as dis, dis.producer(stream) as producer:
             sending = Sending(producer, rate, skip_bad)
             await sending.run(file, parse)
             return sending
@@ -179,6 +191,7 @@ def _partition_ids(ctx: click.Context, param: click.Parameter, value: tuple[str,
     help="jsonl: one object a line, data as text or (encoding: base64) base64. raw: the data and a line end. table: "
     "for the eye, shortened to the terminal's width.",
 )
+@body_option
 @connects
 def consume(
     target: Target,
@@ -190,6 +203,7 @@ def consume(
     no_follow: bool,
     timeout_s: float,
     form: str,
+    body: Body,
 ) -> None:
     """Print the records of STREAM, and follow it until --max or Ctrl-C.
 
@@ -214,7 +228,7 @@ def consume(
         out.flush()
 
     async def work() -> None:
-        async with target.connect(patience_s=timeout_s if no_follow else None) as dis:
+        async with target.connect(timeout_s if no_follow else None, body=body) as dis:
             if app is not None:
                 begin = await _span(dis, stream, start, partitions, bounded=False)
                 await _print_for_app(dis, stream, app, begin, bool(partitions), maximum, no_follow, timeout_s, write)

@@ -34,7 +34,8 @@ from .session import run, say
 @click.option(
     "--limits",
     type=click.Choice(["open", "service"]),
-    help="service: the limits of the real service, to rehearse with. open: its sizes, without its quotas.  "
+    help="service: the limits of the real service, to rehearse with: bandwidth of partitions, quotas, pauses between "
+    "scalings. open: its sizes, without these. [limits] in the file of --config sets each by its name.  "
     "[default: open]",
 )
 @click.option(

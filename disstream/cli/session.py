@@ -17,13 +17,15 @@ import signal
 import stat
 import sys
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Any, BinaryIO, NamedTuple, TextIO, TypeVar
+from typing import Any, BinaryIO, NamedTuple, TextIO, TypeVar, get_args
 
 import anyio
 import click
 
 from ..client import AccessKey, ClientConfig, Credentials, Password, Token
+from ..client.config import Body
 from ..door import DisClient, connect, environment_credentials
+from ..wire.compression import COMPRESSIONS, Compression
 
 T = TypeVar("T")
 
@@ -41,16 +43,26 @@ class Target(NamedTuple):
     project: str
     credentials: Credentials | None
 
-    def connect(self, patience_s: float | None = None) -> DisClient:
+    def connect(
+        self, patience_s: float | None = None, *, body: Body = "json", compression: Compression | None = None
+    ) -> DisClient:
         """`patience_s`: a call is given up after about so long, with all its attempts. None: the client's defaults."""
-        config = None
+        config = ClientConfig(body=body, compression=compression)
         if patience_s is not None:
-            usual = ClientConfig()
-            config = ClientConfig(
-                request_timeout_s=min(patience_s, usual.request_timeout_s),
-                retry_budget_s=min(patience_s, usual.retry_budget_s),
+            config = dataclasses.replace(
+                config,
+                request_timeout_s=min(patience_s, config.request_timeout_s),
+                retry_budget_s=min(patience_s, config.retry_budget_s),
             )
         return connect(self.endpoint, project_id=self.project, credentials=self.credentials, config=config)
+
+
+body_option = click.option(
+    "--body", type=click.Choice(get_args(Body)), default="json", help="The form in which records travel."
+)
+compression_option = click.option(
+    "--compression", type=click.Choice(COMPRESSIONS), help="Compress what is written.  [default: it travels as it is]"
+)
 
 
 def given(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:

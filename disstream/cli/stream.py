@@ -1,18 +1,45 @@
-"""`disstream stream`: create, list, describe and delete streams."""
+"""`disstream stream`: create, list, describe, scale, update and delete streams."""
 
 from __future__ import annotations
 
+import io
+import re
+from typing import Literal
+
 import click
 
-from ..model import StreamInfo, StreamSummary
+from ..model import AutoScale, StreamInfo, StreamSummary
 from .formats import time_text
 from .listing import show
 from .session import Target, connects, run, say
 
 
+class _Bounds(click.ParamType["AutoScale | Literal[False]"]):
+    """MIN:MAX, or "off"."""
+
+    name = "min:max"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> AutoScale | Literal[False]:
+        if isinstance(value, AutoScale):
+            return value
+        if value == "off":
+            return False
+        low, colon, high = str(value).partition(":")
+        if not (colon and re.fullmatch(r"[0-9]{1,9}:[0-9]{1,9}", str(value), re.ASCII) and 1 <= int(low) <= int(high)):
+            self.fail(f"{value!r} is not MIN:MAX with 1 <= MIN <= MAX, like 1:10 (or 'off')", param, ctx)
+        return AutoScale(int(low), int(high))
+
+
+_BOUNDS = _Bounds()
+_DATA_TYPE = click.Choice(["BLOB", "JSON", "CSV"])
+_SCHEMA = click.File("r", encoding="utf-8")
+
+
 @click.group()
 def stream() -> None:
-    """Create, list, describe and delete streams."""
+    """Create, list, describe, scale, update and delete streams."""
 
 
 @stream.command()
@@ -20,16 +47,40 @@ def stream() -> None:
 @click.option("--partitions", type=click.IntRange(min=1), required=True, help="How many partitions it gets.")
 @click.option("--retention-h", type=click.IntRange(24, 168), default=24, help="How long records are kept, in hours.")
 @click.option("--type", "stream_type", type=click.Choice(["COMMON", "ADVANCED"]), default="COMMON", help="Its type.")
+@click.option("--data-type", type=_DATA_TYPE, default="BLOB", help="What its records hold.")
+@click.option("--schema", type=_SCHEMA, help="A file with the Avro schema of its records, as JSON.")
+@click.option("--csv-delimiter", help="What separates the fields of CSV records.")
+@click.option("--auto-scale", type=_BOUNDS, help="Let the service choose between MIN and MAX partitions, as in 1:10.")
 @connects
-def create(target: Target, name: str, partitions: int, retention_h: int, stream_type: str) -> None:
+def create(
+    target: Target,
+    name: str,
+    partitions: int,
+    retention_h: int,
+    stream_type: str,
+    data_type: str,
+    schema: io.TextIOBase | None,
+    csv_delimiter: str | None,
+    auto_scale: AutoScale | Literal[False] | None,
+) -> None:
     """Create stream NAME and wait until it can be used.
 
     Example: disstream stream create orders --partitions 4
     """
+    text = schema.read() if schema is not None else None
 
     async def work() -> StreamInfo:
         async with target.connect() as dis:
-            await dis.streams.create(name, partitions=partitions, retention_h=retention_h, stream_type=stream_type)
+            await dis.streams.create(
+                name,
+                partitions=partitions,
+                retention_h=retention_h,
+                stream_type=stream_type,
+                data_type=data_type,
+                data_schema=text,
+                csv_delimiter=csv_delimiter,
+                auto_scale=auto_scale or None,
+            )
             return await dis.streams.wait_running(name)
 
     info = run(work)
@@ -86,8 +137,65 @@ def describe(target: Target, name: str) -> None:
         rows,
         elastic=("FIRST HASH KEY", "LAST HASH KEY"),
         title=f"{info.name} ({info.stream_id}): {info.status}\n{info.stream_type}, {info.data_type}, "
-        f"kept {info.retention_h} h, created {time_text(info.create_time)} UTC",
+        f"kept {info.retention_h} h, created {time_text(info.create_time)} UTC{_scaling(info)}",
     )
+
+
+@stream.command()
+@click.argument("name")
+@click.argument("partitions", type=click.IntRange(min=1))
+@connects
+def scale(target: Target, name: str, partitions: int) -> None:
+    """Give stream NAME that many PARTITIONS and wait until it has them.
+
+    Partitions that are taken away can still be read until their records expire. The service allows five changes in an
+    hour, and none within an hour of one that succeeded.
+
+    Example: disstream stream scale orders 8
+    """
+
+    async def work() -> StreamInfo:
+        async with target.connect() as dis:
+            await dis.streams.scale(name, partitions)
+            return await dis.streams.wait_running(name, partitions=partitions)
+
+    info = run(work)
+    say(f"scaled {info.name}: {info.writable_partition_count} to write, {info.readable_partition_count} to read")
+
+
+@stream.command()
+@click.argument("name")
+@click.option("--retention-h", type=click.IntRange(24, 168), help="How long records are kept, in hours.")
+@click.option("--data-type", type=_DATA_TYPE, help="What its records hold.")
+@click.option("--schema", type=_SCHEMA, help="A file with the Avro schema of its records, as JSON.")
+@click.option("--auto-scale", type=_BOUNDS, help="Between how many partitions the service may choose; 'off': none.")
+@connects
+def update(
+    target: Target,
+    name: str,
+    retention_h: int | None,
+    data_type: str | None,
+    schema: io.TextIOBase | None,
+    auto_scale: AutoScale | Literal[False] | None,
+) -> None:
+    """Change what is given of stream NAME.
+
+    A shorter retention lets records expire that could be read.
+
+    Example: disstream stream update orders --retention-h 72 --auto-scale 2:10
+    """
+    text = schema.read() if schema is not None else None
+    if retention_h is None and data_type is None and text is None and auto_scale is None:
+        raise click.UsageError("nothing to change: give --retention-h, --data-type, --schema or --auto-scale")
+
+    async def work() -> None:
+        async with target.connect() as dis:
+            await dis.streams.update(
+                name, retention_h=retention_h, data_type=data_type, data_schema=text, auto_scale=auto_scale
+            )
+
+    run(work)
+    say(f"updated {name}")
 
 
 @stream.command()
@@ -105,3 +213,16 @@ def delete(target: Target, name: str) -> None:
 
     run(work)
     say(f"deleted {name}")
+
+
+def _scaling(info: StreamInfo) -> str:
+    told = ""
+    if info.auto_scale is not None:
+        low, high = info.auto_scale
+        told += f"\nscales itself between {low} and {high} partitions"
+    if info.scalings:
+        last = info.scalings[-1]
+        told += f"\nlast scaled from {last.source} to {last.target} at {time_text(last.create_time)} UTC"
+        told += " by itself" if last.automatic else ""
+        told += f" (failed: {last.result_code})" if last.result_code else ""
+    return told

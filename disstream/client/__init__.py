@@ -3,7 +3,8 @@
 api       `Transport`: what carries a request to an endpoint
 http      the transport for real endpoints (aiohttp)
 client    `Client`: life, attempts, statistics
-streams   records   cursors   apps   checkpoints   groups   policies    the calls, a module per resource
+streams   records   cursors   apps   checkpoints   groups   policies   dumps   metrics   tags    the calls, a module
+          per resource
 credentials   what requests carry: `AccessKey`, `Token`, `Password`; getting and renewing it
 retry     what is tried again, and when*
 endpoint  what an endpoint may look like*

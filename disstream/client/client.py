@@ -32,12 +32,15 @@ from .checkpoints import Checkpoints
 from .config import ClientConfig, default_user_agent
 from .credentials import Credentials, Provider, Source
 from .cursors import Cursors
+from .dumps import Dumps
 from .groups import Groups
 from .http import HttpTransport
+from .metrics import Metrics
 from .policies import Policies
 from .records import Records
 from .retry import RetryPolicy, may_repeat, repeat_of
 from .streams import Streams
+from .tags import Tags
 
 log = logging.getLogger("disstream.client")
 
@@ -54,7 +57,8 @@ class ClientStats:
 
 
 class Client:
-    """The calls of DIS, by resource: `streams`, `records`, `cursors`, `apps`, `checkpoints`, `groups`, `policies`.
+    """The calls of DIS, by resource: `streams`, `records`, `cursors`, `apps`, `checkpoints`, `groups`, `policies`,
+    `dumps`, `metrics`, `tags`.
 
     Not started by making it.
 
@@ -95,6 +99,9 @@ class Client:
         self.checkpoints = Checkpoints(self)
         self.groups = Groups(self)
         self.policies = Policies(self)
+        self.dumps = Dumps(self)
+        self.metrics = Metrics(self)
+        self.tags = Tags(self)
         self._headers = {
             "content-type": JSON,  # on GET too: the service's gateway wants it everywhere
             "accept": JSON,
@@ -175,6 +182,7 @@ class Client:
         query: Mapping[str, str] | None = None,
         body: bytes = b"",
         *,
+        headers: Mapping[str, str] | None = None,
         timeout_s: float | None = None,
         attempts: int | None = None,
     ) -> Response:
@@ -183,6 +191,7 @@ class Client:
         Repeats what may be repeated (client/retry.py) at most `attempts` times in all, each bounded by `timeout_s`
         (None: as configured). A delete that finds nothing after an attempt of unknown outcome has succeeded. Whatever
         the operation, credentials that the service refuses are renewed once, if they can be, and it is asked again.
+        `headers` (lower case) stand above the usual ones.
 
         Raises ApiError, TransportError, ClosedError. Cancellation: the running attempt may have been received.
         """
@@ -196,7 +205,7 @@ class Client:
         with anyio.CancelScope() as scope:
             self._calls.add(scope)
             try:
-                return await self._attempts(operation, method, target, body, timeout_s, policy)
+                return await self._attempts(operation, method, target, body, headers, timeout_s, policy)
             finally:
                 self._calls.discard(scope)
                 if self._call_ended is not None:
@@ -214,9 +223,17 @@ class Client:
         return address
 
     async def _attempts(
-        self, operation: str, method: str, target: str, body: bytes, timeout_s: float, policy: RetryPolicy
+        self,
+        operation: str,
+        method: str,
+        target: str,
+        body: bytes,
+        headers: Mapping[str, str] | None,
+        timeout_s: float,
+        policy: RetryPolicy,
     ) -> Response:
         repeat = repeat_of(operation, method)
+        usual = self._headers if headers is None else {**self._headers, **headers}
         began = anyio.current_time()
         attempt = 0
         maybe_done = False
@@ -226,7 +243,7 @@ class Client:
             retry_after_s: float | None = None
             error: DisError
             # Each attempt has headers of its own: what is added on the way must not be there the next time.
-            request = Request(method=method, target=target, headers=dict(self._headers), body=body, timeout_s=timeout_s)
+            request = Request(method=method, target=target, headers=dict(usual), body=body, timeout_s=timeout_s)
             try:
                 used = None if self._source is None else await self._source.authorize(request, self._host)
                 self._requests += 1

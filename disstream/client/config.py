@@ -1,4 +1,4 @@
-"""How a client behaves: time-outs, connections, retries, TLS."""
+"""How a client behaves: bodies, time-outs, connections, retries, TLS."""
 
 from __future__ import annotations
 
@@ -8,14 +8,24 @@ import platform
 import ssl as tls
 from dataclasses import dataclass
 from importlib import metadata
+from typing import Literal, get_args
 
 from ..errors import ConfigError
+from ..wire.compression import COMPRESSIONS, Compression
+
+Body = Literal["json", "protobuf"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientConfig:
     """Settings of one client. Times are seconds."""
 
+    body: Body = "json"
+    """How records travel. "protobuf" spares base64, a quarter of the bytes, and costs both sides two to three times the
+    processor time per record: for large records and narrow lines. All other calls are JSON."""
+    compression: Compression | None = None
+    """Of the records on their way to the service; pages are never compressed. "lz4" and "snappy" are the fastest,
+    "zstd" is the smallest. A request that would not shrink goes as it is."""
     request_timeout_s: float = 30.0
     """One exchange from the first byte to the last of the answer: a full put of 5 MiB over a 2 Mbit/s line."""
     connect_timeout_s: float = 5.0
@@ -44,6 +54,12 @@ class ClientConfig:
     """Honour HTTP_PROXY, HTTPS_PROXY, NO_PROXY and ~/.netrc. Off: a proxy set for browsers should not see records."""
 
     def __post_init__(self) -> None:
+        if self.body not in get_args(Body):
+            raise ConfigError(f"ClientConfig.body={self.body!r}: use one of {', '.join(get_args(Body))}")
+        if self.compression is not None and self.compression not in COMPRESSIONS:
+            raise ConfigError(
+                f"ClientConfig.compression={self.compression!r}: use one of {', '.join(COMPRESSIONS)}, or None"
+            )
         for name in ("request_timeout_s", "connect_timeout_s", "keepalive_s", "retry_base_s", "retry_max_s"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):

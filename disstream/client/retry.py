@@ -33,15 +33,27 @@ class Repeat(enum.Enum):
     ONCE = "once"
 
 
-_SAFE_POSTS = frozenset(
-    {"commit_checkpoint", "group_join", "group_sync", "group_heartbeat", "add_policy"}  # done twice is done once
+# Done twice is done once. Not update_partition_count: the service allows few in an hour, and would refuse the second.
+_SAFE_WRITES = frozenset(
+    {
+        "commit_checkpoint",
+        "group_join",
+        "group_sync",
+        "group_heartbeat",
+        "add_policy",
+        "update_stream",
+        "change_dump_tasks",
+        "create_tag",
+        "change_tags",
+        "filter_by_tags",  # a read in the clothes of a POST
+    }
 )
 
 
 def repeat_of(operation: str, method: str) -> Repeat:
     if operation == "put_records":
         return Repeat.ONCE
-    return Repeat.SAFE if method in ("GET", "DELETE") or operation in _SAFE_POSTS else Repeat.CHANGES
+    return Repeat.SAFE if method in ("GET", "DELETE") or operation in _SAFE_WRITES else Repeat.CHANGES
 
 
 def may_repeat(error: DisError, repeat: Repeat) -> bool:

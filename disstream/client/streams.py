@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import anyio
 import msgspec
 
 from ..errors import ConfigError, DisError, NotFoundError, TransportError, WaitTimeout
-from ..model import PartitionInfo, StreamInfo, StreamSummary
-from ..wire.streams import CreateStream, CsvProperties, Tag, decode_describe, decode_list, encode_create
+from ..model import AutoScale, PartitionInfo, StreamInfo, StreamSummary
+from ..wire.streams import (
+    CreateStream,
+    CsvProperties,
+    Tag,
+    UpdateStream,
+    decode_describe,
+    decode_list,
+    encode_create,
+    encode_partition_count,
+    encode_update,
+)
 
 if TYPE_CHECKING:
     from .client import Client
@@ -38,12 +48,15 @@ class Streams:
         data_schema: str | None = None,
         csv_delimiter: str | None = None,
         compression_format: str | None = None,
+        auto_scale: AutoScale | None = None,
         tags: Mapping[str, str] | None = None,
         sys_tags: Mapping[str, str] | None = None,
     ) -> None:
         """Create a stream. It may still be CREATING when this returns: `wait_running` waits for it.
 
-        API 5.1.1. `retention_h`: hours a record can be read. Raises ConflictError (exists), QuotaError.
+        API 5.1.1. `retention_h`: hours a record can be read. `data_schema`: an Avro schema as JSON text.
+        `auto_scale`: the service changes the number of partitions by itself within these bounds.
+        Raises ConflictError (exists), QuotaError, ApiError with DIS.4360 (the schema).
         Not repeated once it may have been received: after TransportError or ServerFault the stream may exist.
         """
         if not name:
@@ -59,6 +72,7 @@ class Streams:
             data_schema=data_schema,
             csv_properties=CsvProperties(csv_delimiter) if csv_delimiter is not None else None,
             compression_format=compression_format,
+            **_auto_scale(auto_scale),
             tags=_tags(tags),
             sys_tags=_tags(sys_tags),
         )
@@ -102,6 +116,44 @@ class Streams:
                 raise TransportError(f"the list of streams does not go on behind {last!r}", outcome_unknown=False)
             query["start_stream_name"] = last
 
+    async def scale(self, name: str, partitions: int) -> None:
+        """Change the number of writable partitions. `wait_running(name, partitions=...)` waits until it is so.
+
+        API 5.1.5. Partitions that are taken away can still be read until their records expire. Keys move to other
+        partitions, also between those that stay. The service allows five changes of a stream in an hour, and none
+        within an hour of one that succeeded. Raises NotFoundError, QuotaError, ApiError (too soon).
+        Not repeated once it may have been received: after TransportError or ServerFault look with `describe`.
+        """
+        if partitions < 1:
+            raise ConfigError(f"partitions={partitions!r}: a stream has 1 partition or more")
+        body = encode_partition_count(name, partitions)
+        await self._client.call("update_partition_count", {"stream_name": name}, body=body)
+
+    async def update(
+        self,
+        name: str,
+        *,
+        retention_h: int | None = None,
+        data_type: str | None = None,
+        data_schema: str | None = None,
+        auto_scale: AutoScale | Literal[False] | None = None,
+    ) -> None:
+        """Change what is given and leave the rest.
+
+        API 5.1.6. A shorter retention lets records expire that were readable; `auto_scale=False` switches automatic
+        scaling off. Raises NotFoundError, ApiError with DIS.4200 (a value) or DIS.4360 (the schema).
+        """
+        if all(given is None for given in (retention_h, data_type, data_schema, auto_scale)):
+            raise ConfigError("nothing to update: give retention_h, data_type, data_schema or auto_scale")
+        request = UpdateStream(
+            stream_name=name,
+            data_duration=retention_h,
+            data_type=data_type,
+            data_schema=data_schema,
+            **_auto_scale(auto_scale),
+        )
+        await self._client.call("update_stream", {"stream_name": name}, body=encode_update(request))
+
     async def delete(self, name: str) -> None:
         """Delete a stream and all its records.
 
@@ -109,8 +161,8 @@ class Streams:
         """
         await self._client.call("delete_stream", {"stream_name": name})
 
-    async def wait_running(self, name: str, *, timeout_s: float = 60.0) -> StreamInfo:
-        """Wait until the stream is RUNNING and return its description.
+    async def wait_running(self, name: str, *, partitions: int | None = None, timeout_s: float = 60.0) -> StreamInfo:
+        """Wait until the stream is RUNNING, with that many writable `partitions` if given; return its description.
 
         A stream that cannot be found yet is waited for too: creation may show late. Raises WaitTimeout, which names the
         last status; DisError if the stream is being deleted or frozen.
@@ -124,14 +176,31 @@ class Streams:
                 except NotFoundError:
                     status = "not found"
                 else:
-                    if info.status == "RUNNING":
-                        return info
                     status = info.status
+                    if status == "RUNNING":
+                        if partitions is None or info.writable_partition_count == partitions:
+                            return info
+                        status = f"RUNNING with {info.writable_partition_count} of {partitions} partitions"
                     if status in _DOOMED:
                         raise DisError(f"stream {name!r} is {status}: it will not run")
                 await anyio.sleep(pause)
                 pause = min(pause * 1.5, _LAST_POLL_S)
-        raise WaitTimeout(f"stream {name!r} is not RUNNING after {timeout_s:g} s; last status: {status}")
+        raise WaitTimeout(f"stream {name!r} is not ready after {timeout_s:g} s; last status: {status}")
+
+
+def _auto_scale(bounds: AutoScale | Literal[False] | None) -> dict[str, Any]:
+    if bounds is None:
+        return {}
+    if bounds is False:
+        return {"auto_scale_enabled": False}
+    low, high = bounds
+    if not 1 <= low <= high:
+        raise ConfigError(f"auto_scale={bounds!r}: give AutoScale(min, max) with 1 <= min <= max")
+    return {
+        "auto_scale_enabled": True,
+        "auto_scale_min_partition_count": low,
+        "auto_scale_max_partition_count": high,
+    }
 
 
 def _tags(tags: Mapping[str, str] | None) -> list[Tag] | None:

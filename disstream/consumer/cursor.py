@@ -118,6 +118,12 @@ class PartitionCursor:
         self.repeated_records = 0
 
     @property
+    def over(self) -> bool:
+        """Whether the partition was scaled away and all it held has expired: an end, unless expiry is to be raised."""
+        failure = self.failure
+        return isinstance(failure, ApiError) and failure.code == "DIS.4319" and self._on_expired != "raise"
+
+    @property
     def next(self) -> int | None:
         """The number of the next record to be fetched; None while only the service knows."""
         return self._place if isinstance(self._place, int) else None

@@ -73,8 +73,12 @@ class Intake:
         """A partition failed. Nobody fetches, so that its failure gets its turn behind what was fetched before."""
         return bool(self._failures)
 
-    def fail(self, partition: Partition, error: DisError) -> None:
+    def fail(self, partition: Partition, error: DisError, *, over: bool) -> None:
+        """`over`: it is only the end of what the partition holds, which stops nobody."""
         if self.heed(partition, error):
+            return
+        if over:
+            log.info("%s/%s was scaled away and has expired: nothing more to read there", *partition)
             return
         self._failures[partition] = (error, error.__traceback__)
         self.notify()
@@ -277,7 +281,7 @@ class Reader:
 
     def _report(self) -> None:
         if self.cursor.failure is not None and not self._stopped:
-            self._intake.fail(self.partition, self.cursor.failure)
+            self._intake.fail(self.partition, self.cursor.failure, over=self.cursor.over)
 
 
 def _told_stream_id(cursor: Cursor) -> str:

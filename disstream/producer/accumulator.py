@@ -25,9 +25,9 @@ from http import HTTPStatus
 from typing import Literal
 
 from ..errors import ApiError, ConfigError, ThrottledError, TransportError
-from ..model import NewRecord, PartitionInfo, PutResult
+from ..model import NewRecord, PartitionInfo, PutResult, PutResults
 from ..wire.errors import RETRYABLE_RECORD_CODES
-from ..wire.partitioning import partition_number
+from ..wire.partitioning import partition_id, partition_number
 from ..wire.records import count_stored, decode_failed_count, decode_put_answer
 from .config import ProducerConfig
 from .lanes import Group, Lane, Lanes
@@ -292,13 +292,19 @@ class Accumulator:
 
     # --- answers in -----------------------------------------------------------------------------------------------
 
-    def stored(self, shipment: Shipment, body: bytes, now: float) -> None:
-        """The service answered 2xx. A body that does not fit the request counts as no answer."""
+    def stored(self, shipment: Shipment, answer: bytes | PutResults, now: float) -> None:
+        """The service answered 2xx, with this body or these results. What does not fit the request is no answer."""
         try:
-            if decode_failed_count(body) == 0 and self._as_expected(shipment, body):
-                self._settle_all(shipment, Answer(body))
+            if isinstance(answer, PutResults):
+                if self._in_place(shipment, answer):
+                    self._settle_all(shipment, Answer(answer))
+                    return
+                results = answer
+            elif decode_failed_count(answer) == 0 and self._as_expected(shipment, answer):
+                self._settle_all(shipment, Answer(answer))
                 return
-            results = decode_put_answer(body)
+            else:
+                results = decode_put_answer(answer)
         except TransportError as exc:
             self.lost(shipment, exc, now)
             return
@@ -316,6 +322,20 @@ class Accumulator:
         for lane, part in shipment.parts:
             per_lane[lane.number] = per_lane.get(lane.number, 0) + len(part)
         return all(count_stored(body, number) == count for number, count in per_lane.items())
+
+    def _in_place(self, shipment: Shipment, results: PutResults) -> bool:
+        """The same of results."""
+        places = [r.partition_id for r in results if r.error_code is None and r.sequence_number is not None]
+        if len(results) != shipment.count or len(places) != shipment.count:
+            return False
+        offset = 0
+        for lane, part in shipment.parts:
+            end = offset + len(part)
+            if self._trust_layout and lane.number is not None:
+                if places[offset:end] != [partition_id(lane.number)] * len(part):
+                    return False
+            offset = end
+        return True
 
     def _settle_all(self, shipment: Shipment, answer: Answer) -> None:
         offset = 0

@@ -23,7 +23,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from ..errors import DeliveryFailed, DeliveryUnknown, NotStored, RecordRejected
-from ..model import NewRecord
+from ..model import NewRecord, PutResults
 
 
 class Receipt(msgspec.Struct, frozen=True, gc=False):
@@ -69,7 +69,9 @@ class _Receipts(msgspec.Struct):
 _decoder = msgspec.json.Decoder(_Receipts, strict=False)  # numbers travel as strings
 
 
-def _decode_receipts(body: bytes) -> list[Receipt]:
+def _receipts(body: bytes | PutResults) -> list[Receipt]:
+    if isinstance(body, PutResults):
+        return [Receipt(r.partition_id or "", -1 if r.sequence_number is None else r.sequence_number) for r in body]
     try:
         return _decoder.decode(body).records
     except msgspec.ValidationError:
@@ -88,18 +90,18 @@ def _number(given: object) -> int:
 
 
 class Answer:
-    """The body of a put that stored every record; decoded, straight into receipts, when the first one is looked at."""
+    """The answer to a put that stored every record; a body is decoded when the first receipt is looked at."""
 
     __slots__ = ("_body", "_receipts")
 
-    def __init__(self, body: bytes) -> None:
+    def __init__(self, body: bytes | PutResults) -> None:
         self._body = body
         self._receipts: list[Receipt] | None = None
 
     def receipt(self, index: int, attempts: int) -> Receipt:
         receipts = self._receipts
         if receipts is None:
-            receipts = self._receipts = _decode_receipts(self._body)
+            receipts = self._receipts = _receipts(self._body)
             self._body = b""
         receipt = receipts[index]
         if attempts == 1:

@@ -23,6 +23,7 @@ from ..errors import ApiError, ClosedError, ConfigError, DisError, TransportErro
 from ..lifecycle import Scope, Supervisor
 from ..model import NewRecord, StreamInfo
 from ..wire.partitioning import partition_id as long_partition_id
+from ..wire.protobuf import encode_put_protobuf
 from ..wire.records import encode_put
 from .accumulator import RECORD_OVERHEAD, Accumulator
 from .budget import ByteBudget
@@ -387,10 +388,13 @@ class Producer:
     async def _send(self, shipment: Shipment, now: float, tasks: anyio.CancelScope) -> None:
         core = self._core
         timeout_s = min(self._config.request_timeout_s, shipment.deadline - now)
+        protobuf = self._client.records.form == "protobuf"
+        encode = encode_put_protobuf if protobuf else encode_put
         try:
-            body = encode_put(self._stream, shipment.rows())
+            body = encode(self._stream, shipment.rows())
         except (TypeError, ValueError) as exc:  # what the checks let pass: refused like what the service refuses
-            core.refused(shipment, ApiError(f"it cannot be written as JSON: {exc}", status=400), now)
+            form = "protobuf" if protobuf else "JSON"
+            core.refused(shipment, ApiError(f"it cannot be written as {form}: {exc}", status=400), now)
             self._give_back()
             return
         try:

@@ -2,6 +2,7 @@
 
 config      ServerConfig: every setting, with the reason of its default
 server      Server: engine + app + port + background work, one supervisor task
+compression bodies that arrive compressed, within a budget
 edge        the only module that knows aiohttp: bounded bodies, plain requests
 app         App.handle: routing, projects, request ids, errors as answers
 call        one request, matched to its operation
@@ -11,6 +12,8 @@ policies    handlers of stream policies
 apps        handlers of the app calls
 checkpoints handlers of the checkpoint calls
 progress    checkpoints in the catalog: found, and forgotten with their stream
+metrics     handlers of the metrics calls; stores what was counted
+tags        handlers of the tag calls
 groups      handlers of the group protocol; loads and stores groups
 iam         handlers of the two calls of IAM: tokens and projects
 auth        who sent a request, and whether it may
@@ -28,6 +31,8 @@ tokens      what a user gets for a password; how often one can be guessed at
 toml        lines of the configuration file
 documents   catalog keys and the stream document
 creation    what a new stream must satisfy
+meter       what is counted of the traffic, minute by minute
+tagging     what tags may be, and which streams a question about them means
 layout      where records go
 admission   what is taken in, and what becomes of each record of a put (the suffix rule)
 

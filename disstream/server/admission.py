@@ -5,24 +5,28 @@ client can then send again from the first failure on and keep the order of its r
 
 A put moves through its plan like this; the shell in between only waits for the log:
 
-    routed --admit--> admitted --entries/settle--> settled
-                         ^                            | partitions that refused (their epoch moved, or they are gone)
-                         +---------- reroute ---------+ once, under the layout read anew; refused again: they fail
+    routed --pace, admit--> admitted --entries/settle--> settled
+                               ^                            | partitions that refused (their epoch moved, or are gone)
+                               +---------- reroute ---------+ once, under the layout read anew; refused again: they fail
 
-Why records fail one by one at all: admission (bytes accepted but not yet durable are capped) and changes of the layout
-between looking it up and appending. Everything else refuses the request as a whole, before anything is stored.
+Why records fail one by one at all: the pace (the bandwidth of a partition is used up), admission (bytes accepted but
+not yet durable are capped) and changes of the layout between looking it up and appending. Everything else refuses the
+request as a whole, before anything is stored.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ..engine import AppendRefused, PartitionRef, Row
 from ..errors import ApiError
 from ..model import NewRecord
 from ..wire.errors import api_error
 from ..wire.records import PutFailure, encode_put_answer
+from .flow import Pace, exceeded
 from .layout import Layout, row_of, weight_of
+
+PutAnswerEncoder = Callable[[Sequence[int], dict[int, int], dict[int, PutFailure] | None], bytes]
 
 
 class Admission:
@@ -71,20 +75,60 @@ class PutPlan:
         self.weight = routed.weight
         self.first: dict[int, int] = {}
         self.failures: dict[int, ApiError] = {}
+        self.stored: dict[int, tuple[int, int]] = {}
+        """Partition -> (records, payload bytes) that the log has."""
+        self.throttled = False
+        """Whether the bandwidth of some partition was used up."""
+        self._pace: Pace | None = None
+        self._stream_id = ""
+        self._paced_at = 0.0
+        self._passed: dict[int, tuple[int, int]] = {}  # partition -> (records, payload bytes) that its bandwidth paid
+
+    def pace(self, pace: Pace, stream_id: str, now: float) -> None:
+        """Refuse what goes beyond the bandwidth of its partition. What is not stored in the end `unpace` gives back."""
+        self._pace, self._stream_id, self._paced_at = pace, stream_id, now
+        for lane, rows in self._groups.items():
+            sizes = [len(row.data) for row in rows]
+            count = pace.put(PartitionRef(stream_id, lane), sizes, now)
+            self._passed[lane] = count, sum(sizes[:count])
+        if any(count < len(self._groups[lane]) for lane, (count, _) in self._passed.items()):
+            self.throttled = True
+            error = exceeded()
+            rest = {lane: count for lane, (count, _) in self._passed.items()}
+            for index, lane in enumerate(self.lanes):
+                rest[lane] -= 1
+                if rest[lane] < 0:
+                    self.weight -= weight_of(self._records[index])
+                    self._refuse(index, error)
+
+    def unpace(self, now: float) -> None:
+        """Give back the bandwidth of what was refused after all."""
+        if self._pace is None:
+            return
+        for lane, (count, size) in self._passed.items():
+            stored = self.stored.get(lane, (0, 0))
+            if stored[0] < count:
+                ref = PartitionRef(self._stream_id, lane)
+                self._pace.unput(ref, count - stored[0], size - stored[1], self._paced_at, now)
+        self._passed = dict(self.stored)
 
     def admit(self, admission: Admission) -> None:
         """Take in what fits; `weight` becomes what must be released."""
         if admission.admit(self.weight):
             return
-        weights = [weight_of(record) for record in self._records]
-        refused, self.weight = admission.admit_some(self.lanes, weights)
-        for index in refused:
-            self.failures[index] = api_error("DIS.4303")
-            # What a partition is refused is the end of its group.
-            group = self._groups[self.lanes[index]]
-            group.pop()
-            if not group:
-                del self._groups[self.lanes[index]]
+        left = [i for i in range(len(self.lanes)) if i not in self.failures]
+        weights = [weight_of(self._records[i]) for i in left]
+        refused, self.weight = admission.admit_some([self.lanes[i] for i in left], weights)
+        for place in refused:
+            self._refuse(left[place], api_error("DIS.4303"))
+
+    def _refuse(self, index: int, error: ApiError) -> None:
+        """What a partition is refused is the end of its group."""
+        self.failures[index] = error
+        group = self._groups[self.lanes[index]]
+        group.pop()
+        if not group:
+            del self._groups[self.lanes[index]]
 
     def entries(self, stream_id: str) -> list[tuple[PartitionRef, Sequence[Row], int]]:
         """What to append now; may be empty."""
@@ -97,15 +141,19 @@ class PutPlan:
                 self._refused.add(lane)
             else:
                 self.first[lane] = result
+                rows = self._groups[lane]
+                self.stored[lane] = len(rows), sum([len(row.data) for row in rows])
         self._groups = {}
         return bool(self._refused)
 
-    def reroute(self, layout: Layout) -> None:
-        """Place the refused records anew.
+    def reroute(self, layout: Layout, now: float) -> None:
+        """Place the refused records anew. Where they go they pay again; what they paid is given back first.
 
         A record whose new partition stored others of this request already fails: it would land behind them, and numbers
         in the answer would not be consecutive.
         """
+        self.unpace(now)
+        self._paced_at = now
         failed_from: dict[int, int] = {}  # partition -> first record that failed
         for index in sorted(self.failures):
             failed_from.setdefault(self.lanes[index], index)
@@ -116,6 +164,7 @@ class PutPlan:
                 lane = layout.lane(self._records[index])
                 if lane in self.first or index > failed_from.get(lane, index) or index > failed_from.get(old, index):
                     raise api_error("DIS.4303")
+                self._pay(lane, len(self._records[index].data), now)
             except ApiError as error:
                 self.failures[index] = error
                 failed_from[old] = min(index, failed_from.get(old, index))
@@ -123,6 +172,16 @@ class PutPlan:
             self.lanes[index] = lane
             self._groups.setdefault(lane, []).append(row_of(self._records[index]))
         self._refused = set()
+
+    def _pay(self, lane: int, size: int, now: float) -> None:
+        """One record more for the partition. Raises ApiError DIS.4303 if its bandwidth is used up."""
+        if self._pace is None:
+            return
+        if not self._pace.put(PartitionRef(self._stream_id, lane), (size,), now):
+            self.throttled = True
+            raise exceeded()
+        count, total = self._passed.get(lane, (0, 0))
+        self._passed[lane] = count + 1, total + size
 
     def give_up(self, error: ApiError) -> None:
         """Fail the refused records."""
@@ -134,12 +193,12 @@ class PutPlan:
         refused, failures = self._refused, self.failures
         return [i for i, lane in enumerate(self.lanes) if lane in refused and i not in failures]
 
-    def answer(self) -> bytes:
+    def answer(self, encode: PutAnswerEncoder = encode_put_answer) -> bytes:
         """The body of the answer. Raises the first record's ApiError if nothing at all was stored."""
         if not self.first:
             raise self.failures[0]
         failures = {i: PutFailure(error.code, error.message) for i, error in self.failures.items()}
-        return encode_put_answer(self.lanes, self.first, failures)
+        return encode(self.lanes, self.first, failures)
 
     def check(self) -> None:
         """Assert the suffix rule, and that every record is stored, failed or on its way."""

@@ -7,26 +7,40 @@ import random
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 
+import anyio
+
 from ..engine import Engine
 from ..errors import ApiError, StorageError
 from ..wire.errors import api_error, encode_error, refusal
-from ..wire.http import JSON, Request, Response, split_target
+from ..wire.http import JSON, Request, Response, media_type, split_target
 from ..wire.routes import NoMatch, match
 from .apps import Apps
 from .auth import Auth
+from .blacklist import Blacklist
 from .call import ANYONE, Call
 from .checkpoints import Checkpoints
+from .compression import Unpacking
 from .config import ServerConfig
 from .directory import Directory
 from .documents import NAME
+from .dumps import DumpTasks
+from .flow import Flow
 from .groups import Groups
 from .iam import Iam
+from .meter import Meter
+from .metrics import Metrics
+from .openapi import document
 from .policies import Policies
 from .records import Records
+from .scaling import Scaler
 from .streams import Streams
+from .tags import Tags
 from .tokens import Tokens
 
 logger = logging.getLogger("disstream.server")
+
+EXTENSIONS = "bounds"
+"""What this server offers beyond the API, told in the header X-Disstream of every answer that is no refusal."""
 
 
 class App:
@@ -35,25 +49,50 @@ class App:
     def __init__(self, engine: Engine, config: ServerConfig, source: random.Random | None = None) -> None:
         self._source = source or random.Random()
         self.directory = Directory(engine, config)
-        streams = Streams(engine, self.directory, config, self._source)
-        records = Records(engine, self.directory, config)
+        self.meter = Meter()
+        flow = Flow(config)
+        self.scaling = Scaler(engine, self.directory, config)
+        streams = Streams(engine, self.directory, self.scaling, config, self._source)
+        records = Records(engine, self.directory, self.scaling, config, flow, self.meter)
         groups = Groups(engine, self.directory, config)
-        apps = Apps(engine, self.directory, groups, self._source)
+        apps = Apps(engine, self.directory, groups, config, self._source)
         checkpoints = Checkpoints(engine, self.directory, groups)
         policies = Policies(engine, self.directory)
+        dumps = DumpTasks(engine, self.directory, config, self._source)
+        self.metrics = metrics = Metrics(engine, self.directory, self.meter)
+        tags = Tags(self.directory, config)
         tokens = Tokens(secrets.token_bytes(32))
         self._auth = None if config.users is None else Auth(config.users, tokens, config.region)
         self._iam = Iam(self._auth, tokens, config)
+        self._unpacking = Unpacking(config)
+        limit = config.max_failures_per_minute
+        self._blacklist = None if limit is None else Blacklist(limit)
         self._handlers: dict[str, Callable[[Call], Awaitable[Response]]] = {
             "create_stream": streams.create,
             "list_streams": streams.listing,
             "delete_stream": streams.delete,
             "describe_stream": streams.describe,
+            "update_partition_count": streams.scale,
+            "update_stream": streams.update,
+            "update_stream_v2": streams.update_v2,
             "put_records": records.put,
             "get_records": records.get,
             "get_cursor": records.get_cursor,
             "add_policy": policies.add,
             "list_policies": policies.listing,
+            "create_dump_task": dumps.create,
+            "list_dump_tasks": dumps.listing,
+            "delete_dump_task": dumps.delete,
+            "describe_dump_task": dumps.describe,
+            "change_dump_tasks": dumps.change,
+            "stream_metrics": metrics.of_stream,
+            "partition_metrics": metrics.of_partition,
+            "create_tag": tags.create,
+            "stream_tags": tags.of_stream,
+            "delete_tag": tags.delete,
+            "change_tags": tags.change,
+            "list_tags": tags.everything,
+            "filter_by_tags": tags.filter,
             "create_app": apps.create,
             "list_apps": apps.listing,
             "delete_app": apps.delete,
@@ -83,26 +122,35 @@ class App:
         Cancellation: what the request asked for may still take effect.
         """
         request_id = self.request_id()
+        if self._blacklist is not None and self._blacklist.refuses(request.peer, anyio.current_time()):
+            return refusal(api_error("DIS.4309"), request_id)
         try:
             response = await self._dispatch(request)
         except ApiError as error:
+            self.refused(request.peer, error.status, error.code)
             return refusal(error, request_id)
         except StorageError as error:
             logger.error(
                 "request failed: id=%s method=%s target=%.200s: %s", request_id, request.method, request.target, error
             )
             return refusal(api_error("DIS.5000"), request_id)
+        self.refused(request.peer, response.status)  # by no such path, or by IAM
         response.headers["x-request-id"] = request_id
+        response.headers["x-disstream"] = EXTENSIONS
         return response
+
+    def refused(self, peer: str, status: int, code: str = "") -> None:
+        """Count what was answered to an address, if failures are counted; 2xx is none."""
+        if self._blacklist is not None:
+            self._blacklist.answered(peer, status, code, anyio.current_time())
 
     async def _dispatch(self, request: Request) -> Response:
         segments, query = split_target(request.target)
         found = match(request.method, segments)
         if isinstance(found, NoMatch):
             return _unrouted(request.method, found.allowed)
-        encoding = request.headers.get("content-encoding", "identity")
-        if encoding.strip().lower() not in ("", "identity"):
-            raise api_error("DIS.4200", f"[content-encoding {encoding[:80]!r} is not supported: send the body plain]")
+        if found.operation == "openapi":
+            return Response(status=200, headers={"content-type": JSON}, body=document())
         project = found.params.get("project_id")
         if project is None:
             return await self._iam.handle(found.operation, request, query)
@@ -112,7 +160,13 @@ class App:
         claimed = request.headers.get("x-project-id")
         if claimed and claimed != project:
             raise api_error("DIS.4117", f"[X-Project-Id is {claimed[:80]!r}, the path has {project}]")
-        return await self._handlers[found.operation](Call(project, found.params, query, request.body, caller))
+        handler = self._handlers[found.operation]
+        call = Call(project, found.params, query, request.body, caller, media_type(request.headers))
+        if "content-encoding" not in request.headers:
+            return await handler(call)
+        # After the signature, which covers the bytes as they were sent.
+        async with self._unpacking.unpacked(request) as body:
+            return await handler(call._replace(body=body))
 
 
 def _unrouted(method: str, allowed: tuple[str, ...]) -> Response:

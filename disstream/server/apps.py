@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import random
 import string
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import NamedTuple
 
+import anyio
 import anyio.lowlevel
 import msgspec
 
@@ -19,6 +22,7 @@ from ..wire.errors import api_error
 from ..wire.http import JSON, Response
 from ..wire.partitioning import partition_id, partition_number
 from .call import Call
+from .config import ServerConfig
 from .directory import Directory
 from .documents import (
     app_key,
@@ -66,12 +70,16 @@ async def find_app(catalog: Catalog, project: str, name: str) -> StoredApp:
 
 
 class Apps:
-    def __init__(self, engine: Engine, directory: Directory, groups: Groups, source: random.Random) -> None:
+    def __init__(
+        self, engine: Engine, directory: Directory, groups: Groups, config: ServerConfig, source: random.Random
+    ) -> None:
         self._log = engine.log
         self._catalog = engine.catalog
         self._directory = directory
         self._groups = groups
+        self._max_apps = config.max_apps
         self._source = source
+        self._quota = anyio.Lock()
 
     async def create(self, call: Call) -> Response:
         name = decode_create(call.body)
@@ -83,11 +91,23 @@ class Apps:
             raise taken
         # As long as the ids of streams.
         app_id = "".join(self._source.choices(_ID_LETTERS, k=19))
-        try:
-            await self._catalog.transact({key: 0}, {key: _encode(AppDoc(app_id, name, clock.wall_ms()))})
-        except CatalogConflict:
-            raise taken from None
+        async with self._room_for_one(call.project):
+            try:
+                await self._catalog.transact({key: 0}, {key: _encode(AppDoc(app_id, name, clock.wall_ms()))})
+            except CatalogConflict:
+                raise taken from None
         return Response(status=201)
+
+    @asynccontextmanager
+    async def _room_for_one(self, project: str) -> AsyncIterator[None]:
+        """Nobody else makes an app inside. Raises ApiError DIS.4329 if the project has all it may have."""
+        if self._max_apps is None:
+            yield
+            return
+        async with self._quota:
+            if len([key async for key, _ in scan(self._catalog, apps_of(project))]) >= self._max_apps:
+                raise api_error("DIS.4329", f"[the project has {self._max_apps} apps, all it may have: delete one]")
+            yield
 
     async def delete(self, call: Call) -> Response:
         """The app, its checkpoints and its group go together."""

@@ -29,6 +29,8 @@ class Call(NamedTuple):
     query: dict[str, str]
     body: bytes
     caller: Caller = ANYONE
+    media_type: str = ""
+    """Of the body, and for records also the one wanted of the answer: lower case, without parameters."""
 
     @property
     def stream_id(self) -> str:

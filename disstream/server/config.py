@@ -46,6 +46,25 @@ class ServerConfig:
     default_fetch_bytes: int = 2 * MIB  # of a get that names no size; what official clients take for the ceiling
     max_fetch_bytes: int = 8 * MIB  # of any get: what one answer may cost in memory
 
+    # What the service sells by the piece. None: as much as the machine bears.
+    # A rate need not reach the largest record: that passes at once, and what follows waits longer (flow.py).
+    common_in_bytes_per_s: int | None = None  # payload of one COMMON partition, and so on
+    common_in_records_per_s: int | None = None
+    common_out_bytes_per_s: int | None = None
+    advanced_in_bytes_per_s: int | None = None
+    advanced_in_records_per_s: int | None = None
+    advanced_out_bytes_per_s: int | None = None
+    max_common_partitions: int | None = None  # of all streams of a project together
+    max_advanced_partitions: int | None = None
+    max_streams: int | None = None  # of a project
+    max_apps: int | None = None  # of a project
+    max_group_members: int | None = None  # of one app; never more than the thousand that dealing partitions bears
+    max_dump_tasks: int | None = None  # of one stream
+    max_tags: int = 100  # of one stream: they ride along with its document, which every call reads
+    max_scalings_per_hour: int | None = None  # of one stream
+    scaling_pause_s: float | None = None  # after one that succeeded
+    max_failures_per_minute: int | None = None  # of one address, whose requests are refused until the minute is over
+
     session_timeout_s: float = 30.0  # a silent group member is dropped after it; official members beat every 10 s
     join_delay_s: float = 3.0  # a newcomer to a group waits for others that start with it: one rebalance, not many
 
@@ -76,6 +95,22 @@ class ServerConfig:
             "max_connections",
             "max_partitions",
             "default_fetch_bytes",
+            "common_in_bytes_per_s",
+            "common_in_records_per_s",
+            "common_out_bytes_per_s",
+            "advanced_in_bytes_per_s",
+            "advanced_in_records_per_s",
+            "advanced_out_bytes_per_s",
+            "max_common_partitions",
+            "max_advanced_partitions",
+            "max_streams",
+            "max_apps",
+            "max_group_members",
+            "max_dump_tasks",
+            "max_tags",
+            "max_scalings_per_hour",
+            "scaling_pause_s",
+            "max_failures_per_minute",
             "session_timeout_s",
             "token_lifetime_s",
             "idle_timeout_s",
@@ -85,6 +120,8 @@ class ServerConfig:
             "close_timeout_s",
         ):
             value = getattr(self, name)
+            if value is None:
+                continue
             if not value > 0:
                 raise ConfigError(f"{name} is {value}: give more than 0")
             if name.endswith("_s") and value > MAX_SECONDS:
@@ -107,6 +144,18 @@ class ServerConfig:
 
 SERVICE_LIMITS = {
     "max_partitions": 50,  # an account's quota of common partitions
+    "common_in_bytes_per_s": MIB,
+    "common_in_records_per_s": 1_000,
+    "common_out_bytes_per_s": 2 * MIB,
+    "advanced_in_bytes_per_s": 5 * MIB,
+    "advanced_in_records_per_s": 2_000,
+    "advanced_out_bytes_per_s": 10 * MIB,
+    "max_common_partitions": 50,
+    "max_advanced_partitions": 10,
+    "max_dump_tasks": 5,
+    "max_tags": 10,
+    "max_scalings_per_hour": 5,
+    "scaling_pause_s": 3_600.0,
     "max_fetch_bytes": 2 * MIB,  # the ceiling that clients of the service reckon with
 }
 """Where the service is stricter than the defaults, which hold its other limits already."""

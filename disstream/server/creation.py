@@ -1,4 +1,7 @@
-"""What a request to create a stream must satisfy (API 5.1.1), beyond the types its decoder checks. Pure."""
+"""What a request to create or update a stream must satisfy (API 5.1.1, 5.1.6), beyond the types its decoder checks.
+
+Pure.
+"""
 
 from __future__ import annotations
 
@@ -9,27 +12,28 @@ from collections.abc import Sequence
 
 import msgspec
 
+from ..model import AutoScale
 from ..wire.errors import api_error
 from ..wire.partitioning import hash_ranges
-from ..wire.streams import CreateStream, Tag
+from ..wire.streams import CreateStream, Tag, UpdateStream
 from .documents import NAME, PartitionDoc, StreamDoc
+from .schemas import checked_schema
+from .tagging import checked_tags
 
 STREAM_TYPES = ("COMMON", "ADVANCED")
 DATA_TYPES = ("BLOB", "JSON", "CSV")
 COMPRESSION_FORMATS = ("snappy", "gzip", "zip")
 RETENTION_H = range(24, 169)
 MAX_TAGS = 10
-MAX_SCHEMA_CHARS = 65_536  # a document is read on every call: keep what rides along small
 MAX_DELIMITER_CHARS = 16
 
-_HAN = "\u4e00-\u9fff"
-_TAG_KEY = re.compile(rf"[A-Za-z0-9_\-{_HAN}]{{1,36}}")
-_TAG_VALUE = re.compile(rf"[A-Za-z0-9._\-{_HAN}]{{0,43}}")
 _SYS_TAG_KEY = "_sys_enterprise_project_id"
 _ID_LETTERS = string.ascii_letters + string.digits
 
 
-def new_stream(request: CreateStream, *, max_partitions: int, now_ms: int, source: random.Random) -> StreamDoc:
+def new_stream(
+    request: CreateStream, *, max_partitions: int, now_ms: int, source: random.Random, max_tags: int = MAX_TAGS
+) -> StreamDoc:
     """The stream asked for, with a new id. Raises ApiError DIS.4200, DIS.4308, DIS.4360 or DIS.4601."""
     if not NAME.fullmatch(request.stream_name):
         raise api_error("DIS.4200", f"[stream_name={request.stream_name[:80]!r} is not 1 to 64 of A-Z a-z 0-9 _ -]")
@@ -38,10 +42,6 @@ def new_stream(request: CreateStream, *, max_partitions: int, now_ms: int, sourc
         raise api_error("DIS.4200", f"[partition_count={count} is less than 1]")
     if count > max_partitions:
         raise api_error("DIS.4308", f"[partition_count={count} is more than the {max_partitions} this server allows]")
-    if request.auto_scale_enabled:
-        raise api_error(
-            "DIS.4200", "[auto_scale_enabled=true: this server does not scale streams by itself yet: leave it out]"
-        )
     return StreamDoc(
         # As long as the service's own ids.
         stream_id="".join(source.choices(_ID_LETTERS, k=19)),
@@ -54,12 +54,58 @@ def new_stream(request: CreateStream, *, max_partitions: int, now_ms: int, sourc
         partitions=tuple(
             PartitionDoc(number, 1, owned.low, owned.high) for number, owned in enumerate(hash_ranges(count))
         ),
-        data_schema=_schema(request.data_schema),
+        data_schema=checked_schema(request.data_schema),
         compression_format=_choice("compression_format", request.compression_format, COMPRESSION_FORMATS),
         csv_delimiter=_delimiter(request.csv_properties.delimiter if request.csv_properties else None),
-        tags=_tags(request.tags or ()),
+        auto_scale=_auto_scale(
+            request.auto_scale_min_partition_count, request.auto_scale_max_partition_count, max_partitions
+        )
+        if request.auto_scale_enabled
+        else None,
+        tags=checked_tags(request.tags or (), max_tags),
         sys_tags=_sys_tags(request.sys_tags or ()),
     )
+
+
+def updated_stream(doc: StreamDoc, request: UpdateStream, *, max_partitions: int, now_ms: int) -> StreamDoc:
+    """The stream with what the request names (API 5.1.6); what it leaves out or empty stays as it is.
+
+    Raises ApiError DIS.4200, DIS.4308 or DIS.4360.
+    """
+    csv = request.csv_properties.delimiter if request.csv_properties else None
+    auto_scale = doc.auto_scale
+    if request.auto_scale_enabled is False:
+        auto_scale = None
+    elif request.auto_scale_enabled or auto_scale is not None:
+        low, high = request.auto_scale_min_partition_count, request.auto_scale_max_partition_count
+        if auto_scale is not None:
+            low = auto_scale.min_partitions if low is None else low
+            high = auto_scale.max_partitions if high is None else high
+        auto_scale = _auto_scale(low, high, max_partitions)
+    return msgspec.structs.replace(
+        doc,
+        last_modified_time=max(now_ms, doc.last_modified_time),
+        retention_h=_retention(request.data_duration) if request.data_duration else doc.retention_h,
+        data_type=_choice("data_type", request.data_type, DATA_TYPES) or doc.data_type,
+        data_schema=checked_schema(request.data_schema) or doc.data_schema,
+        csv_delimiter=_delimiter(csv) or doc.csv_delimiter,
+        auto_scale=auto_scale,
+    )
+
+
+def _auto_scale(low: int | None, high: int | None, max_partitions: int) -> AutoScale:
+    if low is None or high is None or not 1 <= low <= high:
+        raise api_error(
+            "DIS.4200",
+            f"[auto_scale_min_partition_count={low} and auto_scale_max_partition_count={high}: "
+            "automatic scaling takes both, with 1 <= min <= max]",
+        )
+    if high > max_partitions:
+        raise api_error(
+            "DIS.4308",
+            f"[auto_scale_max_partition_count={high} is more than the {max_partitions} this server allows]",
+        )
+    return AutoScale(low, high)
 
 
 def _choice(field: str, value: str | None, allowed: Sequence[str]) -> str | None:
@@ -82,38 +128,10 @@ def _retention(value: int | str | None) -> int:
     return value
 
 
-def _schema(value: str | None) -> str | None:
-    if not value:
-        return None
-    if len(value) > MAX_SCHEMA_CHARS:
-        raise api_error("DIS.4360", f"[{len(value)} characters are more than {MAX_SCHEMA_CHARS}]")
-    try:
-        msgspec.json.decode(value)
-    except (msgspec.DecodeError, RecursionError) as exc:
-        raise api_error("DIS.4360", f"[not JSON: {exc}]") from exc
-    return value
-
-
 def _delimiter(value: str | None) -> str | None:
     if value and len(value) > MAX_DELIMITER_CHARS:
         raise api_error("DIS.4200", f"[csv_properties.delimiter has more than {MAX_DELIMITER_CHARS} characters]")
     return value or None
-
-
-def _tags(tags: Sequence[Tag]) -> dict[str, str]:
-    if len(tags) > MAX_TAGS:
-        raise api_error("DIS.4601")
-    found: dict[str, str] = {}
-    for tag in tags:
-        value = tag.value or ""
-        if not _TAG_KEY.fullmatch(tag.key):
-            raise api_error("DIS.4200", f"[tag key {tag.key[:80]!r}: 1 to 36 letters, digits, - or _]")
-        if not _TAG_VALUE.fullmatch(value):
-            raise api_error("DIS.4200", f"[tag value {value[:80]!r}: at most 43 letters, digits, '.', - or _]")
-        if tag.key in found:
-            raise api_error("DIS.4200", f"[tag key {tag.key!r} is given twice]")
-        found[tag.key] = value
-    return found
 
 
 def _sys_tags(tags: Sequence[Tag]) -> dict[str, str]:

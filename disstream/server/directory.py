@@ -11,7 +11,10 @@ does, and survives a crash (documents.py).
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+
+import anyio
 
 from ..engine import Engine, Versioned
 from ..errors import CatalogConflict
@@ -23,6 +26,7 @@ from .documents import (
     DROPPING,
     STREAMS,
     StreamDoc,
+    belongings_of,
     decode_document,
     dropping_key,
     encode_document,
@@ -34,6 +38,7 @@ from .documents import (
 )
 from .layout import Layout
 from .progress import forget_stream
+from .quotas import check_quotas, has_quotas, writable_partitions
 
 logger = logging.getLogger("disstream.server")
 
@@ -52,12 +57,34 @@ class Stream:
         self.doc = decode_document(versioned.value)
         self.layout = Layout(self.doc.partitions, config)
 
+    @property
+    def project(self) -> str:
+        """Whose it is."""
+        return self.key.removeprefix(STREAMS).partition("/")[0]
+
 
 class Directory:
     def __init__(self, engine: Engine, config: ServerConfig) -> None:
         self._engine = engine
         self._config = config
         self._decoded: dict[str, Stream] = {}
+        self._turns: dict[str, tuple[anyio.Lock, int]] = {}
+        self._claims = anyio.Lock()
+
+    @asynccontextmanager
+    async def turn(self, stream_id: str) -> AsyncIterator[None]:
+        """One at a time per stream: for what changes its partitions in several steps, and its deletion."""
+        lock, holders = self._turns.get(stream_id, (anyio.Lock(), 0))
+        self._turns[stream_id] = lock, holders + 1
+        try:
+            async with lock:
+                yield
+        finally:
+            lock, holders = self._turns[stream_id]
+            if holders == 1:
+                del self._turns[stream_id]
+            else:
+                self._turns[stream_id] = lock, holders - 1
 
     async def find(
         self,
@@ -121,22 +148,23 @@ class Directory:
         return known
 
     async def create(self, project: str, doc: StreamDoc) -> None:
-        """Make it; usable when this returns. Raises ApiError DIS.4307."""
+        """Make it; usable when this returns. Raises ApiError DIS.4307 or DIS.4308."""
         name, by_id = stream_key(project, doc.name), id_key(project, doc.stream_id)
         assert name is not None
         assert by_id is not None
         if await self._engine.catalog.get(name) is not None:
             raise api_error("DIS.4307", f"[{doc.name}]")
         tombstone = dropping_key(doc.stream_id)
-        await self._engine.catalog.transact({}, {tombstone: b""})
-        await self._engine.log.open(doc.refs())
-        try:
-            await self._engine.catalog.transact(
-                {name: 0, by_id: 0}, {name: encode_document(doc), by_id: doc.name.encode()}, [tombstone]
-            )
-        except CatalogConflict:
-            await self._drop(doc.stream_id)
-            raise api_error("DIS.4307", f"[{doc.name}]") from None
+        async with self.claim(project, doc.stream_type, streams=1, partitions=writable_partitions(doc)):
+            await self._engine.catalog.transact({}, {tombstone: b""})
+            await self._engine.log.open(doc.refs())
+            try:
+                await self._engine.catalog.transact(
+                    {name: 0, by_id: 0}, {name: encode_document(doc), by_id: doc.name.encode()}, [tombstone]
+                )
+            except CatalogConflict:
+                await self._drop(doc.stream_id)
+                raise api_error("DIS.4307", f"[{doc.name}]") from None
         logger.info(
             "stream created: project=%s stream=%s id=%s partitions=%d",
             project,
@@ -145,6 +173,39 @@ class Directory:
             len(doc.partitions),
         )
 
+    @asynccontextmanager
+    async def claim(self, project: str, stream_type: str, *, partitions: int, streams: int = 0) -> AsyncIterator[None]:
+        """What is written inside may take so many more of the project's quotas: nobody else takes of them meanwhile.
+
+        Raises ApiError DIS.4308 if there are not so many left.
+        """
+        if partitions <= 0 >= streams or not has_quotas(self._config):
+            yield
+            return
+        async with self._claims:
+            docs = [decode_document(value) for _, value in await self.of_project(project)]
+            check_quotas(self._config, docs, stream_type, partitions=partitions, streams=streams)
+            yield
+
+    async def change(
+        self, project: str, name: str, stream_id: str, edit: Callable[[StreamDoc], StreamDoc], *, exact: bool = False
+    ) -> StreamDoc:
+        """Replace the document of a stream, found as `find` does, by what `edit` makes of it; returns that.
+
+        `edit` is asked again if somebody else changed the stream meanwhile, and changes nothing by returning what it
+        was given. Whatever it raises, nothing has changed. Raises ApiError DIS.4301.
+        """
+        while True:
+            stream = await self.find(project, name, stream_id, exact=exact)
+            doc = edit(stream.doc)
+            if doc is stream.doc:
+                return doc
+            try:
+                await self._engine.catalog.transact({stream.key: stream.version}, {stream.key: encode_document(doc)})
+            except CatalogConflict:
+                continue
+            return doc
+
     async def delete(self, project: str, name: str, stream_id: str = "") -> None:
         """Raises ApiError DIS.4301. It is gone once the catalog says so; its records follow before this returns."""
         while True:
@@ -152,23 +213,25 @@ class Directory:
             doc = stream.doc
             by_id = id_key(project, doc.stream_id)
             assert by_id is not None
-            try:
-                await self._engine.catalog.transact(
-                    {stream.key: stream.version}, {dropping_key(doc.stream_id): b""}, [stream.key, by_id]
-                )
-                break
-            except CatalogConflict:
-                continue  # somebody changed it since: look again
-        self._decoded.pop(stream.key, None)
-        logger.info("stream deleted: project=%s stream=%s id=%s", project, doc.name, doc.stream_id)
-        await self._drop(doc.stream_id)
+            async with self.turn(doc.stream_id):
+                try:
+                    await self._engine.catalog.transact(
+                        {stream.key: stream.version}, {dropping_key(doc.stream_id): b""}, [stream.key, by_id]
+                    )
+                except CatalogConflict:
+                    continue  # somebody changed it since: look again
+                self._decoded.pop(stream.key, None)
+                logger.info("stream deleted: project=%s stream=%s id=%s", project, doc.name, doc.stream_id)
+                await self._drop(doc.stream_id)
+                return
 
     async def _drop(self, stream_id: str) -> None:
         await self._engine.log.drop(stream_id)
         await forget_stream(self._engine, stream_id)
-        # Nobody can add to these any more: that takes the stream's document.
-        grants = [key for key, _ in await self._scan(grants_of(stream_id))]
-        await self._engine.catalog.transact({}, {}, [*grants, dropping_key(stream_id)])
+        for prefix in belongings_of(stream_id):
+            while page := await self._engine.catalog.scan(prefix):
+                await self._engine.catalog.transact({}, {}, [key for key, _ in page])
+        await self._engine.catalog.transact({}, {}, [dropping_key(stream_id)])
 
     async def drop_remains(self) -> None:
         """Drop what earlier lives had deleted but not dropped, or begun to make. Call it before serving."""
@@ -180,9 +243,12 @@ class Directory:
         prefix = streams_of(project)
         return [(key.removeprefix(prefix), versioned.value) for key, versioned in await self._scan(prefix)]
 
-    async def everything(self) -> Iterator[StreamDoc]:
-        """Every stream of every project, decoded one by one."""
-        return (decode_document(versioned.value) for _, versioned in await self._scan(STREAMS))
+    async def everything(self) -> Iterator[tuple[str, StreamDoc]]:
+        """(project, stream) of all there are, decoded one by one."""
+        return (
+            (key.removeprefix(STREAMS).partition("/")[0], decode_document(versioned.value))
+            for key, versioned in await self._scan(STREAMS)
+        )
 
     async def _scan(self, prefix: str) -> list[tuple[str, Versioned]]:
         found: list[tuple[str, Versioned]] = []

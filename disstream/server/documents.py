@@ -8,6 +8,9 @@
     reader/{stream id}/{project}/{app}   -> nothing; the app has or had a checkpoint on the stream
     group/{project}/{app}        -> GroupDoc as JSON                                     (group.py)
     grant/{stream id}/{domain}/{user or *}/{action}  -> {project}/{name}                 (policies.py)
+    layout/{stream id}/{change, 10 digits}  -> LayoutDoc                                 (scaling.py)
+    task/{stream id}/{task name}     -> TaskDoc                                          (dumps.py)
+    traffic/{stream id}/{hour, 10 digits}   -> what was counted in that hour             (metrics.py)
 
 The first two are written and deleted together. A tombstone stands from before the log opens the stream's partitions
 until the transaction that writes those two, and from the transaction that deletes them until the log has forgotten the
@@ -21,10 +24,11 @@ import re
 import msgspec
 
 from ..engine import PartitionRef
-from ..model import HashRange
+from ..model import AutoScale, HashRange
 
 STREAMS = "stream/"
 DROPPING = "dropping/"
+TRAFFIC = "traffic/"
 
 APP = re.compile(r"[A-Za-z0-9_-]{1,200}", re.ASCII)
 """App names."""
@@ -92,6 +96,39 @@ def grants_of(stream_id: str, domain: str = "", user: str = "") -> str:
     return f"grant/{stream_id}/" + (f"{domain}/{user}/" if domain else "")
 
 
+def layouts_of(stream_id: str) -> str:
+    """The prefix of the changes of a stream's layout; what follows it is the change's number."""
+    return f"layout/{stream_id}/"
+
+
+def layout_key(stream_id: str, change: int) -> str:
+    return f"{layouts_of(stream_id)}{change:010d}"
+
+
+def tasks_of(stream_id: str) -> str:
+    """The prefix of a stream's dump tasks; what follows it is the name."""
+    return f"task/{stream_id}/"
+
+
+def task_key(stream_id: str, task: str) -> str | None:
+    """None for what cannot be a task's name."""
+    return f"{tasks_of(stream_id)}{task}" if NAME.fullmatch(task) else None
+
+
+def traffic_of(stream_id: str) -> str:
+    """The prefix of what was counted of a stream; what follows it is the hour since the epoch."""
+    return f"{TRAFFIC}{stream_id}/"
+
+
+def traffic_key(stream_id: str, hour: int) -> str:
+    return f"{traffic_of(stream_id)}{hour:010d}"
+
+
+def belongings_of(stream_id: str) -> tuple[str, ...]:
+    """The prefixes of what goes with a deleted stream, besides checkpoints. Adding to them takes its document."""
+    return grants_of(stream_id), layouts_of(stream_id), tasks_of(stream_id), traffic_of(stream_id)
+
+
 def is_id(text: str) -> bool:
     """Whether it can be a stream's id."""
     return _ID.fullmatch(text) is not None
@@ -102,13 +139,18 @@ def dropping_key(stream_id: str) -> str:
 
 
 class PartitionDoc(msgspec.Struct, frozen=True, gc=False):
-    """A partition; its records live in the log under the stream's id and `number`."""
+    """A partition; its records live in the log under the stream's id and `number`.
+
+    One that is not ACTIVE owns no hash keys: its range is (-1, -1).
+    """
 
     number: int
     epoch: int
     low: int
     high: int
     status: str = "ACTIVE"
+    deleted_ms: int = 0
+    """When it was taken out of the layout, if it is DELETED."""
 
     @property
     def writable(self) -> bool:
@@ -119,8 +161,28 @@ class PartitionDoc(msgspec.Struct, frozen=True, gc=False):
         return HashRange(self.low, self.high)
 
 
+class ScalingDoc(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """A change of the number of partitions that was carried out, or was asked for and could not be."""
+
+    at_ms: int
+    source: int
+    target: int
+    automatic: bool = False
+    result_code: int = 0
+
+
+class LayoutDoc(msgspec.Struct, frozen=True, array_like=True):
+    """A change of a stream's layout: partition -> the first sequence number written under it."""
+
+    at_ms: int
+    bounds: dict[int, int]
+
+
 class StreamDoc(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A stream. Times are ms since the epoch; `partitions` ascend by number."""
+    """A stream. Times are ms since the epoch; `partitions` ascend by number.
+
+    `pending`: the partitions of a change that is under way (scaling.py); `changes`: how many there have been.
+    """
 
     stream_id: str
     name: str
@@ -133,6 +195,11 @@ class StreamDoc(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     data_schema: str | None = None
     compression_format: str | None = None
     csv_delimiter: str | None = None
+    auto_scale: AutoScale | None = None
+    scalings: tuple[ScalingDoc, ...] = ()
+    changes: int = 0
+    pending: tuple[PartitionDoc, ...] = ()
+    pending_scaling: ScalingDoc | None = None
     tags: dict[str, str] = {}
     sys_tags: dict[str, str] = {}
 
@@ -143,6 +210,9 @@ class StreamDoc(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         """Every partition as the log knows it, with its epoch."""
         return {PartitionRef(self.stream_id, p.number): p.epoch for p in self.partitions}
 
+
+encode_layout = msgspec.json.Encoder().encode
+decode_layout = msgspec.json.Decoder(LayoutDoc).decode
 
 encode_document = msgspec.json.Encoder().encode
 decode_document = msgspec.json.Decoder(StreamDoc).decode

@@ -103,11 +103,13 @@ class Edge:
         if not target.isascii():
             # Bytes that are no UTF-8 arrive as lone surrogates, which no answer could quote.
             target = target.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+        peer = request.remote or ""
         size = 0
         try:
             try:
                 body = await self._body(request) if request.body_exists else b""
             except _Refused as refused:
+                self._app.refused(peer, refused.error.status, refused.error.code)
                 return _closing(refused.error, self._app.request_id())
             size = len(body)
             response = await self._app.handle(
@@ -116,6 +118,7 @@ class Edge:
                     target=target,
                     headers={name.lower(): value for name, value in request.headers.items()},
                     body=body,
+                    peer=peer,
                 )
             )
             if request.method == "GET" and not self._fits(response.body):

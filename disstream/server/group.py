@@ -90,9 +90,10 @@ class GroupDoc(msgspec.Struct, frozen=True, omit_defaults=True):
 class Group:
     """A group in this process: its document and its clocks. All calls but `load` want `advance` before them."""
 
-    def __init__(self, session_timeout_s: float, join_delay_s: float) -> None:
+    def __init__(self, session_timeout_s: float, join_delay_s: float, max_members: int | None = None) -> None:
         self._session_timeout_s = session_timeout_s
         self._join_delay_s = join_delay_s
+        self._max_members = max_members
         self.doc = GroupDoc()
         self._heard: dict[str, float] = {}
         self._phase: tuple[int, State] = (NO_GENERATION, "EMPTY")
@@ -211,6 +212,9 @@ class Group:
         member = Member(subscription, rebalance_timeout_ms, True, False, known.partitions if known else {})
         members = {**self.doc.members, member_id: member}
         seen = _used(tuple({**dict(self.doc.seen), subscription: views}.items()), members)
+        most = min(self._max_members or MAX_MEMBERS, MAX_MEMBERS)
+        if known is None and len(members) > most:
+            raise api_error("DIS.4339", f"[a group has at most {most} members: let some leave]")
         _check_size(members, seen)
         if self.doc.state != "JOINING":
             # Whoever is new may be the first of many that start together; who returns to its place keeps nobody.
@@ -343,8 +347,6 @@ def _used(
 
 
 def _check_size(members: Mapping[str, Member], seen: tuple[tuple[Subscription, Views], ...]) -> None:
-    if len(members) > MAX_MEMBERS:
-        raise api_error("DIS.4339", f"[a group has at most {MAX_MEMBERS} members: let some leave]")
     counts = {subscription: sum(len(view.partitions) for view in views.values()) for subscription, views in seen}
     viewed = sum(counts.values())
     if viewed > MAX_VIEWED:

@@ -83,13 +83,17 @@ _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(GroupDoc).decode
 
 
+def _new_group(config: ServerConfig) -> Group:
+    return Group(config.session_timeout_s, config.join_delay_s, config.max_group_members)
+
+
 class _Live:
     """A group in memory while it has members, or calls under way."""
 
     def __init__(self, config: ServerConfig) -> None:
         self.lock = anyio.Lock()
         self.calls = 0
-        self.group = Group(config.session_timeout_s, config.join_delay_s)
+        self.group = _new_group(config)
         self.version: int | None = 0
         """Of the document in `group`; None: unknown, load it."""
         self.looked: dict[Subscription, float] = {}
@@ -264,7 +268,7 @@ class Groups:
         while True:
             owner = await self._app(project, app)
             if owner is None or name is None:
-                live.group, live.version = Group(self._config.session_timeout_s, self._config.join_delay_s), 0
+                live.group, live.version = _new_group(self._config), 0
                 return None
             stored = await self._catalog.get(key)
             version = stored.version if stored else 0

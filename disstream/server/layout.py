@@ -35,7 +35,9 @@ class Layout:
     """Assigns records to writable partitions, whose `epochs` an append must name."""
 
     def __init__(self, partitions: Iterable[PartitionDoc], config: ServerConfig) -> None:
+        partitions = list(partitions)
         writable = [p for p in partitions if p.writable]
+        self._retired = {p.number for p in partitions if not p.writable}
         self.epochs = {p.number: p.epoch for p in writable}
         self._config = config
         self._router = HashRouter((p.number, p.hash_range) for p in writable)
@@ -81,11 +83,12 @@ class Layout:
         return [self.lane(records[i]) if lane is None else lane for i, lane in enumerate(found)]
 
     def lane(self, record: NewRecord) -> int:
-        """One record's partition number. Raises ApiError DIS.4200, DIS.4201 or DIS.4302."""
+        """One record's partition number. Raises ApiError DIS.4200, DIS.4201, DIS.4302 or DIS.4319 (not any more)."""
         if record.partition_id:
             number = partition_number(record.partition_id)
             if number not in self.epochs:
-                raise api_error("DIS.4302", f"[{partition_id(number)}]")
+                code = "DIS.4319" if number in self._retired else "DIS.4302"
+                raise api_error(code, f"[{partition_id(number)}]")
             return number
         if record.key:
             self._check_key(record.key)

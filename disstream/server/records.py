@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import anyio
+
 from .. import clock
 from ..engine import Bounds, Engine, PartitionRef
 from ..errors import ApiError
@@ -15,27 +17,46 @@ from ..wire.cursors import (
     parse_cursor_query,
 )
 from ..wire.errors import api_error, sequence_out_of_range, stream_not_found
-from ..wire.http import JSON, Response
+from ..wire.http import JSON, PROTOBUF, Response
 from ..wire.partitioning import partition_id, partition_number
+from ..wire.protobuf import decode_put_protobuf, encode_page_protobuf, encode_put_answer_protobuf
 from ..wire.records import PageRow, decode_put, encode_page
 from .admission import Admission, PutPlan
 from .call import Call
 from .config import ServerConfig
 from .directory import Directory, Stream
+from .flow import Flow, exceeded
+from .meter import Meter
+from .reshape import EXPIRED
+from .scaling import Scaler
 
 # What a policy of another account's stream must allow.
 _PUT, _GET = "putRecords", "getRecords"
 
 
 class Records:
-    def __init__(self, engine: Engine, directory: Directory, config: ServerConfig) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        directory: Directory,
+        scaling: Scaler,
+        config: ServerConfig,
+        flow: Flow,
+        meter: Meter,
+    ) -> None:
         self._log = engine.log
         self._directory = directory
+        self._scaling = scaling
         self._config = config
+        self._flow = flow
+        self._meter = meter
         self.admission = Admission(config.max_pending_bytes)
 
     async def put(self, call: Call) -> Response:
-        request = decode_put(call.body)
+        began = anyio.current_time()
+        protobuf = call.media_type == PROTOBUF
+        most = self._config.max_request_records
+        request = decode_put_protobuf(call.body, most) if protobuf else decode_put(call.body)
         records = request.records
         if not records:
             raise api_error("DIS.4202")
@@ -46,12 +67,23 @@ class Records:
             raise api_error("DIS.4200", "[stream_name is missing]")
         stream = await self._directory.find(call.project, name, stream_id, caller=call.caller, action=_PUT)
         plan = PutPlan(records, stream.layout)
+        if (pace := self._flow.of(stream.doc)) is not None:
+            plan.pace(pace, stream.doc.stream_id, anyio.current_time())
         plan.admit(self.admission)
         try:
             if await self._append(plan, stream):
                 await self._append_again(plan, stream, call)
         finally:
             self.admission.release(plan.weight)
+        # Not after a failure or a cancellation: the records may be stored, and are paid.
+        plan.unpace(anyio.current_time())
+        self._meter.put(
+            stream.doc.stream_id, plan.stored, anyio.current_time() - began, clock.wall_ms(), throttled=plan.throttled
+        )
+        if protobuf:
+            return Response(
+                status=200, headers={"content-type": PROTOBUF}, body=plan.answer(encode_put_answer_protobuf)
+            )
         return Response(status=200, headers={"content-type": JSON}, body=plan.answer())
 
     async def _append(self, plan: PutPlan, stream: Stream) -> bool:
@@ -60,16 +92,17 @@ class Records:
         return plan.settle(await self._log.append(entries, clock.wall_ms())) if entries else False
 
     async def _append_again(self, plan: PutPlan, stream: Stream, call: Call) -> None:
-        """The layout changed after it was looked up, or the stream is being deleted."""
+        """The layout changed after it was looked up, or is changing; or the stream is being deleted."""
         doc = stream.doc
         try:
             stream = await self._directory.find(
                 call.project, doc.name, doc.stream_id, caller=call.caller, action=_PUT, exact=True
             )
+            stream = await self._scaling.settled(stream)
         except ApiError as error:
             plan.give_up(error)
             return
-        plan.reroute(stream.layout)
+        plan.reroute(stream.layout, anyio.current_time())
         if await self._append(plan, stream):
             plan.give_up(api_error("DIS.4303"))
 
@@ -109,6 +142,7 @@ class Records:
                 return position
 
     async def get(self, call: Call) -> Response:
+        began = anyio.current_time()
         cursor = decode_cursor(call.query.get("partition-cursor", ""))
         age_ms = clock.wall_ms() - cursor.issued_ms
         if age_ms > LIFETIME_MS:
@@ -122,6 +156,9 @@ class Records:
         ref, bounds = await self._locate(stream, cursor.partition, call.project)
         if not bounds.oldest <= cursor.sequence <= bounds.next:
             raise api_error("DIS.4226")
+        pace = self._flow.of(stream.doc)
+        if pace is not None and not pace.may_get(ref, anyio.current_time()):
+            raise self._throttled(ref)
         rows: list[PageRow] = []
         for first, append_ms, batch in await self._log.read(ref, cursor.sequence, max_bytes):
             rows += [
@@ -129,8 +166,17 @@ class Records:
                 for n, row in enumerate(batch, first)
             ]
         following = cursor._replace(sequence=cursor.sequence + len(rows), issued_ms=clock.wall_ms())
-        body = encode_page(rows, encode_cursor(following))
-        return Response(status=200, headers={"content-type": JSON}, body=body)
+        size = sum([len(row.data) for row in rows])
+        if pace is not None and not pace.get(ref, size, anyio.current_time()):
+            raise self._throttled(ref)
+        protobuf = call.media_type == PROTOBUF
+        body = (encode_page_protobuf if protobuf else encode_page)(rows, encode_cursor(following))
+        self._meter.get(ref, len(rows), size, anyio.current_time() - began, clock.wall_ms())
+        return Response(status=200, headers={"content-type": PROTOBUF if protobuf else JSON}, body=body)
+
+    def _throttled(self, ref: PartitionRef) -> ApiError:
+        self._meter.get_throttled(ref.stream_id, clock.wall_ms())
+        return exceeded()
 
     def _fetch_bytes(self, call: Call) -> int:
         default = self._config.default_fetch_bytes
@@ -138,9 +184,12 @@ class Records:
         return min(call.number("max_fetch_bytes", default=documented, low=1), self._config.max_fetch_bytes)
 
     async def _locate(self, stream: Stream, number: int, project: str) -> tuple[PartitionRef, Bounds]:
-        """Raises ApiError DIS.4302; DIS.4301 if the stream is being deleted this moment."""
-        if stream.doc.partition(number) is None:
+        """Raises ApiError DIS.4302, DIS.4319; DIS.4301 if the stream is being deleted this moment."""
+        partition = stream.doc.partition(number)
+        if partition is None:
             raise api_error("DIS.4302", f"[{partition_id(number)}]")
+        if partition.status == EXPIRED:
+            raise api_error("DIS.4319", f"[{partition_id(number)}]")
         ref = PartitionRef(stream.doc.stream_id, number)
         (bounds,) = await self._log.bounds([ref])
         if bounds is None:

@@ -15,6 +15,9 @@ ACTIONS = {
     "list_streams": "dis:streams:list",
     "delete_stream": "dis:streams:delete",
     "describe_stream": "dis:streams:get",
+    "update_partition_count": "dis:streams:update",
+    "update_stream": "dis:streams:update",
+    "update_stream_v2": "dis:streams:update",
     "put_records": "dis:records:write",
     "get_records": "dis:records:read",
     "get_cursor": "dis:records:readCursor",
@@ -28,6 +31,19 @@ ACTIONS = {
     "commit_checkpoint": "dis:checkpoints:commit",
     "get_checkpoint": "dis:checkpoints:get",
     "delete_checkpoint": "dis:checkpoints:delete",
+    "create_dump_task": "dis:transferTasks:create",
+    "list_dump_tasks": "dis:transferTasks:list",
+    "describe_dump_task": "dis:transferTasks:get",
+    "delete_dump_task": "dis:transferTasks:delete",
+    "change_dump_tasks": "dis:transferTasks:update",
+    "stream_metrics": "dis:streams:get",
+    "partition_metrics": "dis:streams:get",
+    "create_tag": "dis:tagResources:create",
+    "stream_tags": "dis:tags:list",
+    "delete_tag": "dis:tagResources:delete",
+    "change_tags": "dis:tagResources:update",
+    "list_tags": "dis:tags:list",
+    "filter_by_tags": "dis:tagResources:list",
     # The group calls have no action of their own; membership is what makes a commit valid.
     "group_join": "dis:checkpoints:commit",
     "group_sync": "dis:checkpoints:commit",
@@ -35,7 +51,7 @@ ACTIONS = {
     "group_leave": "dis:checkpoints:commit",
     "group_members": "dis:apps:get",
 }
-"""Every operation of the routes table that works in a project. Those of IAM need none."""
+"""Every operation of the routes table that works in a project. The others need none."""
 
 _PATTERN = re.compile(r"[A-Za-z*]+:[A-Za-z*]+:[A-Za-z*]+", re.ASCII)
 
@@ -64,10 +80,6 @@ _ELSEWHERE = (
     "dis:events:list",
     *(f"dis:eventEnumSubs:{verb}" for verb in ("create", "delete", "update", "list")),
     "dis:streamPolicies:delete",
-    "dis:streams:update",
-    *(f"dis:transferTasks:{verb}" for verb in ("create", "update", "list", "get", "delete")),
-    *(f"dis:tagResources:{verb}" for verb in ("list", "update", "create", "delete")),
-    "dis:tags:list",
 )
 """Actions of the service whose calls are not offered here: a pattern may name them."""
 

@@ -11,6 +11,7 @@ import anyio
 from ..engine import Engine
 from ..lifecycle import Scope, Supervisor
 from .app import App
+from .autoscaling import keep_scaling
 from .config import ServerConfig, is_loopback
 from .edge import Edge
 from .retention import keep_trimming
@@ -79,19 +80,26 @@ class Server:
         try:
             await self._engine.start()
             await self.app.directory.drop_remains()
+            await self.app.scaling.settle_all()
             async with Edge(self.app, self._config).listen() as self._url, anyio.create_task_group() as tasks:
                 tasks.start_soon(
                     keep_trimming,
                     self._engine,
                     self.app.directory,
+                    self.app.scaling,
                     self._config.retention_interval_s,
                     name="disstream-retention",
+                )
+                tasks.start_soon(self.app.metrics.keep, name="disstream-metrics")
+                tasks.start_soon(
+                    keep_scaling, self.app.directory, self.app.scaling, self.app.meter, name="disstream-scaling"
                 )
                 logger.info("serving: url=%s data_dir=%s", self._url, self._config.data_dir)
                 self._warn()
                 scope.started()
                 await scope.closing.wait()
                 tasks.cancel_scope.cancel()
+            await self.app.metrics.flush()
         finally:
             # Shielded: an engine closes by finishing what it accepted, which must not be cut in the middle.
             with anyio.CancelScope(shield=True):

@@ -3,7 +3,8 @@
     region = "cn-north-1"            # what signing scopes must name; omitted: any
     [[projects]]                     # id, name, domain
     [[users]]                        # name, domain, projects, password or password_file, access_keys, actions
-    [limits]                         # profile = "open" or "service"; each limit of ServerConfig by its name
+    [limits]                         # profile = "open" or "service"; each limit of ServerConfig by its name, "none"
+                                     # lifts one that the profile sets and the server can do without
     [group]                          # session_timeout_s, join_delay_s
     [engine]                         # data_dir (or memory = true), durability
     [server]                         # host, port, insecure_bind, token_lifetime_s
@@ -37,11 +38,13 @@ Profile = Literal["open", "service"]
 _MAX_FILE_BYTES = 1_048_576
 _GROUP = ("session_timeout_s", "join_delay_s")
 _SERVER = ("host", "port", "insecure_bind", "token_lifetime_s")
-_LIMITS = {
-    field.name: {"int": int, "float": float}[str(field.type)]
+_KINDS: dict[object, Any] = {"int": int, "float": float, "int | None": int | str, "float | None": float | str}
+LIMITS = {
+    field.name: _KINDS[field.type]
     for field in dataclasses.fields(ServerConfig)
-    if field.type in ("int", "float") and field.name not in _GROUP + _SERVER
+    if field.type in _KINDS and field.name not in _GROUP + _SERVER
 }
+"""The limits by name, with what the file may say: text only for those that can be lifted, and then only "none"."""
 
 
 class _Table(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
@@ -98,7 +101,7 @@ class _Tls(_Table):
 
 _Limits = msgspec.defstruct(
     "_Limits",
-    [("profile", Profile, "open"), *((name, kind | None, None) for name, kind in _LIMITS.items())],
+    [("profile", Profile, "open"), *((name, kind | None, None) for name, kind in LIMITS.items())],
     bases=(_Table,),
     kw_only=True,
 )
@@ -147,6 +150,7 @@ class _Reader:
         settings: dict[str, Any] = dict(SERVICE_LIMITS if (profile or own) == "service" else {})
         for table in (limits, msgspec.structs.asdict(file.group), msgspec.structs.asdict(file.server)):
             settings.update({name: value for name, value in table.items() if value is not None})
+        settings.update(dict.fromkeys(self._lifted(limits)))
         settings["region"] = file.region
         settings["users"] = self._users()
         settings.update(self._engine())
@@ -166,6 +170,15 @@ class _Reader:
             if place is None or name in given:
                 raise
             raise ConfigError(f"{self._path}:{self._document.line(place)}: {exc}") from None
+
+    def _lifted(self, limits: Mapping[str, Any]) -> Iterator[str]:
+        """The names of limits that the file lifts; TOML has no null to say so."""
+        for name, value in limits.items():
+            if isinstance(value, str):
+                with self._at("limits", name):
+                    if value != "none":
+                        raise ConfigError(f'{name} is {value[:80]!r}: give a number, or "none" for no limit')
+                yield name
 
     def _engine(self) -> dict[str, Any]:
         engine = self._file.engine

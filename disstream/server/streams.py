@@ -1,4 +1,4 @@
-"""Create, list, delete and describe streams (API 5.1.1 to 5.1.4)."""
+"""Create, list, delete, describe, scale and update streams (API 5.1.1 to 5.1.6)."""
 
 from __future__ import annotations
 
@@ -6,22 +6,35 @@ import random
 
 from .. import clock
 from ..engine import Engine, PartitionRef
-from ..model import PartitionInfo, SequenceRange, StreamInfo, StreamSummary
+from ..model import LayoutBound, PartitionInfo, Scaling, SequenceRange, StreamInfo, StreamSummary
 from ..wire.errors import api_error
 from ..wire.http import JSON, Response
 from ..wire.partitioning import partition_id, partition_number
-from ..wire.streams import decode_create, encode_describe, encode_list
+from ..wire.streams import (
+    decode_create,
+    decode_partition_count,
+    decode_update,
+    encode_describe,
+    encode_list,
+    encode_partition_count_answer,
+    encode_update_answer,
+)
 from .call import Call
 from .config import ServerConfig
-from .creation import new_stream
+from .creation import new_stream, updated_stream
 from .directory import Directory, Stream
 from .documents import PartitionDoc, StreamDoc, decode_document
+from .reshape import EXPIRED, writable_count
+from .scaling import Scaler
 
 
 class Streams:
-    def __init__(self, engine: Engine, directory: Directory, config: ServerConfig, source: random.Random) -> None:
+    def __init__(
+        self, engine: Engine, directory: Directory, scaling: Scaler, config: ServerConfig, source: random.Random
+    ) -> None:
         self._engine = engine
         self._directory = directory
+        self._scaling = scaling
         self._config = config
         self._source = source
 
@@ -31,6 +44,7 @@ class Streams:
             max_partitions=self._config.max_partitions,
             now_ms=clock.wall_ms(),
             source=self._source,
+            max_tags=self._config.max_tags,
         )
         await self._directory.create(call.project, doc)
         return Response(status=201)
@@ -38,6 +52,33 @@ class Streams:
     async def delete(self, call: Call) -> Response:
         await self._directory.delete(call.project, *_wanted(call))
         return Response(status=204)
+
+    async def scale(self, call: Call) -> Response:
+        request = decode_partition_count(call.body)
+        target = request.target_partition_count
+        if target < 1:
+            raise api_error("DIS.4200", f"[target_partition_count={target} is less than 1]")
+        name = _same_stream(call, request.stream_name)
+        before, now = await self._scaling.scale(call.project, *_wanted(call), target)
+        body = encode_partition_count_answer(name, before, now)
+        return Response(status=200, headers={"content-type": JSON}, body=body)
+
+    async def update(self, call: Call) -> Response:
+        await self._update(call)
+        return Response(status=204)
+
+    async def update_v2(self, call: Call) -> Response:
+        doc = await self._update(call)
+        return Response(status=200, headers={"content-type": JSON}, body=encode_update_answer(doc.name, doc.data_type))
+
+    async def _update(self, call: Call) -> StreamDoc:
+        request = decode_update(call.body)
+        _same_stream(call, request.stream_name)
+
+        def edit(doc: StreamDoc) -> StreamDoc:
+            return updated_stream(doc, request, max_partitions=self._config.max_partitions, now_ms=clock.wall_ms())
+
+        return await self._directory.change(call.project, *_wanted(call), edit)
 
     async def listing(self, call: Call) -> Response:
         limit = call.number("limit", default=10, low=1, high=100)
@@ -65,12 +106,18 @@ class Streams:
 
     async def _partitions(self, stream: Stream, wanted: list[PartitionDoc]) -> list[PartitionInfo]:
         bounds = await self._engine.log.bounds([PartitionRef(stream.doc.stream_id, p.number) for p in wanted])
+        layouts = await self._scaling.layouts(stream.doc.stream_id) if stream.doc.changes else {}
         return [
             PartitionInfo(
                 partition_id=partition_id(p.number),
                 status=p.status,
-                hash_range=p.hash_range,
-                sequence_range=SequenceRange(bound.oldest, bound.next) if bound else None,
+                hash_range=p.hash_range if p.writable else None,
+                sequence_range=SequenceRange(bound.oldest, bound.next) if bound and p.status != EXPIRED else None,
+                bounds=tuple(
+                    LayoutBound(change, layout.bounds[p.number])
+                    for change, layout in layouts.items()
+                    if p.number in layout.bounds
+                ),
             )
             for p, bound in zip(wanted, bounds, strict=True)
         ]
@@ -82,6 +129,14 @@ def _wanted(call: Call) -> tuple[str, str]:
     return name, call.stream_id or name
 
 
+def _same_stream(call: Call, named: str | None) -> str:
+    """The stream's name in the path, which is also what the body has to name, if it names one (API 5.1.5)."""
+    name = call.params["stream_name"]
+    if named and named != name:
+        raise api_error("DIS.4200", f"[stream_name={named[:80]!r} in the body is not {name[:80]!r} of the path]")
+    return name
+
+
 def _summary(doc: StreamDoc) -> StreamSummary:
     return StreamSummary(
         name=doc.name,
@@ -89,9 +144,10 @@ def _summary(doc: StreamDoc) -> StreamSummary:
         status="RUNNING",
         stream_type=doc.stream_type,
         data_type=doc.data_type,
-        partition_count=sum(p.writable for p in doc.partitions),
+        partition_count=writable_count(doc),
         retention_h=doc.retention_h,
         create_time=doc.create_time,
+        auto_scale=doc.auto_scale,
         tags=doc.tags,
         sys_tags=doc.sys_tags,
     )
@@ -111,8 +167,15 @@ def _info(stream: Stream) -> StreamInfo:
         retention_h=doc.retention_h,
         create_time=doc.create_time,
         last_modified_time=doc.last_modified_time,
-        writable_partition_count=sum(p.writable for p in doc.partitions),
-        readable_partition_count=len(doc.partitions),
+        writable_partition_count=writable_count(doc),
+        readable_partition_count=sum(p.status != EXPIRED for p in doc.partitions),
+        auto_scale=doc.auto_scale,
+        scalings=tuple(
+            Scaling(
+                create_time=s.at_ms, source=s.source, target=s.target, automatic=s.automatic, result_code=s.result_code
+            )
+            for s in doc.scalings
+        ),
         tags=doc.tags,
         sys_tags=doc.sys_tags,
     )

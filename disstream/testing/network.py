@@ -21,15 +21,19 @@ import msgspec
 from ..client.api import Transport
 from ..errors import ApiError, ConfigError, DisError, TransportError
 from ..model import NewRecord, PutResult
+from ..wire.compression import announced
 from ..wire.errors import ERRORS, api_error, refusal
-from ..wire.http import JSON, Request, Response, split_target
+from ..wire.http import JSON, PROTOBUF, Request, Response, media_type, split_target
 from ..wire.partitioning import HashRouter, hash_key, partition_number
-from ..wire.records import decode_put, decode_put_answer, encode_put
+from ..wire.protobuf import decode_put_protobuf
+from ..wire.records import PutRequest, decode_put, decode_put_answer, encode_put
 from ..wire.routes import Match, build, match
 from ..wire.streams import decode_describe
 
 DEFAULT_TIMEOUT_S = 30.0
 """Bounds an exchange whose request names no time-out: in a simulation nothing may wait for ever."""
+
+_MAX_BODY_BYTES = 64 * 1024 * 1024  # before compression: more than any server takes
 
 
 class App(Protocol):
@@ -253,7 +257,7 @@ class FaultyTransport:
         if not self._plan.partial or not _is_put(request) or not self._happens("partial"):
             return await self._inner.exchange(request)
         try:
-            put = decode_put(request.body)
+            put = _decode(request)
         except ApiError:
             return await self._inner.exchange(request)  # the app's to refuse
         failing = await self._failing(request, put.stream_name or "", put.records)
@@ -261,11 +265,12 @@ class FaultyTransport:
         stored: list[PutResult] = []
         if kept:
             body = encode_put(put.stream_name or "", kept, put.stream_id)
+            headers = {name: value for name, value in request.headers.items() if name != "content-encoding"}
             response = await self._inner.exchange(
                 Request(
                     method=request.method,
                     target=request.target,
-                    headers=request.headers,
+                    headers={**headers, "content-type": JSON},  # any client takes an answer in JSON
                     body=body,
                     timeout_s=request.timeout_s,
                 )
@@ -335,6 +340,13 @@ _THROTTLED = PutResult(error_code="DIS.4303", error_message=ERRORS["DIS.4303"].s
 def _is_put(request: Request) -> bool:
     found = match(request.method, split_target(request.target)[0])
     return isinstance(found, Match) and found.operation == "put_records"
+
+
+def _decode(request: Request) -> PutRequest:
+    """A put in any form that a client may give it. Raises ApiError."""
+    packed = announced(request.headers, request.body, _MAX_BODY_BYTES)
+    body = request.body if packed is None else packed.unpack()
+    return decode_put_protobuf(body) if media_type(request.headers) == PROTOBUF else decode_put(body)
 
 
 def _lane(record: NewRecord, router: HashRouter) -> int | None:

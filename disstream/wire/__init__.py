@@ -6,10 +6,14 @@ errors        the table of DIS codes; error bodies in both directions
 streams       bodies of the stream calls (API 5.1)
 policies      bodies of the policy calls (API 5.1.7, 5.1.8)
 records       bodies of put and get (API 5.4.1, 5.4.2): the hot path
+protobuf      the same bodies in the other form that clients may choose
+compression   bodies of requests as they travel compressed
 apps          bodies of the app calls (API 5.2)
 checkpoints   bodies of the checkpoint calls (API 5.3); what the number in a checkpoint means
 groups        bodies of the group protocol
 cursors       cursor requests and the cursor token itself (API 5.4.3)
+metrics       queries and answers of the metrics calls (API 5.6)
+tags          bodies of the tag calls (API 5.7)
 signing       request signatures, made and checked
 iam           bodies of the IAM calls (API 1.3, 1.5)
 partitioning  partition ids, key hashing, published hash ranges

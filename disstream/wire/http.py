@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from urllib.parse import quote, unquote_plus
 
 import msgspec
 
 JSON = "application/json"
+PROTOBUF = "application/x-protobuf"
+
+
+def media_type(headers: Mapping[str, str]) -> str:
+    """The content type in lower case, without its parameters; "" if there is none."""
+    return headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 class Request(msgspec.Struct, kw_only=True):
     """`target` is path and query exactly as sent (a signature covers it); header names are lower case.
 
-    `timeout_s` bounds the whole exchange; None: the transport's own default.
+    `timeout_s` bounds the whole exchange; None: the transport's own default. `peer` is the address it came from, where
+    a server received it.
     """
 
     method: str
@@ -20,6 +28,7 @@ class Request(msgspec.Struct, kw_only=True):
     headers: dict[str, str] = {}
     body: bytes = b""
     timeout_s: float | None = None
+    peer: str = ""
 
     def __repr__(self) -> str:  # without the token, the signature or the password in it
         return f"Request({self.method} {self.target}, headers={sorted(self.headers)}, {len(self.body)} bytes)"

@@ -9,7 +9,9 @@ from .http import build_target
 
 
 class Route(NamedTuple):
-    """`path` holds literals and `{parameters}`; `project_id` is the first of each, but IAM's calls have none."""
+    """`path` holds literals and `{parameters}`; `project_id` is the first of each, but what IAM answers and what
+    the server tells of itself have none. Of several routes to one operation the client takes the first.
+    """
 
     operation: str
     method: str
@@ -20,11 +22,26 @@ def _route(operation: str, method: str, path: str) -> Route:
     return Route(operation, method, tuple(path.strip("/").split("/")))
 
 
+def _dump_routes(streams: str) -> tuple[Route, ...]:
+    tasks = f"/v2/{{project_id}}/{streams}/{{stream_name}}/transfer-tasks"
+    return (
+        _route("create_dump_task", "POST", tasks),  # API 5.5.1, 5.5.7 to 5.5.10
+        _route("list_dump_tasks", "GET", tasks),  # API 5.5.2
+        _route("delete_dump_task", "DELETE", f"{tasks}/{{task_name}}"),  # API 5.5.3
+        _route("describe_dump_task", "GET", f"{tasks}/{{task_name}}"),  # API 5.5.4
+        _route("change_dump_tasks", "POST", f"{tasks}/action"),  # API 5.5.5, 5.5.6
+    )
+
+
 ROUTES = (
     _route("create_stream", "POST", "/v2/{project_id}/streams"),  # API 5.1.1
     _route("list_streams", "GET", "/v2/{project_id}/streams"),  # API 5.1.2
     _route("delete_stream", "DELETE", "/v2/{project_id}/streams/{stream_name}"),  # API 5.1.3
     _route("describe_stream", "GET", "/v2/{project_id}/streams/{stream_name}"),  # API 5.1.4
+    _route("update_partition_count", "PUT", "/v2/{project_id}/streams/{stream_name}"),  # API 5.1.5
+    _route("update_stream", "PUT", "/v3/{project_id}/streams/{stream_name}"),  # API 5.1.6
+    # The path of the authorisation tables, which the classic Java SDK uses; it wants an answer with a body.
+    _route("update_stream_v2", "PUT", "/v2/{project_id}/streams/{stream_name}/update"),
     _route("put_records", "POST", "/v2/{project_id}/records"),  # API 5.4.1
     _route("get_records", "GET", "/v2/{project_id}/records"),  # API 5.4.2
     _route("add_policy", "POST", "/v2/{project_id}/streams/{stream_name}/policies"),  # API 5.1.7
@@ -44,12 +61,31 @@ ROUTES = (
     _route("group_leave", "DELETE", "/v2/{project_id}/apps/{app_name}/consumers/{member_id}"),
     _route("group_members", "GET", "/v2/{project_id}/apps/{app_name}/consumers"),  # ours: nobody else offers it
     _route("get_cursor", "GET", "/v2/{project_id}/cursors"),  # API 5.4.3
+    *_dump_routes("streams"),
+    *_dump_routes("stream"),  # the classic Python SDK's spelling
+    _route("stream_metrics", "GET", "/v2/{project_id}/streams/{stream_name}/metrics"),  # API 5.6.1
+    _route(
+        "partition_metrics", "GET", "/v2/{project_id}/streams/{stream_name}/partitions/{partition_id}/metrics"
+    ),  # API 5.6.2
+    # Only `stream` is a resource type; any other is told so (DIS.4602).
+    _route("create_tag", "POST", "/v2/{project_id}/{resource_type}/{stream_id}/tags"),  # API 5.7.1
+    _route("stream_tags", "GET", "/v2/{project_id}/{resource_type}/{stream_id}/tags"),  # API 5.7.2
+    _route("delete_tag", "DELETE", "/v2/{project_id}/{resource_type}/{stream_id}/tags/{key}"),  # API 5.7.3
+    _route("change_tags", "POST", "/v2/{project_id}/{resource_type}/{stream_id}/tags/action"),  # API 5.7.4, 5.7.7
+    _route("list_tags", "GET", "/v2/{project_id}/{resource_type}/tags"),  # API 5.7.5
+    _route("filter_by_tags", "POST", "/v2/{project_id}/{resource_type}/resource_instances/action"),  # API 5.7.6
     # IAM's, which the service has at another endpoint.
     _route("create_token", "POST", "/v3/auth/tokens"),  # API 1.3
     _route("list_projects", "GET", "/v3/projects"),  # API 1.5
+    # Ours: what the server offers, for machines.
+    _route("openapi", "GET", "/openapi.json"),
 )
 
-_BY_OPERATION = {route.operation: route for route in ROUTES}
+_BY_OPERATION = {route.operation: route for route in reversed(ROUTES)}
+
+_BY_LENGTH: dict[int, list[Route]] = {}
+for _one in ROUTES:
+    _BY_LENGTH.setdefault(len(_one.path), []).append(_one)
 
 
 class Match(NamedTuple):
@@ -66,9 +102,7 @@ class NoMatch(NamedTuple):
 def match(method: str, segments: list[str]) -> Match | NoMatch:
     """The operation that serves `method` on these decoded path segments."""
     allowed = []
-    for route in ROUTES:
-        if len(route.path) != len(segments):
-            continue
+    for route in _BY_LENGTH.get(len(segments), ()):
         params: dict[str, str] = {}
         for pattern, segment in zip(route.path, segments, strict=True):
             if pattern[0] == "{":
@@ -78,7 +112,8 @@ def match(method: str, segments: list[str]) -> Match | NoMatch:
         else:
             if route.method == method:
                 return Match(route.operation, params)
-            allowed.append(route.method)
+            if route.method not in allowed:
+                allowed.append(route.method)
     return NoMatch(tuple(allowed))
 
 

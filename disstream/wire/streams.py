@@ -1,12 +1,13 @@
-"""Bodies of the stream calls (API 5.1.1, 5.1.2, 5.1.4)."""
+"""Bodies of the stream calls (API 5.1.1, 5.1.2, 5.1.4 to 5.1.6)."""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
 
-from ..model import HashRange, PartitionInfo, SequenceRange, StreamInfo, StreamSummary
+from ..model import AutoScale, HashRange, LayoutBound, PartitionInfo, Scaling, SequenceRange, StreamInfo, StreamSummary
 from .body import decode_answer, decode_body
 from .partitioning import format_range, parse_range
 
@@ -50,12 +51,86 @@ def decode_create(body: bytes) -> CreateStream:
     return decode_body(_create_decoder, body)
 
 
-class _Partition(msgspec.Struct, kw_only=True, omit_defaults=True):
+class UpdateStream(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """The request of update stream. What is absent stays as it is. `stream_name` must be the one of the path."""
+
+    stream_name: str | None = None
+    data_duration: int | str | None = None
+    data_type: str | None = None
+    data_schema: str | None = None
+    csv_properties: CsvProperties | None = None
+    auto_scale_enabled: bool | None = None
+    auto_scale_min_partition_count: int | None = None
+    auto_scale_max_partition_count: int | None = None
+
+
+_update_decoder = msgspec.json.Decoder(UpdateStream)
+
+
+def encode_update(request: UpdateStream) -> bytes:
+    return msgspec.json.encode(request)
+
+
+def decode_update(body: bytes) -> UpdateStream:
+    """Raises ApiError: DIS.4300 not JSON, DIS.4200 wrong field."""
+    return decode_body(_update_decoder, body)
+
+
+def encode_update_answer(name: str, data_type: str) -> bytes:
+    """What the classic Java SDK reads of an update at its own path; the documented one answers nothing."""
+    return msgspec.json.encode({"stream_name": name, "target_data_type": data_type})
+
+
+class UpdatePartitionCount(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """The request to change the number of partitions. `stream_name` must be the one of the path."""
+
+    stream_name: str | None = None
+    target_partition_count: int
+
+
+_count_decoder = msgspec.json.Decoder(UpdatePartitionCount)
+
+
+def encode_partition_count(name: str, target: int) -> bytes:
+    return msgspec.json.encode(UpdatePartitionCount(stream_name=name, target_partition_count=target))
+
+
+def decode_partition_count(body: bytes) -> UpdatePartitionCount:
+    """Raises ApiError: DIS.4300 not JSON, DIS.4200 wrong or missing field."""
+    return decode_body(_count_decoder, body)
+
+
+def encode_partition_count_answer(name: str, current: int, target: int) -> bytes:
+    """What the classic Java SDK reads; the documents have no body, and other clients ignore it."""
+    return msgspec.json.encode(
+        {"stream_name": name, "current_partition_count": current, "target_partition_count": target}
+    )
+
+
+class _Bound(msgspec.Struct):
+    """An extension. `sequence_number` is text on the wire, as everywhere."""
+
+    change: int
+    sequence_number: int
+
+
+class _Partition(msgspec.Struct, kw_only=True):
     status: str = ""
     partition_id: str = ""
     hash_range: str | None = None
     sequence_number_range: str | None = None
     parent_partitions: str | None = None
+    bounds: list[_Bound] = []
+
+
+class _Scaling(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """`result_msg` is an integer to some official clients and text to others, so it is never written."""
+
+    create_timestamp: int = 0
+    src_partition_count: int = 0
+    target_partition_count: int = 0
+    result_code: int | str | None = None
+    auto_scale: bool | None = None
 
 
 class _Stream(msgspec.Struct, kw_only=True):
@@ -77,6 +152,10 @@ class _Stream(msgspec.Struct, kw_only=True):
     readable_partition_count: int = 0
     partitions: list[_Partition] = []
     has_more_partitions: bool = False
+    auto_scale_enabled: bool | None = None
+    auto_scale_min_partition_count: int | None = None
+    auto_scale_max_partition_count: int | None = None
+    update_partition_counts: list[_Scaling] | None = None
     tags: list[Tag] | None = None
     sys_tags: list[Tag] | None = None
 
@@ -110,6 +189,17 @@ def decode_describe(body: bytes) -> tuple[StreamInfo, bool]:
         partitions=tuple(_partition_info(p) for p in s.partitions),
         writable_partition_count=s.writable_partition_count,
         readable_partition_count=s.readable_partition_count,
+        auto_scale=_auto_scale(s),
+        scalings=tuple(
+            Scaling(
+                create_time=u.create_timestamp,
+                source=u.src_partition_count,
+                target=u.target_partition_count,
+                automatic=bool(u.auto_scale),
+                result_code=_integer(u.result_code),
+            )
+            for u in s.update_partition_counts or ()
+        ),
         tags=_tag_dict(s.tags),
         sys_tags=_tag_dict(s.sys_tags),
     )
@@ -124,7 +214,21 @@ def _partition_info(p: _Partition) -> PartitionInfo:
         hash_range=HashRange(*hashes) if hashes else None,
         sequence_range=SequenceRange(*sequences) if sequences else None,
         parent_partitions=p.parent_partitions,
+        bounds=tuple(LayoutBound(b.change, b.sequence_number) for b in p.bounds),
     )
+
+
+def _auto_scale(s: _Stream) -> AutoScale | None:
+    if not s.auto_scale_enabled:
+        return None
+    return AutoScale(s.auto_scale_min_partition_count or 1, s.auto_scale_max_partition_count or 1)
+
+
+def _integer(value: int | str | None) -> int | None:
+    """None for text that is no number: some services answer with words."""
+    if isinstance(value, str):
+        return int(value) if re.fullmatch(r"-?[0-9]{1,18}", value, re.ASCII) else None
+    return value
 
 
 def _tag_dict(tags: list[Tag] | None) -> dict[str, str]:
@@ -150,10 +254,17 @@ def encode_describe(info: StreamInfo, partitions: list[PartitionInfo], *, has_mo
         "readable_partition_count": info.readable_partition_count,
         "tags": _tag_list(info.tags),
         "sys_tags": _tag_list(info.sys_tags),
-        "auto_scale_enabled": False,
-        "auto_scale_min_partition_count": 0,
-        "auto_scale_max_partition_count": 0,
-        "update_partition_counts": [],
+        **_wire_auto_scale(info.auto_scale),
+        "update_partition_counts": [
+            _Scaling(
+                create_timestamp=s.create_time,
+                src_partition_count=s.source,
+                target_partition_count=s.target,
+                result_code=s.result_code,
+                auto_scale=s.automatic,
+            )
+            for s in info.scalings
+        ],
         "partitions": [_wire_partition(p) for p in partitions],
         "has_more_partitions": has_more,
     }
@@ -166,15 +277,29 @@ def encode_describe(info: StreamInfo, partitions: list[PartitionInfo], *, has_mo
     return msgspec.json.encode(body)
 
 
-def _wire_partition(p: PartitionInfo) -> _Partition:
-    return _Partition(
-        status=p.status,
-        partition_id=p.partition_id,
+def _wire_auto_scale(auto_scale: AutoScale | None) -> dict[str, Any]:
+    low, high = auto_scale or (0, 0)
+    return {
+        "auto_scale_enabled": auto_scale is not None,
+        "auto_scale_min_partition_count": low,
+        "auto_scale_max_partition_count": high,
+    }
+
+
+def _wire_partition(p: PartitionInfo) -> dict[str, Any]:
+    told: dict[str, Any] = {
+        "status": p.status,
+        "partition_id": p.partition_id,
         # A partition without keys of its own shows [-1 : -1].
-        hash_range=format_range(*(p.hash_range or (-1, -1))),
-        sequence_number_range=format_range(*p.sequence_range) if p.sequence_range else None,
-        parent_partitions=p.parent_partitions,
-    )
+        "hash_range": format_range(*(p.hash_range or (-1, -1))),
+    }
+    if p.sequence_range is not None:
+        told["sequence_number_range"] = format_range(*p.sequence_range)
+    if p.parent_partitions is not None:
+        told["parent_partitions"] = p.parent_partitions
+    if p.bounds:
+        told["bounds"] = [{"change": change, "sequence_number": str(sequence)} for change, sequence in p.bounds]
+    return told
 
 
 def encode_list(page: list[StreamSummary], *, total: int, has_more: bool) -> bytes:
@@ -194,9 +319,7 @@ def encode_list(page: list[StreamSummary], *, total: int, has_more: bool) -> byt
                     "partition_count": s.partition_count,
                     "tags": _tag_list(s.tags),
                     "sys_tags": _tag_list(s.sys_tags),
-                    "auto_scale_enabled": False,
-                    "auto_scale_min_partition_count": 0,
-                    "auto_scale_max_partition_count": 0,
+                    **_wire_auto_scale(s.auto_scale),
                 }
                 for s in page
             ],
@@ -230,6 +353,7 @@ def _summary(s: _Stream) -> StreamSummary:
         partition_count=s.partition_count,
         retention_h=s.retention_period,
         create_time=s.create_time,
+        auto_scale=_auto_scale(s),
         tags=_tag_dict(s.tags),
         sys_tags=_tag_dict(s.sys_tags),
     )

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from disstream.errors import ApiError, DeliveryUnknown, NotStored, RecordRejected, TransportError
-from disstream.model import NewRecord, PartitionInfo
+from disstream.model import NewRecord, PartitionInfo, PutResults
 from disstream.producer.accumulator import RECORD_OVERHEAD, Accumulator
 from disstream.producer.config import Order, ProducerConfig
 from disstream.producer.lanes import Lane
@@ -21,6 +21,7 @@ from disstream.producer.pacing import Backoff
 from disstream.producer.shipment import Shipment, weight_of
 from disstream.wire.errors import api_error
 from disstream.wire.partitioning import HashRouter, hash_key, hash_ranges, partition_id, partition_number
+from disstream.wire.records import decode_put_answer
 
 KEYS = [None, "a", "b", "c", "d", "e", "f"]
 
@@ -150,13 +151,13 @@ class AccumulatorMachine(RuleBasedStateMachine):
         return self.flying.pop(which % len(self.flying))
 
     @precondition(lambda self: self.flying)
-    @rule(which=st.integers(0, 3), data=st.data())
-    def answer(self, which: int, data: st.DataObject) -> None:
+    @rule(which=st.integers(0, 3), decoded=st.booleans(), data=st.data())
+    def answer(self, which: int, decoded: bool, data: st.DataObject) -> None:
         shipment = self._land(which)
         codes = st.sampled_from(["DIS.4303", "DIS.4303", "DIS.5250", "DIS.4200"])
         failing = data.draw(st.dictionaries(st.integers(0, 4), codes, max_size=2))
         body = self.service.put(shipment.rows(), failing, suffix_rule=self.suffix_rule)
-        self.core.stored(shipment, body, self.now)
+        self.core.stored(shipment, decode_put_answer(body) if decoded else body, self.now)
 
     @precondition(lambda self: self.flying)
     @rule(which=st.integers(0, 3), applied=st.booleans(), known=st.booleans())
@@ -173,12 +174,12 @@ class AccumulatorMachine(RuleBasedStateMachine):
         self.core.refused(self._land(which), api_error(code), self.now)
 
     @precondition(lambda self: self.flying)
-    @rule(which=st.integers(0, 3), body=st.sampled_from([b"", b"{}", b'{"records":[]}', b"<html>"]))
-    def garble(self, which: int, body: bytes) -> None:
+    @rule(which=st.integers(0, 3), body=st.sampled_from([b"", b"{}", b'{"records":[]}', b"<html>", None]))
+    def garble(self, which: int, body: bytes | None) -> None:
         shipment = self._land(which)
         self.lossy = True
         self.service.put(shipment.rows(), {}, suffix_rule=True)
-        self.core.stored(shipment, body, self.now)
+        self.core.stored(shipment, PutResults() if body is None else body, self.now)
 
     @rule(seconds=st.sampled_from([0.01, 0.3, 2.0, 40.0]))
     def wait(self, seconds: float) -> None:

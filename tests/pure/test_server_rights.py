@@ -16,25 +16,32 @@ def test_every_operation_in_a_project_has_an_action() -> None:
     assert set(ACTIONS) == {route.operation for route in ROUTES if "{project_id}" in route.path}
 
 
+SHOWN = {"describe_stream", "stream_metrics", "partition_metrics"}
+CHANGED = {"update_partition_count", "update_stream", "update_stream_v2"}
+
+
 @pytest.mark.parametrize(
     ("patterns", "wanted"),
     [
         (["dis:*:*"], set(ACTIONS)),
         (["*:*:*"], set(ACTIONS)),
         ([], set()),
-        (["dis:streams:get"], {"describe_stream"}),
-        (["DIS:Streams:GET"], {"describe_stream"}),
+        (["dis:streams:get"], SHOWN),
+        (["DIS:Streams:GET"], SHOWN),
         (["dis:appstate:get"], {"consuming_state"}),
         (["dis:AppState:*"], {"consuming_state"}),
         (["dis:records:read"], {"get_records"}),
         (["dis:records:read*"], {"get_records", "get_cursor"}),
-        (["dis:*:create"], {"create_stream", "add_policy", "create_app"}),
+        (["dis:*:create"], {"create_stream", "add_policy", "create_app", "create_dump_task", "create_tag"}),
         (["dis:stream*:list"], {"list_streams", "list_policies"}),
-        (["dis:*s:get"], {"describe_stream", "describe_app", "group_members", "get_checkpoint"}),
+        (["dis:*s:get"], SHOWN | {"describe_app", "group_members", "get_checkpoint", "describe_dump_task"}),
         (["dis:r*s:w*e"], {"put_records"}),
         (["obs:*:*"], set()),
-        (["dis:streams:get", "dis:records:write"], {"describe_stream", "put_records"}),
-        (["dis:streams:****"], {"create_stream", "list_streams", "delete_stream", "describe_stream"}),
+        (["dis:streams:get", "dis:records:write"], SHOWN | {"put_records"}),
+        (["dis:streams:update"], CHANGED),
+        (["dis:transferTasks:update"], {"change_dump_tasks"}),
+        (["dis:tag*:list"], {"filter_by_tags", "stream_tags", "list_tags"}),
+        (["dis:streams:****"], {"create_stream", "list_streams", "delete_stream"} | SHOWN | CHANGED),
     ],
 )
 def test_patterns(patterns: list[str], wanted: set[str]) -> None:
@@ -63,7 +70,7 @@ def test_a_typo_is_told(pattern: str, told: str) -> None:
 
 def test_actions_of_calls_that_are_not_offered_may_be_named() -> None:
     """A policy written for the service is taken as it is."""
-    assert allowed_operations(["dis:transferTasks:*", "dis:tags:list", "dis:streams:update"]) == set()
+    assert allowed_operations(["dis:events:list", "dis:eventEnumSubs:*", "dis:streamPolicies:delete"]) == set()
 
 
 part = st.text("abcdefgs*", min_size=1, max_size=60)

@@ -102,6 +102,35 @@ def test_what_is_given_goes_before_the_file(full: Path) -> None:
     assert read_config(full, profile="open").max_fetch_bytes == ServerConfig().max_fetch_bytes
 
 
+def test_limits_of_the_service(tmp_path: Path) -> None:
+    """The profile sets them all; each can be set by its name, and lifted if the server can do without."""
+    assert read_config(None, profile="service") == ServerConfig(**SERVICE_LIMITS)  # type: ignore[arg-type]
+    text = """\
+[limits]
+profile = "service"
+common_in_bytes_per_s = "none"
+common_in_records_per_s = 5
+scaling_pause_s = "none"
+max_apps = 3
+max_failures_per_minute = 30
+"""
+    config = read_config(write(tmp_path / "limits.toml", text))
+    assert (config.common_in_bytes_per_s, config.common_in_records_per_s) == (None, 5)
+    assert (config.scaling_pause_s, config.max_apps, config.max_failures_per_minute) == (None, 3, 30)
+    assert config.max_scalings_per_hour == SERVICE_LIMITS["max_scalings_per_hour"]
+    assert read_config(write(tmp_path / "lifted.toml", text), profile="open").common_in_records_per_s == 5
+
+
+@pytest.mark.parametrize("name", [name for name, kind in settings.LIMITS.items() if kind not in (int, float)])
+def test_limits_are_more_than_nothing(name: str) -> None:
+    """A limit of nothing would shut the server; the message names it."""
+    for value in (0, -1):
+        with pytest.raises(ConfigError, match=f"{name} is {value}: give more than 0"):
+            ServerConfig(**{name: value})  # type: ignore[arg-type]
+    assert getattr(ServerConfig(**{name: 1}), name) == 1  # type: ignore[arg-type]
+    assert getattr(ServerConfig(), name) is None
+
+
 @pytest.mark.parametrize(
     ("wrong", "right", "line", "told"),
     [
@@ -116,6 +145,14 @@ def test_what_is_given_goes_before_the_file(full: Path) -> None:
         ("max_partitions = 7.5", "max_partitions = 7", 18, "max_partitions: expected"),
         ("max_partitions = true", "max_partitions = 7", 18, "max_partitions: expected"),
         ("max_partitions = 0", "max_partitions = 7", 18, "max_partitions is 0"),
+        ('max_partitions = "none"', "max_partitions = 7", 18, "max_partitions: expected"),
+        ("max_streams = 0", "max_partitions = 7", 18, "max_streams is 0"),
+        ("max_tags = 0", "max_partitions = 7", 18, "max_tags is 0"),
+        ("max_apps = 2.5", "max_partitions = 7", 18, "max_apps: expected"),
+        ('max_apps = "3"', "max_partitions = 7", 18, "max_apps is '3': give a number, or \"none\" for no limit"),
+        ("common_in_bytes_per_s = -1", "max_partitions = 7", 18, "common_in_bytes_per_s is -1"),
+        ("scaling_pause_s = inf", "max_partitions = 7", 18, "scaling_pause_s is inf: give at most"),
+        ('scaling_pause_s = "never"', "max_partitions = 7", 18, "scaling_pause_s is 'never': give a number"),
         ('idle_timeout_s = "30"', "idle_timeout_s = 30", 19, "idle_timeout_s: expected"),
         ('profile = "closed"', 'profile = "open"', 17, "profile: invalid enum value 'closed'"),
         ('durability = "maybe"', 'durability = "relaxed"', 25, "durability is 'maybe'"),

@@ -343,7 +343,7 @@ def test_wait_running_ends() -> None:
     async def main() -> None:
         script = Script(*[ok({"stream_name": "s", "status": "CREATING"})] * 100)
         async with client_on(script) as client:
-            with pytest.raises(WaitTimeout, match=r"'s' is not RUNNING after 60 s; last status: CREATING"):
+            with pytest.raises(WaitTimeout, match=r"'s' is not ready after 60 s; last status: CREATING"):
                 await client.streams.wait_running("s")
             assert script.times[-1] - script.times[0] < 60
             assert 20 <= len(script.asked) <= 40  # pauses grow to 2 s

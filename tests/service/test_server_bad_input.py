@@ -85,7 +85,7 @@ CREATES: list[tuple[object, str]] = [
     ({"stream_name": "n", "partition_count": 1, "csv_properties": ";"}, "DIS.4200"),
     ({"stream_name": "n", "partition_count": 1, "tags": {"a": "b"}}, "DIS.4200"),
     ({"stream_name": "n", "partition_count": 1, "tags": [{"value": "v"}]}, "DIS.4200"),
-    ({"stream_name": "n", "partition_count": 1, "tags": [{"key": f"k{n}"} for n in range(11)]}, "DIS.4601"),
+    ({"stream_name": "n", "partition_count": 1, "tags": [{"key": f"k{n}"} for n in range(101)]}, "DIS.4601"),
 ]
 
 CURSORS = [
@@ -162,14 +162,14 @@ async def test_bad_input_changes_nothing() -> None:
         assert await state(http) == before
 
 
-@pytest.mark.parametrize("encoding", ["gzip", "zstd", "lz4", "GZIP", "identity, gzip"])
+@pytest.mark.parametrize("encoding", ["gzip", "br", "lz4", "GZIP", "identity, gzip"])
 async def test_encodings(encoding: str) -> None:
-    """A body in an encoding that is not understood is refused by that encoding's name, not misread."""
+    """A body in an encoding that is not understood, or lacks what its own needs, is refused by name, not misread."""
     async with serving() as http:
         await http.create("s")
         answer = await http.call("POST", "/v2/p/records", put(GOOD), content_encoding=encoding)
         assert (answer.status, answer.code) == (400, "DIS.4200")
-        assert encoding in answer.told["message"]
+        assert encoding.lower() in answer.told["message"]
         assert (await http.call("POST", "/v2/p/records", put(GOOD), content_encoding="identity")).status == 200
         assert await http.ranges("s") == ["[0 : 1]"]
 

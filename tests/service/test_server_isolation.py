@@ -10,8 +10,10 @@ from typing import Any, NamedTuple
 import msgspec
 import pytest
 from accounts import Signer, application
+from dump_samples import SAMPLES
 from server_http import Answer, data
 
+from disstream import clock
 from disstream.engine import Batch, PartitionRef
 from disstream.engine.memory import MemoryCatalog, MemoryEngine, MemoryLog
 from disstream.wire.cursors import CursorState, decode_cursor, encode_cursor
@@ -138,11 +140,38 @@ def join(app: str, **wanted: Any) -> Ask:
     return Ask({"app_name": app}, {}, {"groupId": app, "clientId": "b", **wanted})
 
 
+def changed(**body: object) -> list[Ask]:
+    """A stream in the path, and perhaps in the body."""
+    return [
+        *(msgspec.structs.replace(ask, body=body) for ask in streams()),
+        Ask({"stream_name": "{stream}"}, {}, {"stream_name": "{stream}", **body}),
+    ]
+
+
+def with_query(label: str, **more: str) -> list[Ask]:
+    """A stream in the path, and a period for metrics."""
+    now = int(clock.wall())
+    period = {"label": label, "start_time": str(now - 60), "end_time": str(now)}
+    return [msgspec.structs.replace(ask, query={**ask.query, **period}) for ask in streams(**more)]
+
+
+def tagged(body: dict[str, Any] | None = None, **more: str) -> list[Ask]:
+    """A stream in the path of a tag call: by its id, and by what is none."""
+    return [
+        Ask({"resource_type": "stream", "stream_id": named, **more}, {}, body) for named in ("{stream_id}", "{stream}")
+    ]
+
+
+TAG = {"key": "k", "value": "v"}
+
 CASES: dict[str, list[Ask]] = {
     "create_stream": [Ask(body={"stream_name": "{stream}", "partition_count": 1})],
     "list_streams": [Ask(), Ask(query={"start_stream_name": "{stream}"})],
     "delete_stream": streams(),
     "describe_stream": streams(),
+    "update_partition_count": changed(target_partition_count=3),
+    "update_stream": changed(data_duration=48),
+    "update_stream_v2": changed(data_type="JSON"),
     "put_records": [
         Ask(body={"stream_name": "{stream}", "records": RECORDS}),
         Ask(body={"stream_name": "", "stream_id": "{stream_id}", "records": RECORDS}),
@@ -195,6 +224,25 @@ CASES: dict[str, list[Ask]] = {
         for operation in ("group_sync", "group_heartbeat", "group_leave")
     },
     "group_members": [Ask({"app_name": "{app}"})],
+    "create_dump_task": [msgspec.structs.replace(ask, body=SAMPLES["obs text"].body) for ask in streams()],
+    "list_dump_tasks": streams(),
+    "describe_dump_task": streams(task_name="t"),
+    "delete_dump_task": streams(task_name="t"),
+    "change_dump_tasks": [
+        msgspec.structs.replace(ask, body={"action": "start", "tasks": [{"id": "{stream_id}"}]}) for ask in streams()
+    ],
+    "stream_metrics": with_query("total_put_bytes_per_stream"),
+    "partition_metrics": with_query("total_put_bytes_per_partition", partition_id="0"),
+    "create_tag": tagged({"tag": TAG}),
+    "stream_tags": tagged(),
+    "delete_tag": tagged(key="k"),
+    "change_tags": [ask for action in ("create", "delete") for ask in tagged({"action": action, "tags": [TAG]})],
+    "list_tags": [Ask({"resource_type": "stream"})],
+    "filter_by_tags": [
+        Ask({"resource_type": "stream"}, {}, {"action": action, "matches": [{"key": "resource_name", "value": name}]})
+        for action in ("filter", "count")
+        for name in ("", "{stream}")
+    ],
 }
 
 

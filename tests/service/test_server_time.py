@@ -135,7 +135,7 @@ def test_retention() -> None:
         for name in ("day", "week"):
             await bench.put(name, {"data": data(b"old")}, {"data": data(b"old")})
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(keep_trimming, bench.engine, bench.app.directory, 60.0)
+            tasks.start_soon(keep_trimming, bench.engine, bench.app.directory, bench.app.scaling, 60.0)
             await anyio.sleep(12 * HOUR)
             await bench.put("day", {"data": data(b"new")})
             await anyio.sleep(12 * HOUR - 200)
@@ -179,10 +179,10 @@ def test_retention_lets_others_run(monkeypatch: pytest.MonkeyPatch) -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(count)
             monkeypatch.setattr(retention, "SLICE_S", 1e9)
-            await retention.trim_expired(bench.engine, bench.app.directory)
+            await retention.trim_expired(bench.engine, bench.app.directory, bench.app.scaling)
             assert turns < 10
             monkeypatch.setattr(retention, "SLICE_S", 0.0)
-            await retention.trim_expired(bench.engine, bench.app.directory)
+            await retention.trim_expired(bench.engine, bench.app.directory, bench.app.scaling)
             assert turns >= 149
             tasks.cancel_scope.cancel()
 
@@ -206,7 +206,7 @@ def test_retention_outlives_a_failing_engine(monkeypatch: pytest.MonkeyPatch, ca
         monkeypatch.setattr(bench.log, "trim", sometimes)
         async with anyio.create_task_group() as tasks:
             await anyio.sleep(25 * HOUR)
-            tasks.start_soon(keep_trimming, bench.engine, bench.app.directory, 60.0)
+            tasks.start_soon(keep_trimming, bench.engine, bench.app.directory, bench.app.scaling, 60.0)
             await anyio.sleep(90)
             assert await bench.ranges("s") == ["[0 : 1]"]
             await anyio.sleep(60)

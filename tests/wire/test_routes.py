@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from disstream.errors import ConfigError
 from disstream.wire.http import build_target, split_target
-from disstream.wire.routes import ROUTES, Match, NoMatch, build, match
+from disstream.wire.routes import ROUTES, Match, NoMatch, Route, build, match
 
 text = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
 
@@ -46,11 +46,34 @@ def test_lenient_targets(target: str, segments: list[str], query: dict[str, str]
     assert query is None or parameters == query
 
 
-@pytest.mark.parametrize("route", ROUTES, ids=lambda r: r.operation)
-def test_every_operation_is_found_by_what_it_builds(route: object) -> None:
-    """Building and matching use the same table: no operation is shadowed by another."""
-    operation = route.operation  # type: ignore[attr-defined]
-    params = {"project_id": "p", "stream_name": "s", "app_name": "a", "member_id": "m"}
+PARAMS = {
+    "project_id": "p",
+    "stream_name": "s",
+    "stream_id": "i",
+    "app_name": "a",
+    "member_id": "m",
+    "task_name": "t",
+    "partition_id": "0",
+    "resource_type": "stream",
+    "key": "k",
+}
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=lambda r: f"{r.method} /{'/'.join(r.path)}")
+def test_every_route_is_reached(route: Route) -> None:
+    """No route is shadowed by another, whatever its parameters are called: also by the words of other paths."""
+    for params in (PARAMS, {**PARAMS, "stream_name": "tags", "task_name": "action", "key": "action"}):
+        segments = [params[part[1:-1]] if part[0] == "{" else part for part in route.path]
+        found = match(route.method, segments)
+        assert isinstance(found, Match)
+        assert found.operation == route.operation
+        assert found.params == {part[1:-1]: params[part[1:-1]] for part in route.path if part[0] == "{"}
+
+
+@pytest.mark.parametrize("operation", sorted({route.operation for route in ROUTES}))
+def test_every_operation_is_found_by_what_it_builds(operation: str) -> None:
+    """Building and matching use the same table."""
+    params = PARAMS
     method, target = build(operation, params)
     found = match(method, split_target(target)[0])
     assert isinstance(found, Match)

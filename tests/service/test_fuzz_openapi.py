@@ -1,0 +1,240 @@
+"""Generated requests, of every operation in the server's own description, meet only the answers that stand there.
+
+The server runs here, open and in memory, with one stream, app, task and so on: `World`. Values that name nothing would
+only be refused, so most names in a generated request are replaced by those of the world. `pytest -s` on this file tells
+how many requests each operation got, and how they were answered.
+
+What is generated to be wrong need not be refused: the server is more lenient than its description on purpose (numbers
+as text, unknown keys), so only the answers are checked.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import requests
+import schemathesis
+from anyio.from_thread import start_blocking_portal
+from schemathesis import engine
+from schemathesis.config import SchemathesisConfig
+from schemathesis.engine.events import NonFatalError, ScenarioFinished
+
+from disstream.model import NewRecord
+from disstream.server import Server, ServerConfig
+from disstream.wire.http import PROTOBUF
+from disstream.wire.protobuf import encode_put_protobuf
+
+
+class World:
+    """A project in which there is one of everything, and the names of it all."""
+
+    def __init__(self, url: str, session: requests.Session) -> None:
+        self.url = url
+        self.session = session
+        self.answers: defaultdict[str, Counter[int]] = defaultdict(Counter)
+
+    def call(self, method: str, path: str, body: Any = None, **query: Any) -> Any:
+        answer = self.session.request(method, f"{self.url}/v2/p{path}", json=body, params=query, timeout=10)
+        return answer.json() if answer.content else None
+
+    def make(self) -> None:
+        """What is there already is refused, and stays."""
+        self.call("POST", "/streams", {"stream_name": "s", "partition_count": 2})
+        for app in ("a", "b"):  # of which a group reads for the first
+            self.call("POST", "/apps", {"app_name": app})
+        self.stream_id = self.call("GET", "/streams/s")["stream_id"]
+        self.call("POST", f"/stream/{self.stream_id}/tags", {"tag": {"key": "k", "value": "v"}})
+        self.call("POST", "/records", {"stream_name": "s", "records": [{"data": "aGk=", "partition_id": "0"}] * 5})
+        self.call(
+            "POST",
+            "/checkpoints",
+            {"app_name": "a", "stream_name": "s", "partition_id": "0", "sequence_number": "1"},
+        )
+        task = {"task_name": "t", "agency_name": "agency", "obs_bucket_path": "bucket"}
+        tasks = "/streams/s/transfer-tasks"
+        self.call("POST", tasks, {"destination_type": "OBS", "obs_destination_descriptor": task})
+        self.task_id = self.call("GET", f"{tasks}/t")["task_id"]
+        self.call("POST", "/apps/a/consumers", {"clientId": "m", "interestedStream": ["s"]})
+        cursor = {"stream-name": "s", "partition-id": "0", "cursor-type": "TRIM_HORIZON"}
+        self.cursor = self.call("GET", "/cursors", **cursor)["partition_cursor"]
+
+    def names(self) -> dict[str, list[Any]]:
+        """Name of a parameter or key -> what it may be."""
+        now = int(time.time())
+        partitions = ["0", "shardId-0000000001"]
+        sequences = ["0", "4"]
+        return {
+            "project_id": ["p"],
+            "stream_name": ["s"],
+            "stream-name": ["s"],
+            "stream_id": [self.stream_id],
+            "stream-id": [self.stream_id],
+            "app_name": ["a", "a", "b"],
+            "partition_id": partitions,
+            "partition-id": partitions,
+            "partition-cursor": [self.cursor],
+            "sequence_number": sequences,
+            "starting-sequence-number": sequences,
+            "member_id": ["m"],
+            "clientId": ["m"],
+            "interestedStream": [["s"]],
+            "task_name": ["t"],
+            "tasks": [[{"id": self.task_id}]],
+            "key": ["k"],
+            "start_time": [now - 3600],
+            "end_time": [now],
+            "partition_count": [1, 2],
+            "target_partition_count": [1, 2, 3],
+            "auto_scale_min_partition_count": [1, 2],
+            "auto_scale_max_partition_count": [2, 3],
+            "data_schema": ['{"type":"string"}'],
+        }
+
+    def answered(self, case: schemathesis.Case[Any], response: schemathesis.Response) -> None:
+        self.answers[operation_of(case)][response.status_code] += 1
+        if case.method == "DELETE" and response.status_code == 204:
+            self.make()
+
+    def place(self, case: schemathesis.Case[Any]) -> None:
+        """Put names of the world into the case; the same ones whenever the same case comes again."""
+        chance = random.Random(repr((case.operation.label, case.path_parameters, case.query, case.body)))
+        names = {name: chance.choice(values) for name, values in self.names().items()}
+        new = {"create_stream": "stream_name", "create_app": "app_name"}.get(operation_of(case))
+
+        def placed(value: Any, name: str = "") -> Any:
+            if name in names and name != new and chance.random() < 0.9:
+                return names[name]
+            if isinstance(value, dict):
+                return {key: placed(inner, key) for key, inner in value.items()}
+            return [placed(inner) for inner in value] if isinstance(value, list) else value
+
+        case.path_parameters = placed(case.path_parameters)
+        if case.query:
+            case.query = placed(case.query)
+        if case.media_type == PROTOBUF and chance.random() < 0.7:
+            record = NewRecord(b"hi", partition_id=names["partition_id"])
+            case.body = encode_put_protobuf("s", [record] * chance.randrange(1, 4))
+        else:
+            case.body = placed(case.body)
+        if operation_of(case) == "get_records" and chance.random() < 0.3:
+            case.headers["Content-Type"] = PROTOBUF
+
+
+def operation_of(case: schemathesis.Case[Any]) -> str:
+    return str(case.operation.definition.raw["operationId"])
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    # What works in the background meets whatever was asked for.
+    monkeypatch.setattr("disstream.server.autoscaling.INTERVAL_S", 0.5)
+    server = Server(ServerConfig(data_dir=None, port=0, retention_interval_s=0.5))
+    with (
+        start_blocking_portal("asyncio") as portal,
+        portal.wrap_async_context_manager(server),
+        requests.Session() as session,
+    ):
+        world = World(server.url, session)
+        world.make()
+        yield world
+        for operation, answers in world.answers.items():
+            told = ", ".join(f"{status}: {count}" for status, count in sorted(answers.items()))
+            print(f"\n{operation:34}{answers.total():6}  ({told})", end="")
+        print(f"\n{'together':34}{sum(answers.total() for answers in world.answers.values()):6}")
+
+
+def described(url: str) -> dict[str, Any]:
+    """The server's description, under which no answer has a key that is not described."""
+    document: dict[str, Any] = requests.get(f"{url}/openapi.json", timeout=10).json()
+    for name, schema in document["components"]["schemas"].items():
+        if not name.endswith(("Request", "Document")):
+            _close(schema)
+    return document
+
+
+def _close(schema: Any) -> None:
+    if isinstance(schema, dict):
+        if "properties" in schema:
+            schema["additionalProperties"] = False
+        for inner in schema.values():
+            _close(inner)
+
+
+def run(world: World, config: dict[str, Any], *, aliases: bool) -> list[str]:
+    """Every failure that was found."""
+    schema = schemathesis.openapi.from_dict(
+        described(world.url), config=SchemathesisConfig.from_dict({**COMMON, **config})
+    )
+    schemathesis.hook("before_call")(lambda context, case, kwargs: world.place(case))
+    schemathesis.hook("after_call")(lambda context, case, response: world.answered(case, response))
+    found = []
+    try:
+        for event in engine.from_schema(schema if aliases else schema.exclude(deprecated=True)).execute():
+            if isinstance(event, NonFatalError):
+                found.append(f"{event.label}: {event.info.format()}")
+            elif isinstance(event, ScenarioFinished):
+                for checks in event.recorder.checks.values():
+                    for made in checks:
+                        if made.failure_info is not None:
+                            found.append(f"{event.label}: {made.failure_info.failure}\n{made.failure_info.code_sample}")
+    finally:
+        schemathesis.hooks.unregister_all()
+    return found
+
+
+COMMON: dict[str, Any] = {
+    "seed": 1,
+    "workers": 1,
+    "generation": {"deterministic": True},
+    "checks": {
+        # Leniency is no failure (see above); and where names are put in, valid requests become refusable ones.
+        "negative_data_rejection": {"enabled": False},
+        "positive_data_acceptance": {"enabled": False},
+        # Nobody has to sign in.
+        "ignored_auth": {"enabled": False},
+    },
+}
+# What is /tags/action to POST is a tag named action to DELETE; so with dump tasks.
+ACTIONS = {"include-path-regex": "/action$", "checks": {"allow_header_conformance": {"enabled": False}}}
+# What is learned from answers differs from run to run: they hold ids and times.
+FORGETFUL = {"extra-data-sources": {"responses": False}, "error-feedback": {"enabled": False}}
+
+
+def test_answers(world: World) -> None:
+    """Whatever is asked, no answer is a failure of the server, and none is missing from its description.
+
+    Each operation is granted something, too: it was not refusals alone that were looked at.
+    """
+    config = {
+        "base-url": world.url,
+        "phases": {"fuzzing": {"generation": {"max-examples": 4}, **FORGETFUL}, "stateful": {"enabled": False}},
+        "operations": [
+            ACTIONS,
+            # A quarter of all requests otherwise, to fields that are all read by the same code.
+            {"include-operation-id": "create_dump_task", "phases": {"coverage": {"generation": {"mode": "positive"}}}},
+        ],
+    }
+    found = run(world, config, aliases=False)
+    assert not found, "\n\n".join(found)
+    for operation, answers in world.answers.items():
+        assert any(status < 300 for status in answers), operation
+
+
+@pytest.mark.long
+def test_answers_to_many_requests(world: World) -> None:
+    """As above, with many more requests, and sequences of requests in which answers are used."""
+    config = {
+        "base-url": world.url,
+        "phases": {
+            "fuzzing": {"generation": {"max-examples": 200}},
+            "stateful": {"generation": {"max-examples": 50}},
+        },
+        "operations": [ACTIONS],
+    }
+    found = run(world, config, aliases=True)
+    assert not found, "\n\n".join(found)
