@@ -18,11 +18,9 @@ from .. import clock
 from ..destinations import Dump
 from ..engine import Engine, PartitionRef, Versioned
 from ..errors import ApiError, CatalogConflict
-from ..model import PartitionInfo, SequenceRange
 from ..wire.dumps import START, decode_change, decode_create, encode_detail, encode_list
 from ..wire.errors import api_error
 from ..wire.http import JSON, Response
-from ..wire.partitioning import partition_id
 from .call import Call
 from .config import ServerConfig
 from .destinations import LATEST, check_suits, wanted
@@ -40,6 +38,7 @@ from .dumping import (
     new_task,
     summary,
 )
+from .partitions import told_partitions
 
 logger = logging.getLogger("disstream.server")
 
@@ -94,8 +93,9 @@ class DumpTasks:
         stream = await self._find(call)
         _, stored = await self._task(stream, call.params["task_name"])
         task = decode_task(stored.value)
-        body = encode_detail(description(task, stream.doc.name, stream.doc.stream_id, await self._partitions(stream)))
-        return _answer(body)
+        doc = stream.doc
+        partitions = await told_partitions(self._log, doc.stream_id, doc.partitions)
+        return _answer(encode_detail(description(task, doc.name, doc.stream_id, partitions)))
 
     async def delete(self, call: Call) -> Response:
         name = call.params["task_name"]
@@ -189,19 +189,6 @@ class DumpTasks:
             for number, bound in zip(readable, bounds, strict=True)
             if bound is not None  # nothing is left of an EXPIRED one
         }
-
-    async def _partitions(self, stream: Stream) -> list[PartitionInfo]:
-        wanted = stream.doc.partitions
-        bounds = await self._log.bounds([PartitionRef(stream.doc.stream_id, p.number) for p in wanted])
-        return [
-            PartitionInfo(
-                partition_id=partition_id(p.number),
-                status=p.status,
-                hash_range=p.hash_range,
-                sequence_range=SequenceRange(bound.oldest, bound.next) if bound else None,
-            )
-            for p, bound in zip(wanted, bounds, strict=True)
-        ]
 
 
 def _key(stream: Stream, name: str) -> str:

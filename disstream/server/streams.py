@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 
 from .. import clock
-from ..engine import Engine, PartitionRef
-from ..model import LayoutBound, PartitionInfo, Scaling, SequenceRange, StreamInfo, StreamSummary
+from ..engine import Engine
+from ..model import Scaling, StreamInfo, StreamSummary
 from ..wire.errors import api_error
 from ..wire.http import JSON, Response
 from ..wire.partitioning import partition_id, partition_number
@@ -23,7 +23,8 @@ from .call import Call
 from .config import ServerConfig
 from .creation import new_stream, updated_stream
 from .directory import Directory, Stream
-from .documents import PartitionDoc, StreamDoc, decode_document
+from .documents import StreamDoc, decode_document
+from .partitions import told_partitions
 from .reshape import EXPIRED, writable_count
 from .scaling import Scaler
 
@@ -100,27 +101,11 @@ class Streams:
             if stream.doc.partition(number) is None:
                 raise api_error("DIS.4302", f"[{partition_id(number)}]")
             behind = [p for p in behind if p.number > number]
-        page = await self._partitions(stream, behind[:limit])
+        doc = stream.doc
+        layouts = await self._scaling.layouts(doc.stream_id) if doc.changes else None
+        page = await told_partitions(self._engine.log, doc.stream_id, behind[:limit], layouts)
         body = encode_describe(_info(stream), page, has_more=len(behind) > limit)
         return Response(status=200, headers={"content-type": JSON}, body=body)
-
-    async def _partitions(self, stream: Stream, wanted: list[PartitionDoc]) -> list[PartitionInfo]:
-        bounds = await self._engine.log.bounds([PartitionRef(stream.doc.stream_id, p.number) for p in wanted])
-        layouts = await self._scaling.layouts(stream.doc.stream_id) if stream.doc.changes else {}
-        return [
-            PartitionInfo(
-                partition_id=partition_id(p.number),
-                status=p.status,
-                hash_range=p.hash_range if p.writable else None,
-                sequence_range=SequenceRange(bound.oldest, bound.next) if bound and p.status != EXPIRED else None,
-                bounds=tuple(
-                    LayoutBound(change, layout.bounds[p.number])
-                    for change, layout in layouts.items()
-                    if p.number in layout.bounds
-                ),
-            )
-            for p, bound in zip(wanted, bounds, strict=True)
-        ]
 
 
 def _wanted(call: Call) -> tuple[str, str]:
