@@ -128,3 +128,26 @@ def test_every_command_explains_itself() -> None:
         children = command.commands.values() if isinstance(command, click.Group) else [command]
         for child in children:
             assert "Example" in (child.help or ""), f"{name} {child.name} shows no example"
+
+
+def test_a_stream_that_changes(disstream_server: Server, tmp_path: Path) -> None:
+    """Scaled, updated and described: what was done is told, and mistakes are told before anything is sent."""
+    schema = tmp_path / "schema.json"
+    schema.write_text('{"type": "string"}')
+    bounds = ("--auto-scale", "1:4", "--data-type", "JSON", "--schema", str(schema))
+    assert invoke(disstream_server, "create", "s", "--partitions", "1", *bounds).exit_code == 0
+    assert invoke(disstream_server, "scale", "s", "3").stdout == "scaled s: 3 to write, 3 to read\n"
+    assert invoke(disstream_server, "scale", "s", "2").stdout == "scaled s: 2 to write, 3 to read\n"
+    rows = [line.split("\t") for line in invoke(disstream_server, "describe", "s").stdout.splitlines()]
+    assert [(row[1], row[4]) for row in rows] == [("ACTIVE", "0"), ("ACTIVE", str(2**62 - 1)), ("DELETED", "-")]
+    assert invoke(disstream_server, "update", "s", "--retention-h", "72", "--auto-scale", "off").stdout == "updated s\n"
+    assert invoke(disstream_server, "list").stdout.split("\t")[3] == "72"
+
+    nothing = invoke(disstream_server, "update", "s")
+    assert (nothing.exit_code, "nothing to change" in nothing.stderr) == (2, True)
+    for bad in ("4", "4:1", "0:1", "1:x"):
+        refused = invoke(disstream_server, "update", "s", "--auto-scale", bad)
+        assert (refused.exit_code, f"'{bad}' is not MIN:MAX" in refused.stderr) == (2, True)
+    refused = invoke(disstream_server, "update", "s", "--schema", str(Path(__file__)))
+    assert (refused.exit_code, "DIS.4360" in refused.stderr) == (1, True)
+    assert "DIS.4301" in invoke(disstream_server, "scale", "t", "2").stderr
