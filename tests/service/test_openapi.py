@@ -235,6 +235,15 @@ async def test_refusals_of_strangers_and_of_users_without_rights() -> None:
         assert {"create_stream", "put_records", "create_dump_task", "delete_tag", "group_join"} <= forbidden
 
 
+async def test_too_large_bodies() -> None:
+    """Where a body is too large, the answer is the one that is described."""
+    method, target, body = request_of("put_records", "p")
+    async with serving(max_body_bytes=20) as http:
+        answer = await http.call(method, target, body)
+    assert answer.status == 413
+    conforms("put_records", answer)
+
+
 async def test_unknown_paths_and_methods() -> None:
     """What is not described is refused with 404, or 405 and the methods there are, in the words of all refusals."""
     error = validator({"$ref": "#/components/schemas/Error"})

@@ -1,7 +1,7 @@
 """The description of the API for machines: an OpenAPI 3.1 document, served at /openapi.json.
 
 `document` builds it: paths, methods and path parameters come from the table of routes, refusals and their messages from
-the table of errors, limits from the constants that the handlers obey. So none of that can be forgotten or go stale.
+the table of errors, names and limits from the constants that the handlers obey. So none of that can be forgotten or go stale.
 What is left to say of each call stands beside this module, one module for each resource of the API; the tests hold it
 against the structs that decode the bodies, and the fuzzer against a running server.
 

@@ -7,6 +7,7 @@ from typing import get_args
 from ...wire.checkpoints import LAST_READ, MAX_METADATA_CHARS, NOT_COMMITTED
 from ...wire.groups import HeartbeatState, JoinState, SyncState
 from ..documents import APP
+from ..groups import MAX_PATTERN_CHARS, MAX_STREAMS
 from .parts import (
     PARTITION_ID,
     SEQUENCE_NUMBER,
@@ -90,9 +91,9 @@ SCHEMAS: dict[str, Schema] = {
         {"clientId": text("The member.", pattern=r"^[ -.0-~]{1,200}$")},
         {
             "groupId": text("As in the path."),
-            "interestedStream": many(text(), "Streams by name.", maxItems=1000),
-            "interestedStreamIdList": many(text(), "Streams by id.", maxItems=1000),
-            "streamPattern": text("Streams whose name matches this regular expression.", maxLength=1000),
+            "interestedStream": many(text(), "Streams by name.", maxItems=MAX_STREAMS),
+            "interestedStreamIdList": many(text(), "Streams by id.", maxItems=MAX_STREAMS),
+            "streamPattern": text("Streams whose name matches this regular expression.", maxLength=MAX_PATTERN_CHARS),
             "accelerateAssignEnabled": flag("Do not wait for others that may join, too."),
             "rebalanceTimeoutMs": number("How long the others wait for this member when partitions are dealt anew."),
         },

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ...destinations import DESTINATIONS
 from ..documents import NAME
 from .parts import (
     PARTITION_ID,
@@ -24,7 +25,6 @@ from .parts import (
     whole,
 )
 
-TYPES = ("OBS", "MRS", "DLI", "CLOUDTABLE", "DWS")
 STATES = ("ERROR", "STARTING", "PAUSED", "RUNNING", "DELETE", "ABNORMAL")
 
 TASK_NAME = text("1 to 64 letters, digits, `_` or `-`.", pattern=whole(NAME.pattern))
@@ -187,7 +187,7 @@ _TOLD: dict[str, Schema] = {
     "task_id": text("By which it is started and stopped."),
     "task_name": TASK_NAME,
     "state": choice(STATES),
-    "destination_type": choice(TYPES),
+    "destination_type": choice([*DESTINATIONS]),
     "create_time": time_ms("When it was created"),
     "last_transfer_timestamp": time_ms("When it delivered last; 0: never"),
 }

@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
+from ...model import PARTITION_METRICS, STREAM_METRICS
 from .parts import Answer, Operation, Parameter, Schema, choice, many, number, record, ref, text
-
-_TRAFFIC = tuple(f"total_{verb}_{what}_per_" for what in ("bytes", "records") for verb in ("put", "get"))
-STREAM_LABELS = (
-    *(f"{label}stream" for label in _TRAFFIC),
-    *("total_put_req_latency", "total_get_req_latency", "total_put_req_suc_per_stream", "total_get_req_suc_per_stream"),
-    *("traffic_control_put", "traffic_control_get"),
-)
-PARTITION_LABELS = tuple(f"{label}partition" for label in _TRAFFIC)
 
 SCHEMAS: dict[str, Schema] = {
     "MetricsAnswer": record({}, {"metrics": ref("Metric"), "metrics_list": many(ref("Metric"))}),
@@ -51,11 +44,11 @@ OPERATIONS: dict[str, Operation] = {
             200: Answer(
                 "`metrics` answers `label`, `metrics_list` answers `label_list`.",
                 "MetricsAnswer",
-                {"metrics": _point(STREAM_LABELS[0])},
+                {"metrics": _point(STREAM_METRICS[0])},
             )
         },
         codes=_CODES,
-        query=_query(STREAM_LABELS),
+        query=_query(STREAM_METRICS),
     ),
     "partition_metrics": Operation(
         "Metrics",
@@ -64,10 +57,10 @@ OPERATIONS: dict[str, Operation] = {
             200: Answer(
                 "`metrics` is the first of what was asked for, `metrics_list` answers `label_list`.",
                 "MetricsAnswer",
-                {"metrics": _point(PARTITION_LABELS[0])},
+                {"metrics": _point(PARTITION_METRICS[0])},
             )
         },
         codes=(*_CODES, "DIS.4201", "DIS.4302"),
-        query=_query(PARTITION_LABELS),
+        query=_query(PARTITION_METRICS),
     ),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ...wire.policies import ACTION_TYPES, EFFECT
+from ..creation import COMPRESSION_FORMATS, DATA_TYPES, MAX_DELIMITER_CHARS, RETENTION_H, STREAM_TYPES
 from .parts import (
     PARTITION_ID,
     RANGE,
@@ -26,6 +27,7 @@ from .parts import (
 )
 
 _HOURS = "Hours for which a record is kept."
+_RETENTION = number(_HOURS, minimum=RETENTION_H[0], maximum=RETENTION_H[-1])
 _SCHEMA = (
     '{"type":"record","name":"RecordName","fields":[{"name":"key1","type":"string"},{"name":"key2","type":"string"}]}'
 )
@@ -62,24 +64,24 @@ _INFO = {
 }
 
 SCHEMAS: dict[str, Schema] = {
-    "StreamType": choice(("COMMON", "ADVANCED"), "How much a partition of the stream bears."),
+    "StreamType": choice(STREAM_TYPES, "How much a partition of the stream bears."),
     "StreamStatus": choice(("CREATING", "RUNNING", "TERMINATING", "TERMINATED", "FROZEN")),
-    "DataType": choice(("BLOB", "JSON", "CSV"), "What the records hold."),
+    "DataType": choice(DATA_TYPES, "What the records hold."),
     "PartitionStatus": choice(
         ("CREATING", "ACTIVE", "DELETED", "EXPIRED"),
         "ACTIVE: written and read. DELETED: read only, until its records have expired. EXPIRED: empty.",
     ),
-    "CsvProperties": record({}, {"delimiter": text("What separates the fields.", maxLength=16)}),
+    "CsvProperties": record({}, {"delimiter": text("What separates the fields.", maxLength=MAX_DELIMITER_CHARS)}),
     "CreateStreamRequest": record(
         {"stream_name": STREAM_NAME, "partition_count": number(minimum=1)},
         {
             "stream_type": ref("StreamType"),
             "data_type": ref("DataType"),
-            "data_duration": number(_HOURS, minimum=24, maximum=168, default=24),
+            "data_duration": {**_RETENTION, "default": RETENTION_H[0]},
             **_AUTO_SCALE,
             "data_schema": text("An Avro schema, as text: what a JSON or CSV record holds."),
             "csv_properties": ref("CsvProperties"),
-            "compression_format": choice(("snappy", "gzip", "zip"), "In which producers compress their data."),
+            "compression_format": choice(COMPRESSION_FORMATS, "In which producers compress their data."),
             "tags": many(ref("Tag")),
             "sys_tags": many(ref("SysTag"), maxItems=1),
         },
@@ -130,7 +132,7 @@ SCHEMAS: dict[str, Schema] = {
         {
             "data_schema": text("The Avro schema, as text."),
             "csv_properties": ref("CsvProperties"),
-            "compression_format": choice(("snappy", "gzip", "zip")),
+            "compression_format": choice(COMPRESSION_FORMATS),
         },
     ),
     "UpdatePartitionCountRequest": record(
@@ -149,7 +151,7 @@ SCHEMAS: dict[str, Schema] = {
         {},
         {
             "stream_name": {**STREAM_NAME, "description": "As in the path."},
-            "data_duration": number(_HOURS, minimum=24, maximum=168),
+            "data_duration": _RETENTION,
             "data_type": ref("DataType"),
             "data_schema": text("An Avro schema, as text."),
             "csv_properties": ref("CsvProperties"),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from ..tagging import MAX_KEYS, MAX_VALUES
 from .parts import Answer, Body, Operation, Schema, choice, many, record, ref, text
 
 _HAN = "\u4e00-\u9fff"
 TAG_KEY = text("1 to 36 letters, digits, `-` or `_`.", pattern=rf"^[A-Za-z0-9_\-{_HAN}]{{1,36}}$")
 _VALUE = text("At most 43 letters, digits, `.`, `-` or `_`.", pattern=rf"^[A-Za-z0-9._\-{_HAN}]{{0,43}}$")
-_WANTED = many(ref("TagValues"), maxItems=10)
+_WANTED = many(ref("TagValues"), maxItems=MAX_KEYS)
 
 SCHEMAS: dict[str, Schema] = {
     "Tag": record({"key": TAG_KEY}, {"value": _VALUE}),
@@ -15,7 +16,7 @@ SCHEMAS: dict[str, Schema] = {
         {"key": {"const": "_sys_enterprise_project_id"}},
         {"value": text("The enterprise project.", maxLength=64)},
     ),
-    "TagValues": record({"key": text(minLength=1, maxLength=36)}, {"values": many(text(), maxItems=10)}),
+    "TagValues": record({"key": text(minLength=1, maxLength=36)}, {"values": many(text(), maxItems=MAX_VALUES)}),
     "CreateTagRequest": record({"tag": ref("Tag")}),
     "ChangeTagsRequest": record(
         {
