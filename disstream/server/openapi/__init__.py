@@ -1,9 +1,9 @@
 """The description of the API for machines: an OpenAPI 3.1 document, served at /openapi.json.
 
 `document` builds it: paths, methods and path parameters come from the table of routes, refusals and their messages from
-the table of errors, names and limits from the constants that the handlers obey. So none of that can be forgotten or go stale.
-What is left to say of each call stands beside this module, one module for each resource of the API; the tests hold it
-against the structs that decode the bodies, and the fuzzer against a running server.
+the table of errors, names and limits from the constants that the handlers obey, so none of that can be forgotten or go
+stale. What is left to say of each call stands beside this module, one module for each resource of the API; the tests
+hold it against the structs that decode the bodies, and the fuzzer against a running server.
 
 The document says what is documented and what is answered. The server takes more: keys and query parameters that it does
 not know mean nothing to it, numbers may come as text in many places, and an empty value in a query is none.
@@ -20,7 +20,7 @@ import orjson
 from ...wire.errors import ERRORS, ErrorSpec
 from ...wire.http import JSON, PROTOBUF
 from ...wire.routes import ROUTES, Route
-from . import consuming, dumps, iam, metrics, records, streams, tags
+from . import consuming, destinations, dumps, iam, metrics, records, streams, tags
 from .parts import PARTITION_ID, STREAM_ID, STREAM_NAME, Answer, Body, Operation, Schema, record, ref, text
 
 _MODULES = (streams, records, consuming, dumps, metrics, tags, iam)
@@ -36,7 +36,7 @@ _PATH_PARAMETERS = {
     "partition_id": PARTITION_ID,
     "app_name": consuming.APP_NAME,
     "member_id": text("1 to 200 printable characters, without `/`.", pattern="^[ -.0-~]{1,200}$"),
-    "task_name": dumps.TASK_NAME,
+    "task_name": destinations.TASK_NAME,
     "key": tags.TAG_KEY,
 }
 
