@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from anyio import to_thread
 
-from ..errors import ApiError, ConfigError
+from ..errors import ApiError, ConfigError, TransportError
 from ..model import Cursor, NewRecord, Page, PutResults
 from ..wire.compression import compress
 from ..wire.cursors import MAX_TOKEN_CHARS, decode_cursor
@@ -65,7 +65,11 @@ class Records:
             form = "JSON" if self.form == "json" else self.form
             raise ConfigError(f"a record cannot be written as {form}: {exc}") from exc
         answer = await self._put(body, timeout_s, None)
-        return decode_put_answer_protobuf(answer.body) if _is_protobuf(answer) else decode_put_answer(answer.body)
+        results = decode_put_answer_protobuf(answer.body) if _is_protobuf(answer) else decode_put_answer(answer.body)
+        if len(results) != len(records):
+            told = f"the answer has {len(results)} results for {len(records)} records"
+            raise TransportError(told, outcome_unknown=True)
+        return results
 
     async def put_encoded(self, body: bytes, *, timeout_s: float | None = None) -> bytes | PutResults:
         """One attempt to put a body in the client's form, made by `encode_put` or `encode_put_protobuf` of `wire`.

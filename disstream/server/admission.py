@@ -119,8 +119,9 @@ class PutPlan:
         left = [i for i in range(len(self.lanes)) if i not in self.failures]
         weights = [weight_of(self._records[i]) for i in left]
         refused, self.weight = admission.admit_some([self.lanes[i] for i in left], weights)
+        error = api_error("DIS.4303")  # one for all: they may be many
         for place in refused:
-            self._refuse(left[place], api_error("DIS.4303"))
+            self._refuse(left[place], error)
 
     def _refuse(self, index: int, error: ApiError) -> None:
         """What a partition is refused is the end of its group."""

@@ -111,8 +111,9 @@ class App:
     def request_id(self) -> str:
         return f"{self._source.getrandbits(128):032x}"
 
-    def precheck(self, headers: Mapping[str, str]) -> None:
-        """Raise ApiError if a request with these headers will be refused whatever follows them."""
+    def precheck(self, headers: Mapping[str, str], peer: str = "") -> None:
+        """Raise ApiError if a request with these headers, from there, will be refused whatever follows them."""
+        self._check_peer(peer)
         if self._auth is not None:
             self._auth.precheck(headers)
 
@@ -122,9 +123,8 @@ class App:
         Cancellation: what the request asked for may still take effect.
         """
         request_id = self.request_id()
-        if self._blacklist is not None and self._blacklist.refuses(request.peer, anyio.current_time()):
-            return refusal(api_error("DIS.4309"), request_id)
         try:
+            self._check_peer(request.peer)
             response = await self._dispatch(request)
         except ApiError as error:
             self.refused(request.peer, error.status, error.code)
@@ -138,6 +138,10 @@ class App:
         response.headers["x-request-id"] = request_id
         response.headers["x-disstream"] = EXTENSIONS
         return response
+
+    def _check_peer(self, peer: str) -> None:
+        if self._blacklist is not None and self._blacklist.refuses(peer, anyio.current_time()):
+            raise api_error("DIS.4309")
 
     def refused(self, peer: str, status: int, code: str = "") -> None:
         """Count what was answered to an address, if failures are counted; 2xx is none."""

@@ -9,11 +9,11 @@ import anyio.lowlevel
 
 from .. import clock
 from ..errors import ApiError, StorageError
-from .autoscale import CAPACITY, QUIET_MINUTES, decide
+from .autoscale import BUSY_MINUTES, CAPACITY, QUIET_MINUTES, decide
 from .directory import Directory
 from .documents import StreamDoc
 from .meter import MINUTE_MS, Meter
-from .reshape import writable_count
+from .reshape import known, writable_count
 from .scaling import Scaler
 
 logger = logging.getLogger("disstream.server")
@@ -33,16 +33,19 @@ async def keep_scaling(directory: Directory, scaling: Scaler, meter: Meter) -> N
 
 
 async def scale_all(directory: Directory, scaling: Scaler, meter: Meter) -> None:
-    """Scale the streams whose traffic asks for it."""
+    """Scale the streams whose traffic asks for it, and finish the changes that were left half-way."""
     for project, doc in await directory.everything():
         target = wanted(doc, meter)
-        if target is None:
+        if target is None and not doc.pending:
             await anyio.lowlevel.checkpoint()
             continue
         try:
-            await scaling.scale(project, doc.name, doc.stream_id, target, automatic=True)
+            if target is None:
+                await scaling.settled(await directory.find(project, doc.name, doc.stream_id, exact=True))
+            else:
+                await scaling.scale(project, doc.name, doc.stream_id, target, decided_on=doc)
         except ApiError as error:  # too soon after the last, no quota left, or deleted meanwhile
-            logger.info("stream not scaled: project=%s stream=%s to=%d: %s", project, doc.name, target, error)
+            logger.info("stream not scaled: project=%s stream=%s: %s", project, doc.name, error)
 
 
 def wanted(doc: StreamDoc, meter: Meter) -> int | None:
@@ -50,11 +53,13 @@ def wanted(doc: StreamDoc, meter: Meter) -> int | None:
     if doc.auto_scale is None or doc.pending:
         return None
     now_ms = clock.wall_ms()
-    known_since = max([doc.create_time, *(s.at_ms for s in doc.scalings if not s.result_code)])
+    changed = [doc.create_time, *(s.at_ms for s in doc.scalings if not s.result_code)]
+    known_since = max((at_ms for at_ms in changed if known(at_ms, now_ms)), default=0)
     return decide(
         doc.auto_scale,
         writable_count(doc),
         CAPACITY[doc.stream_type],
         meter.written(doc.stream_id, QUIET_MINUTES, now_ms),
         (now_ms - now_ms % MINUTE_MS - known_since) / 1000,
+        throttled=meter.throttled(doc.stream_id, BUSY_MINUTES, now_ms),
     )

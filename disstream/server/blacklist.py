@@ -14,7 +14,8 @@ MINUTE_S = 60.0
 MAX_ADDRESSES = 10_000
 """Remembered at once; of more, those whose minute began first are forgotten."""
 
-_THROTTLING = frozenset({"DIS.4303", "DIS.4305"})
+_NO_FAILURES = frozenset({"DIS.4303", "DIS.4305", "DIS.4309"})
+"""Throttling, and what `refuses` refused."""
 
 
 class Blacklist:
@@ -29,8 +30,8 @@ class Blacklist:
         return failures > self._limit and now < began + MINUTE_S
 
     def answered(self, peer: str, status: int, code: str, now: float) -> None:
-        """A request from there got this answer; throttling is no failure. Not for what was refused by `refuses`."""
-        if not 400 <= status < 500 or status == HTTPStatus.TOO_MANY_REQUESTS or code in _THROTTLING:
+        """A request from there got this answer; being throttled is no failure."""
+        if not 400 <= status < 500 or status == HTTPStatus.TOO_MANY_REQUESTS or code in _NO_FAILURES:
             return
         address = _address(peer)
         began, failures = self._minutes.get(address, (now, 0))

@@ -18,6 +18,9 @@ RECORD_BYTES = 100
 MAX_SECONDS = 315_360_000
 """Of any duration: ends of tokens are dates, and nothing is sent as infinity."""
 
+MAX_SCALINGS = 50
+"""Of a stream that are remembered: ten hours of the service's most. More in an hour could not be counted."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerConfig:
@@ -128,6 +131,11 @@ class ServerConfig:
                 raise ConfigError(f"{name} is {value}: give at most {MAX_SECONDS} (ten years)")
         if not 0 <= self.join_delay_s <= MAX_SECONDS:
             raise ConfigError(f"join_delay_s is {self.join_delay_s}: give 0 or more, at most {MAX_SECONDS}")
+        if self.max_scalings_per_hour is not None and self.max_scalings_per_hour > MAX_SCALINGS:
+            raise ConfigError(
+                f"max_scalings_per_hour is {self.max_scalings_per_hour}: give at most {MAX_SCALINGS}, "
+                "as many as a stream remembers, or no limit (None)"
+            )
         heaviest = self.max_record_bytes + self.max_partition_key_bytes + RECORD_BYTES
         for name in ("max_pending_bytes", "max_fetch_bytes"):
             value = getattr(self, name)

@@ -85,7 +85,7 @@ def updated_stream(doc: StreamDoc, request: UpdateStream, *, max_partitions: int
     return msgspec.structs.replace(
         doc,
         last_modified_time=max(now_ms, doc.last_modified_time),
-        retention_h=_retention(request.data_duration) if request.data_duration else doc.retention_h,
+        retention_h=_retention(request.data_duration, doc.retention_h),
         data_type=_choice("data_type", request.data_type, DATA_TYPES) or doc.data_type,
         data_schema=checked_schema(request.data_schema) or doc.data_schema,
         csv_delimiter=_delimiter(csv) or doc.csv_delimiter,
@@ -116,13 +116,13 @@ def _choice(field: str, value: str | None, allowed: Sequence[str]) -> str | None
     return value
 
 
-def _retention(value: int | str | None) -> int:
+def _retention(value: int | str | None, default: int = RETENTION_H[0]) -> int:
     if isinstance(value, str):
         if not re.fullmatch(r"[0-9]{0,9}", value, re.ASCII):
             raise api_error("DIS.4200", f"[data_duration={value[:80]!r} is not a number of hours]")
         value = int(value or 0)
     if not value:
-        return RETENTION_H[0]
+        return default
     if value not in RETENTION_H:
         raise api_error("DIS.4200", f"[data_duration={value} is not within {RETENTION_H[0]}..{RETENTION_H[-1]} hours]")
     return value

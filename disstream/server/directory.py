@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 
 import anyio
+import anyio.lowlevel
 
 from ..engine import Engine, Versioned
 from ..errors import CatalogConflict
@@ -183,7 +184,11 @@ class Directory:
             yield
             return
         async with self._claims:
-            docs = [decode_document(value) for _, value in await self.of_project(project)]
+            docs = []
+            for index, (_, value) in enumerate(await self.of_project(project)):
+                docs.append(decode_document(value))
+                if index % 50 == 49:
+                    await anyio.lowlevel.checkpoint()  # a project may have thousands
             check_quotas(self._config, docs, stream_type, partitions=partitions, streams=streams)
             yield
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from typing import TypeVar
 
 import anyio
 import msgspec
+from anyio import to_thread
 
 from .. import clock
 from ..destinations import Dump
@@ -40,11 +42,15 @@ from .dumping import (
 )
 from .partitions import told_partitions
 
+T = TypeVar("T")
+
 logger = logging.getLogger("disstream.server")
 
 NO_QUOTA = 2**31 - 1
 """What a list tells where there is none: the most an official client can read."""
 _PAGE = 16  # documents at a time: one may have a megabyte
+_INLINE_BYTES = 32_768
+"""Descriptors up to this size are checked and told where they are: 10 ms at most. The largest takes 300."""
 
 
 class DumpTasks:
@@ -54,9 +60,11 @@ class DumpTasks:
         self._directory = directory
         self._quota = NO_QUOTA if config.max_dump_tasks is None else config.max_dump_tasks
         self._source = source
+        self._threads = anyio.CapacityLimiter(1)  # they share the interpreter with the loop
 
     async def create(self, call: Call) -> Response:
-        destination = wanted(decode_create(check_size(call.body)))
+        request = decode_create(check_size(call.body))
+        destination = await self._apart(len(call.body), lambda: wanted(request))
         while True:
             stream = await self._find(call)
             doc = stream.doc
@@ -95,7 +103,10 @@ class DumpTasks:
         task = decode_task(stored.value)
         doc = stream.doc
         partitions = await told_partitions(self._log, doc.stream_id, doc.partitions)
-        return _answer(encode_detail(description(task, doc.name, doc.stream_id, partitions)))
+        return await self._apart(
+            len(stored.value),
+            lambda: _answer(encode_detail(description(task, doc.name, doc.stream_id, partitions))),
+        )
 
     async def delete(self, call: Call) -> Response:
         name = call.params["task_name"]
@@ -143,6 +154,10 @@ class DumpTasks:
             )
         return Response(status=200)
 
+    async def _apart(self, size: int, work: Callable[[], T]) -> T:
+        """What `work` returns or raises; of a large size, from a thread, so that others are served meanwhile."""
+        return work() if size <= _INLINE_BYTES else await to_thread.run_sync(work, limiter=self._threads)
+
     async def _find(self, call: Call) -> Stream:
         name = call.params["stream_name"]
         return await self._directory.find(call.project, name, call.stream_id or name)
@@ -162,6 +177,7 @@ class DumpTasks:
             for found in page:
                 yield found
             after = page[-1][0]
+            await anyio.lowlevel.checkpoint()
 
     async def _check_room(self, stream_id: str, name: str) -> None:
         """Raises ApiError DIS.4355 or DIS.4357 if the stream cannot have this task besides those it has."""

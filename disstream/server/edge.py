@@ -116,7 +116,7 @@ class Edge:
                 Request(
                     method=request.method,
                     target=target,
-                    headers={name.lower(): value for name, value in request.headers.items()},
+                    headers=_headers(request),
                     body=body,
                     peer=peer,
                 )
@@ -140,7 +140,7 @@ class Edge:
             raise _Refused(_too_large(f"{announced} bytes", limit))
         if announced > _STRANGERS_BYTES or request.content_length is None:
             try:
-                self._app.precheck(request.headers)
+                self._app.precheck(request.headers, request.remote or "")
             except ApiError as error:
                 raise _Refused(error) from error
         if request.headers.get("Expect", "").lower() == "100-continue":
@@ -293,6 +293,15 @@ def _request(
     assert isinstance(protocol, _Connection)
     protocol.payload = payload
     return web.BaseRequest(message, payload, protocol, writer, task, protocol._loop)
+
+
+def _headers(request: web.BaseRequest) -> dict[str, str]:
+    """By their names in lower case. A name that comes twice is a list (RFC 9110, 5.3), and must not hide its first."""
+    given = request.headers
+    headers = {name.lower(): value for name, value in given.items()}
+    if len(headers) == len(given):
+        return headers
+    return {name: ", ".join(given.getall(name)) for name in headers}
 
 
 def _closing(error: ApiError, request_id: str) -> web.Response:

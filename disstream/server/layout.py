@@ -17,8 +17,8 @@ from .config import RECORD_BYTES, ServerConfig
 from .documents import PartitionDoc
 
 MAX_KNOWN_KEYS = 65_536
-MAX_KNOWN_KEY_CHARS = 128
-"""Together they bound the memory of known keys: about 10 MB a stream. An MD5 costs twenty times a dict's hit."""
+MAX_KNOWN_KEY_BYTES = 128
+"""Together they bound the memory of known keys: about 15 MB a stream. An MD5 costs twenty times a dict's hit."""
 
 _INTEGER = re.compile(r"[+-]?[0-9]+", re.ASCII)
 
@@ -101,20 +101,22 @@ class Layout:
         return self._turns[self._turn]
 
     def _learn(self, key: str) -> int:
-        self._check_key(key)
+        size = self._check_key(key)
         lane = self._owner(hash_key(key))
-        if len(key) <= MAX_KNOWN_KEY_CHARS:
+        if size <= MAX_KNOWN_KEY_BYTES:
             if len(self._known) >= MAX_KNOWN_KEYS:
                 self._known.clear()
             self._known[key] = lane
         return lane
 
-    def _check_key(self, key: str) -> None:
+    def _check_key(self, key: str) -> int:
+        """Its bytes. Raises ApiError DIS.4200 for too many."""
         size = len(key.encode())
         if size > self._config.max_partition_key_bytes:
             raise api_error(
                 "DIS.4200", f"[a partition_key has {size} bytes, more than {self._config.max_partition_key_bytes}]"
             )
+        return size
 
     def _owner(self, hashed: int) -> int:
         number = self._router.owner(hashed)

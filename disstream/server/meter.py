@@ -75,10 +75,26 @@ class Counts(msgspec.Struct, array_like=True):
 
 
 Minutes = dict[int, Counts]
-"""Of one stream; by the minute since the epoch, in a stored hour by the minute of that hour."""
+"""Of one stream; by the minute since the epoch, or by that of its hour."""
 
-encode_hour = msgspec.msgpack.Encoder().encode
-decode_hour = msgspec.msgpack.Decoder(Minutes).decode
+read_hour = msgspec.msgpack.Decoder(dict[int, msgspec.Raw]).decode
+"""A stored hour: minute of the hour -> what `read_minute` takes. An hour of a thousand partitions takes the loop too
+long to be read, or written, at once; a minute does not."""
+read_minute = msgspec.msgpack.Decoder(Counts).decode
+_encode = msgspec.msgpack.Encoder().encode
+
+
+def with_minutes(stored: bytes | None, more: Mapping[int, Counts]) -> bytes:
+    """The stored hour (None: there is none) with `more` added, by the minute of the hour. Others stay as they are."""
+    hour: dict[int, msgspec.Raw | Counts] = dict(read_hour(stored)) if stored else {}
+    for minute, counts in more.items():
+        known = hour.get(minute)
+        if isinstance(known, msgspec.Raw):
+            hour[minute] = total = read_minute(known)
+            total.add(counts)
+        else:
+            hour[minute] = counts
+    return _encode(hour)
 
 
 def merge(into: Minutes, more: Mapping[int, Counts]) -> None:
@@ -126,8 +142,10 @@ class Meter:
         self._sealed: dict[str, Minutes] = {}
         self._recent: dict[str, dict[int, tuple[int, int]]] = {}
         """Stream -> minute -> (records, bytes) written, of the stored minutes."""
+        self._throttled: dict[str, set[int]] = {}
+        """Stream -> the recent minutes in which puts were refused by flow control, stored or not."""
         self._began: int | None = None
-        """The minute of the first call."""
+        """The minute of the first call, or the one that the clock was set back to."""
 
     # --- counting -------------------------------------------------------------------------------------------------
 
@@ -146,6 +164,7 @@ class Meter:
         counts = self._now(stream_id, now_ms)
         if throttled:
             counts.throttled_puts += 1
+            self._throttled.setdefault(stream_id, set()).add(now_ms // MINUTE_MS)
         if stored:
             counts.puts += 1
             counts.put_us += int(took_s * 1e6)
@@ -183,7 +202,7 @@ class Meter:
         return counts
 
     def _begin(self, minute: int) -> None:
-        if self._began is None:
+        if self._began is None or minute < self._began:  # a clock that was ahead must not blind it
             self._began = minute
 
     # --- looking --------------------------------------------------------------------------------------------------
@@ -207,6 +226,11 @@ class Meter:
                     records, size = records + more_records, size + more_size
             found.append((records, size))
         return found
+
+    def throttled(self, stream_id: str, minutes: int, now_ms: int) -> bool:
+        """Whether puts were refused by flow control in each of the last whole `minutes`, at most RECENT_MINUTES."""
+        now = now_ms // MINUTE_MS
+        return self._throttled.get(stream_id, set()).issuperset(range(now - minutes, now))
 
     def unstored(self, stream_id: str) -> Minutes:
         """A copy of what the catalog does not have of a stream."""
@@ -263,7 +287,7 @@ class Meter:
 
     def forget(self, stream_id: str) -> None:
         """The stream is no more."""
-        for place in (self._open, self._sealed, self._recent):
+        for place in (self._open, self._sealed, self._recent, self._throttled):
             place.pop(stream_id, None)
 
     def forget_idle(self, now_ms: int) -> None:
@@ -276,6 +300,10 @@ class Meter:
                 self._recent[stream_id] = kept
             else:
                 del self._recent[stream_id]
+        for stream_id, seen in list(self._throttled.items()):
+            seen -= {minute for minute in seen if abs(now - minute) > RECENT_MINUTES}
+            if not seen:
+                del self._throttled[stream_id]
 
     def check(self) -> None:
         """Assert the bounds."""

@@ -45,11 +45,10 @@ from .meter import (
     Minutes,
     Traffic,
     by_hour,
-    decode_hour,
-    encode_hour,
-    merge,
+    read_hour,
+    read_minute,
+    with_minutes,
 )
-from .progress import scan
 
 T = TypeVar("T", Counts, Traffic)
 
@@ -60,8 +59,17 @@ INTERVAL_S = 60.0
 
 SWEEP_INTERVAL_S = 3_600.0
 
-_HOURS_AT_ONCE = 24
+_HOURS_AT_ONCE = 8
 """Stored hours in one look into the catalog: one of a stream with a thousand busy partitions takes most of a MB."""
+
+_STREAMS_AT_ONCE = 200
+"""In one look for those that have something to be stored."""
+
+_LOOKS = 4
+"""Answers that look into stored hours at the same time."""
+
+_LARGE_BYTES = 1_024
+"""Of a stored minute: after such a one others have their turn."""
 
 _BEHIND = "~"
 """Sorts behind every character of an hour in a key."""
@@ -80,6 +88,7 @@ class Metrics:
         self._directory = directory
         self._meter = meter
         self._storing = anyio.Lock()
+        self._looking = anyio.CapacityLimiter(_LOOKS)
         self._keys: dict[str, str] = {}
         """Stream id -> the key of its document, of the streams that the meter knows. A stream never changes its key."""
 
@@ -119,10 +128,15 @@ class Metrics:
         wanted = set(stream_ids) - self._keys.keys()
         if not wanted:
             return
-        async for key, stored in scan(self._catalog, STREAMS):
-            stream_id = _decode_id(stored.value).stream_id
-            if stream_id in wanted:
-                self._keys[stream_id] = key
+        after = ""
+        while wanted and (page := await self._catalog.scan(STREAMS, after, _STREAMS_AT_ONCE)):
+            for key, stored in page:
+                stream_id = _decode_id(stored.value).stream_id
+                if stream_id in wanted:
+                    self._keys[stream_id] = key
+                    wanted.discard(stream_id)
+            after = page[-1][0]
+            await anyio.lowlevel.checkpoint()
 
     async def _store(self, stream_id: str) -> None:
         while True:
@@ -142,16 +156,15 @@ class Metrics:
             self._meter.forget(stream_id)
             return
         expect = {key: stream.version}
-        stored: dict[int, Minutes] = {}
+        stored: dict[int, bytes | None] = {}
         for hour in self._meter.hours(stream_id):
             name = traffic_key(stream_id, hour)
             known = await self._catalog.get(name)
             expect[name] = known.version if known else 0
-            stored[hour] = decode_hour(known.value) if known else {}
+            stored[hour] = known.value if known else None
         # Counting goes on meanwhile; an hour that has begun since was not looked at, and waits for the next time.
-        for hour, minutes in by_hour(self._meter.seal(stream_id, stored.keys())).items():
-            merge(stored[hour], minutes)
-        put = {traffic_key(stream_id, hour): encode_hour(minutes) for hour, minutes in stored.items()}
+        sealed = by_hour(self._meter.seal(stream_id, stored.keys()))
+        put = {traffic_key(stream_id, hour): with_minutes(stored[hour], minutes) for hour, minutes in sealed.items()}
         try:
             with anyio.CancelScope(shield=True):  # or nobody would know whether it was stored
                 await self._catalog.transact(expect, put)
@@ -209,36 +222,52 @@ class Metrics:
         """What each label tells of the minutes of the period in which there was something to count."""
         points: dict[str, dict[int, int]] = {label: {} for label in query.labels}
 
-        def collect(first_minute: int, minutes: Minutes) -> None:
-            for minute, counts in minutes.items():
-                second = 60 * (first_minute + minute)
-                if query.start_s <= second <= query.end_s and (counted := part(counts)) is not None:
-                    for label, told in points.items():
-                        value = values[label](counted)
-                        if value is not None:
-                            told[second] = value
+        def collect(second: int, counts: Counts) -> None:
+            if query.start_s <= second <= query.end_s and (counted := part(counts)) is not None:
+                for label, told in points.items():
+                    value = values[label](counted)
+                    if value is not None:
+                        told[second] = value
+
+        async def collect_stored(hour: int, stored: bytes, live: Minutes) -> None:
+            """Add to the live minutes what is stored of them; what is stored of others is told."""
+            for minute, encoded in read_hour(stored).items():
+                second = 3600 * hour + 60 * minute
+                if not query.start_s <= second <= query.end_s:
+                    continue
+                if minute in live:
+                    live[minute].add(read_minute(encoded))
+                else:
+                    collect(second, read_minute(encoded))
+                if len(encoded) >= _LARGE_BYTES:
+                    await anyio.lowlevel.checkpoint()
+            await anyio.lowlevel.checkpoint()
 
         first, last = query.start_s // 3600, query.end_s // 3600
-        async with self._storing:
-            live = by_hour(self._meter.unstored(stream_id))
+        async with self._looking:
+            known: dict[int, bytes] = {}
+            async with self._storing:
+                live = by_hour(self._meter.unstored(stream_id))
+                for hour in live:
+                    if first <= hour <= last and (found := await self._catalog.get(traffic_key(stream_id, hour))):
+                        known[hour] = found.value
             for hour, minutes in live.items():
-                if first <= hour <= last and (known := await self._catalog.get(traffic_key(stream_id, hour))):
-                    merge(minutes, decode_hour(known.value))
-        for hour, minutes in live.items():
-            collect(60 * hour, minutes)
-        prefix = traffic_of(stream_id)
-        after, end = traffic_key(stream_id, first - 1), traffic_key(stream_id, last)
-        while page := await self._catalog.scan(prefix, after, _HOURS_AT_ONCE):
-            for key, stored in page:
-                if key > end:
+                if hour in known:
+                    await collect_stored(hour, known[hour], minutes)
+                for minute, counts in minutes.items():
+                    collect(3600 * hour + 60 * minute, counts)
+            prefix = traffic_of(stream_id)
+            after, end = traffic_key(stream_id, first - 1), traffic_key(stream_id, last)
+            while page := await self._catalog.scan(prefix, after, _HOURS_AT_ONCE):
+                for key, stored in page:
+                    if key > end:
+                        break
+                    hour = int(key.removeprefix(prefix))
+                    if hour not in live:
+                        await collect_stored(hour, stored.value, {})
+                after = page[-1][0]
+                if after >= end:
                     break
-                hour = int(key.removeprefix(prefix))
-                if hour not in live:
-                    collect(60 * hour, decode_hour(stored.value))
-                    await anyio.lowlevel.checkpoint()
-            after = page[-1][0]
-            if after >= end:
-                break
         return [
             Metric(label=label, points=tuple(DataPoint(*point) for point in sorted(told.items())))
             for label, told in points.items()

@@ -24,14 +24,12 @@ from itertools import zip_longest
 import msgspec
 
 from ..wire.partitioning import hash_ranges
+from .config import MAX_SCALINGS
 from .documents import LayoutDoc, PartitionDoc, ScalingDoc, StreamDoc
 
 ACTIVE, DELETED, EXPIRED = "ACTIVE", "DELETED", "EXPIRED"
 
 HOUR_MS = 3_600_000
-
-MAX_SCALINGS = 50
-"""Of a stream that are remembered: ten hours of the service's most."""
 
 _COMES_BACK = {DELETED: 0, EXPIRED: 1}
 
@@ -97,6 +95,11 @@ def remembered(doc: StreamDoc, scaling: ScalingDoc) -> tuple[ScalingDoc, ...]:
     return (*doc.scalings, scaling)[-MAX_SCALINGS:]
 
 
+def known(at_ms: int, now_ms: int) -> bool:
+    """Whether a time that was written down means anything: not if a clock that is right now was far ahead then."""
+    return at_ms <= now_ms + HOUR_MS
+
+
 def refusal(
     scalings: Sequence[ScalingDoc], now_ms: int, *, per_hour: int | None, pause_s: float | None
 ) -> tuple[str, float] | None:
@@ -104,6 +107,7 @@ def refusal(
 
     At most `per_hour` tries within an hour, whatever became of them, and none within `pause_s` of a success.
     """
+    scalings = [s for s in scalings if known(s.at_ms, now_ms)]
     told: list[tuple[float, str]] = []
     if pause_s is not None:
         last = max((s.at_ms for s in scalings if not s.result_code), default=None)

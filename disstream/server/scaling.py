@@ -33,8 +33,11 @@ from .reshape import begun, finished, meeting, needless, refusal, remembered, wr
 logger = logging.getLogger("disstream.server")
 
 MAX_CHANGES = 100
-"""Of the layout that are kept for readers while records before them can be read; then no more until some expire. Each
-takes as much room as the stream has partitions, and all of them are told with the stream."""
+"""Of the layout that are kept for readers while records before them can be read; then no more until some expire."""
+
+MAX_BOUNDS = 20_000
+"""That such changes have together, one for each partition: all of them are told with the stream, which should take
+neither long nor a megabyte. One change is always possible."""
 
 
 class Scaler:
@@ -44,20 +47,24 @@ class Scaler:
         self._config = config
 
     async def scale(
-        self, project: str, name: str, stream_id: str, target: int, *, automatic: bool = False
+        self, project: str, name: str, stream_id: str, target: int, *, decided_on: StreamDoc | None = None
     ) -> tuple[int, int]:
         """(partitions before, partitions now). Already that many: nothing happens.
 
-        Raises ApiError: DIS.4301; DIS.4200 (too soon after others); DIS.4308, which counts as a try. Cancellation: the
-        change may still take place, as a whole.
+        `decided_on`: what automatic scaling saw; nothing happens if its partitions or bounds have changed since. Raises
+        ApiError: DIS.4301; DIS.4200 (too soon after others); DIS.4308, which counts as a try. Cancellation: the change
+        may still take place, as a whole.
         """
+        automatic = decided_on is not None
         stream = await self._directory.find(project, name, stream_id)
         async with self._directory.turn(stream.doc.stream_id):
-            stream = await self._finished(stream)
+            stream = await self._finished(await self._again(stream))
             doc = stream.doc
             before = writable_count(doc)
             if target == before:
                 return before, target
+            if decided_on and (doc.changes, doc.auto_scale) != (decided_on.changes, decided_on.auto_scale):
+                return before, before
             self._check_pace(doc)
             try:
                 await self._check_size(doc, target)
@@ -98,10 +105,12 @@ class Scaler:
         most = self._config.max_partitions
         if target > most:
             raise api_error("DIS.4308", f"[target_partition_count={target} is more than the {most} of this server]")
-        if len(await self._engine.catalog.scan(layouts_of(doc.stream_id), limit=MAX_CHANGES)) >= MAX_CHANGES:
+        layouts = await self.layouts(doc.stream_id)
+        bounds = sum(len(layout.bounds) for layout in layouts.values()) + max(writable_count(doc), target)
+        if layouts and (len(layouts) >= MAX_CHANGES or bounds > MAX_BOUNDS):
             raise api_error(
                 "DIS.4308",
-                f"[records from before {MAX_CHANGES} changes of its partitions can still be read: "
+                f"[records from before {len(layouts)} changes of its partitions can still be read: "
                 "try again once they have expired]",
             )
 

@@ -33,8 +33,9 @@ def checked_schema(text: str | None) -> str | None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of logical types: by the rules of Avro the type beneath counts then
             avro.schema.parse(text)
-    except (AvroException, ValueError, TypeError, KeyError, AttributeError) as exc:
-        # The others are how the parser meets what is no schema at all: a number for a name, a list for a type.
+    except (AvroException, ValueError, TypeError, KeyError, AttributeError, OverflowError) as exc:
+        # The others are how the parser meets what is no schema at all: a number for a name, a list for a type, or a
+        # size of more digits than can be reckoned with.
         raise api_error("DIS.4360", f"[not an Avro schema: {str(exc)[:200]}]") from exc
     return text
 

@@ -28,6 +28,9 @@ from .partitions import told_partitions
 from .reshape import EXPIRED, writable_count
 from .scaling import Scaler
 
+MAX_INTEGER = 2**31 - 1
+"""What official clients can read of a number of partitions."""
+
 
 class Streams:
     def __init__(
@@ -59,6 +62,8 @@ class Streams:
         target = request.target_partition_count
         if target < 1:
             raise api_error("DIS.4200", f"[target_partition_count={target} is less than 1]")
+        if target > MAX_INTEGER:  # it would be remembered, and told to all who ask
+            raise api_error("DIS.4200", f"[target_partition_count is more than {MAX_INTEGER}]")
         name = _same_stream(call, request.stream_name)
         before, now = await self._scaling.scale(call.project, *_wanted(call), target)
         body = encode_partition_count_answer(name, before, now)

@@ -49,11 +49,12 @@ def compress(body: bytes, kind: Compression) -> tuple[bytes, dict[str, str]]:
 
 
 class Packed(NamedTuple):
-    """A compressed body. What comes out of it has `size_bytes` (a zstd frame that tells no size: at most)."""
+    """A compressed body. What comes out of it has `size_bytes`; of a zstd frame of `untold` size, at most."""
 
     kind: Compression
     body: bytes
     size_bytes: int
+    untold: bool = False
 
     def unpack(self) -> bytes:
         """The body before compression. Threads may call it at once.
@@ -78,7 +79,14 @@ class Packed(NamedTuple):
     def _unpack_zstd(self) -> bytes:
         decompressor = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW)
         try:
-            return decompressor.decompress(self.body, max_output_size=self.size_bytes, allow_extra_data=False)
+            body = decompressor.decompress(self.body, max_output_size=self.size_bytes, allow_extra_data=False)
+            if zstandard.frame_content_size(self.body) <= 0:
+                # The library looks for extra data only behind a frame that tells its size.
+                frame = decompressor.decompressobj()
+                frame.decompress(self.body)
+                if frame.unused_data:
+                    raise zstandard.ZstdError(f"{len(frame.unused_data)} bytes follow the first frame")
+            return body
         except zstandard.ZstdError:
             # Damaged, or too large? A frame that told its size would not be here for its size.
             if zstandard.frame_content_size(self.body) < 0:
@@ -100,6 +108,7 @@ def announced(headers: Mapping[str, str], body: bytes, limit: int) -> Packed | N
         raise api_error(
             "DIS.4200", f"[Content-Encoding is {coding[:40]!r}: give one of {', '.join(COMPRESSIONS)}, or none at all]"
         )
+    size: int | None
     match coding:
         case "lz4":
             size = _length(headers, _LZ4_LENGTH)
@@ -108,7 +117,9 @@ def announced(headers: Mapping[str, str], body: bytes, limit: int) -> Packed | N
         case "snappy":
             size = _snappy_size(body)
         case "zstd":
-            size = _zstd_size(headers, body, limit)
+            size = _zstd_size(headers, body)
+    if size is None:
+        return Packed(coding, body, limit, untold=True)
     if size > limit:
         raise too_large(f"{size} bytes", limit)
     return Packed(coding, body, size)
@@ -133,15 +144,12 @@ def _snappy_size(body: bytes) -> int:
     raise api_error("DIS.4300", "[the body is no snappy block]")
 
 
-def _zstd_size(headers: Mapping[str, str], body: bytes, untold: int) -> int:
+def _zstd_size(headers: Mapping[str, str], body: bytes) -> int | None:
     try:
         size = zstandard.frame_content_size(body)
     except zstandard.ZstdError as exc:
         raise api_error("DIS.4300", f"[the body is no zstd frame: {exc}]") from exc
-    if size >= 0:
-        return size
-    told = _length(headers, _ZSTD_LENGTH)
-    return untold if told is None else told
+    return size if size >= 0 else _length(headers, _ZSTD_LENGTH)
 
 
 def too_large(what: str, limit: int) -> ApiError:

@@ -145,28 +145,38 @@ def _check_count(body: bytes, limit: int) -> None:
         fields += 1
         if fields > limit + 2:
             raise api_error("DIS.4200", f"[the message has more than {limit} records]")
-        tag, at = _varint(body, at)
-        match tag & 7:
-            case 0:
-                _, at = _varint(body, at)
-            case 1:
-                at += 8
-            case 2:
-                size, at = _varint(body, at)
-                at += size
-            case 5:
-                at += 4
-            # 3 and 4 begin and end a group: what stands between them is counted as if it stood here.
+        # Numbers of one byte, as nearly all are, are read here: a call for each would take the loop half a second.
+        tag = body[at]
+        at += 1
+        if tag >= 0x80:
+            tag, at = _varint(body, at - 1)
+        kind = tag & 7
+        if kind == 2:
+            size = body[at] if at < len(body) else 0
+            at += 1
+            if size >= 0x80:
+                size, at = _varint(body, at - 1)
+            at += size
+        elif kind == 0:
+            _, at = _varint(body, at)
+        elif kind == 1:
+            at += 8
+        elif kind == 5:
+            at += 4
+        # 3 and 4 begin and end a group: what stands between them is counted as if it stood here.
 
 
 def _varint(body: bytes, at: int) -> tuple[int, int]:
     """The number at `at`, and what follows it. At most 10 bytes; the end of the body ends it too."""
-    value = 0
-    for shift, byte in zip(range(0, 70, 7), body[at : at + 10], strict=False):
+    value = shift = 0
+    end = min(at + 10, len(body))
+    while at < end:
+        byte = body[at]
         at += 1
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
             break
+        shift += 7
     return value, at
 
 
@@ -202,7 +212,7 @@ def decode_put_answer_protobuf(body: bytes) -> PutResults:
                     _text(entry.errorCode),
                     _text(entry.errorMessage),
                 )
-                for entry in _PutResult.FromString(body).records
+                for entry in _parse(_PutResult, body).records
             ]
         )
     except (DecodeError, ValueError) as exc:
@@ -231,7 +241,7 @@ def encode_page_protobuf(rows: list[PageRow], next_cursor: str) -> bytes:
 def decode_page_protobuf(body: bytes, stream: str, partition: str) -> tuple[list[Record], str]:
     """(records, next cursor) of a page of that partition. Raises TransportError."""
     try:
-        message = _GetResult.FromString(body)
+        message = _parse(_GetResult, body)
         records = [
             Record(entry.data, int(entry.sequenceNumber), entry.timestamp, _text(entry.partitionKey), stream, partition)
             for entry in message.records
@@ -239,6 +249,14 @@ def decode_page_protobuf(body: bytes, stream: str, partition: str) -> tuple[list
         return records, _text(message.nextShardIterator) or ""
     except (DecodeError, ValueError) as exc:
         raise _unreadable("GetRecordsResult", exc) from exc
+
+
+def _parse(kind: Any, body: bytes) -> Any:
+    """Raises DecodeError. The parser lets pass what lacks required fields: even an empty body would be an answer."""
+    message = kind.FromString(body)
+    if not message.IsInitialized():
+        raise DecodeError("a required field is missing")
+    return message
 
 
 def _text(value: str | bytes) -> str | None:

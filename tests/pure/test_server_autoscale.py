@@ -47,6 +47,13 @@ def test_rules(partitions: int, traffic: list[tuple[int, int]], since_s: float, 
     assert decide(AutoScale(1, 10), partitions, COMMON, traffic, since_s) == target
 
 
+def test_refused_puts_show_that_it_is_full() -> None:
+    """While puts are refused 60 % is enough; below that it is one busy key, which more partitions do not help."""
+    for per_second, target in ((1199, None), (1200, 3), (1600, 3)):
+        traffic = minutes(per_second, per_second)
+        assert decide(AutoScale(1, 10), 2, COMMON, traffic, LONG, throttled=True) == target
+
+
 def test_below_the_minimum() -> None:
     """A stream made with fewer partitions than its minimum gets them at once."""
     assert decide(AutoScale(2, 10), 1, COMMON, [], 0) == 2

@@ -167,6 +167,7 @@ def test_an_update_changes_what_it_names() -> None:
     same = update(doc, data_duration="", data_type="", data_schema="", csv_properties=CsvProperties(""))
     assert same == msgspec.structs.replace(doc, last_modified_time=9)
     assert update(doc, data_duration="72").retention_h == 72
+    assert {update(doc, data_duration=nothing).retention_h for nothing in (0, "0", "00")} == {48}
     assert update(doc, data_type="JSON").data_type == "JSON"
     assert update(doc, data_schema='"string"').data_schema == '"string"'
     assert update(doc, csv_properties=CsvProperties("|")).csv_delimiter == "|"

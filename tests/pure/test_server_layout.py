@@ -77,6 +77,14 @@ def test_known_keys_change_nothing(keys: list[str]) -> None:
         assert routed.lanes == [router.owner(hash_key(key)) for key in keys]
 
 
+def test_long_keys_are_not_kept() -> None:
+    """It is their bytes that count: a character may take four of them."""
+    records = [NewRecord(b"", key) for key in ("k" * 128, "\U0001f600" * 32, "k" * 129, "\U0001f600" * 33)]
+    wanted = layout(10)
+    wanted.route(records)
+    assert list(wanted._known) == [record.key for record in records[:2]]
+
+
 def test_known_keys_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither many keys nor long ones are remembered without bound."""
     monkeypatch.setattr(layout_module, "MAX_KNOWN_KEYS", 10)

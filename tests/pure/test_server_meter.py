@@ -20,9 +20,10 @@ from disstream.server.meter import (
     Meter,
     Minutes,
     by_hour,
-    decode_hour,
-    encode_hour,
     merge,
+    read_hour,
+    read_minute,
+    with_minutes,
 )
 
 MINUTE = 60_000
@@ -71,18 +72,16 @@ class World:
             for left in range(conflicts, -1, -1):
                 hours = self.meter.hours(stream)
                 stored = {
-                    hour: decode_hour(self.catalog[stream, hour]) if (stream, hour) in self.catalog else {}
-                    for hour in hours
+                    (stream, hour): with_minutes(self.catalog.get((stream, hour)), minutes)
+                    for hour, minutes in by_hour(self.meter.seal(stream, hours)).items()
                 }
-                for hour, minutes in by_hour(self.meter.seal(stream, hours)).items():
-                    merge(stored[hour], minutes)
                 for event in during:
                     self.happen(event)
                 self.check()
                 if left:
                     self.meter.unseal(stream)
                 else:
-                    self.catalog |= {(stream, hour): encode_hour(minutes) for hour, minutes in stored.items()}
+                    self.catalog |= stored
                     self.meter.settle(stream)
             self.check()
         if not during:
@@ -105,7 +104,7 @@ class World:
         found = self.meter.unstored(stream)
         for (owner, hour), value in self.catalog.items():
             if owner == stream:
-                merge(found, {60 * hour + minute: counts for minute, counts in decode_hour(value).items()})
+                merge(found, {60 * hour + minute: read_minute(raw) for minute, raw in read_hour(value).items()})
         return found
 
     def check(self) -> None:
@@ -204,6 +203,16 @@ def test_an_hour_that_nobody_looked_at_is_not_taken() -> None:
     assert list(meter.unstored("s")) == [START // MINUTE]
 
 
+def test_only_the_minutes_that_are_added_to_are_read() -> None:
+    """The others of a stored hour stay as they are, to the byte: an hour may be large."""
+    hour = with_minutes(None, {0: Counts(puts=1), 1: Counts(puts=2)})
+    foreign = hour.replace(hour[2:10], b"\xa6opaque", 1)
+    grown = with_minutes(foreign, {1: Counts(puts=5), 2: Counts(gets=1)})
+    told = read_hour(grown)
+    assert bytes(told.pop(0)) == b"\xa6opaque"
+    assert {minute: read_minute(raw) for minute, raw in told.items()} == {1: Counts(puts=7), 2: Counts(gets=1)}
+
+
 def test_labels_are_those_of_the_documents() -> None:
     """What can be told is what can be asked for."""
     assert tuple(STREAM_VALUES) == STREAM_METRICS
@@ -287,3 +296,19 @@ def test_a_minute_is_written_in_parts() -> None:
             meter.settle("s")
     meter.put("s", {1: (1, 10)}, 0.0, START)
     assert meter.written("s", 1, START + MINUTE) == [(4, 40)]
+
+
+def test_minutes_of_refused_puts() -> None:
+    """It is known of the last minutes whether each saw a put refused, stored or not; and forgotten as traffic is."""
+    meter = Meter()
+    for minute in (0, 1, 3):
+        meter.put("s", {0: (1, 1)}, 0.0, START + minute * MINUTE, throttled=True)
+    meter.put("s", {0: (1, 1)}, 0.0, START + 2 * MINUTE)
+    assert [meter.throttled("s", 2, START + minute * MINUTE) for minute in range(1, 5)] == [False, True, False, False]
+    assert meter.throttled("s", 1, START + 4 * MINUTE)
+    assert not meter.throttled("t", 1, START + 4 * MINUTE)
+    meter.forget_idle(START + (RECENT_MINUTES + 4) * MINUTE)
+    assert not meter.throttled("s", 1, START + 4 * MINUTE)
+    meter.put("s", {}, 0.0, START, throttled=True)
+    meter.forget("s")
+    assert not meter.throttled("s", 1, START + MINUTE)

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from disstream.model import MAX_HASH_KEY
+from disstream.server.config import MAX_SCALINGS
 from disstream.server.creation import new_stream
 from disstream.server.documents import LayoutDoc, ScalingDoc, StreamDoc, decode_document, encode_document
 from disstream.server.reshape import (
-    MAX_SCALINGS,
     begun,
     expired,
     finished,
@@ -123,6 +123,8 @@ def tried(minute: int, code: int = 0) -> ScalingDoc:
         ([tried(n, 4308) for n in range(5)], 60, None),
         ([tried(n, 4308) for n in range(7)], 10, 3120),
         ([*(tried(n, 4308) for n in range(4)), tried(9)], 10, 3540),  # both rules: the later counts
+        ([tried(30)], 0, 5400),  # by a clock that was a little ahead
+        ([tried(600_000)] * 5, 0, None),  # by one that was a year ahead, and is right now
     ],
 )
 def test_how_often(scalings: list[ScalingDoc], minute: int, left_s: float | None) -> None:

@@ -50,6 +50,7 @@ def test_no_schema(text: str | None) -> None:
         ('{"type":"record","name":"1x","fields":[]}', "1x"),
         ('{"type":"enum","name":"e","symbols":["a","a"]}', "Duplicate"),
         ('["int","int"]', "already in Union"),
+        (f'{{"type":"fixed","name":"f","size":1{"0" * 400},"logicalType":"decimal","precision":5}}', "too large"),
         ('{"type":"record","name":"x","fields":[{"name":"a","type":"int"},{"name":"a","type":"int"}]}', "already"),
     ],
 )

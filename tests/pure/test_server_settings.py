@@ -131,6 +131,13 @@ def test_limits_are_more_than_nothing(name: str) -> None:
     assert getattr(ServerConfig(), name) is None
 
 
+def test_a_limit_that_could_not_be_counted() -> None:
+    """A stream remembers so many scalings; a limit above that would let any number pass."""
+    assert ServerConfig(max_scalings_per_hour=50).max_scalings_per_hour == 50
+    with pytest.raises(ConfigError, match="max_scalings_per_hour is 51: give at most 50"):
+        ServerConfig(max_scalings_per_hour=51)
+
+
 @pytest.mark.parametrize(
     ("wrong", "right", "line", "told"),
     [

@@ -21,6 +21,7 @@ from disstream.testing.clock import run_simulated
 from disstream.testing.network import AppTransport, FaultPlan, FaultyTransport
 from disstream.wire.compression import COMPRESSIONS, Compression
 from disstream.wire.http import JSON, PROTOBUF, Request, Response
+from disstream.wire.protobuf import encode_put_answer_protobuf
 from disstream.wire.records import encode_page, encode_put_answer
 
 BODIES: tuple[Body, ...] = ("json", "protobuf")
@@ -138,6 +139,15 @@ async def test_an_answer_says_its_own_form() -> None:
     async with Client(Canned(in_protobuf, f"{PROTOBUF};charset=utf-8"), "demo") as client:
         (result,) = await client.records.put("s", [NewRecord(b"x")])
         assert (result.partition_id, result.sequence_number) == ("3", 7)
+
+
+async def test_an_answer_for_other_records() -> None:
+    """Fewer results than records, or more, are no answer: nobody knows what became of which record."""
+    for body, kind in ((encode_put_answer([3], {3: 7}), JSON), (encode_put_answer_protobuf([3], {3: 7}), PROTOBUF)):
+        async with Client(Canned(body, kind), "demo") as client:
+            with pytest.raises(TransportError, match="1 results for 2 records") as caught:
+                await client.records.put("s", [NewRecord(b"x"), NewRecord(b"y")])
+            assert caught.value.outcome_unknown
 
 
 def test_what_protobuf_cannot_say() -> None:

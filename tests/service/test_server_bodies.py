@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+import zstandard
 from accounts import Signer, application
 from server_http import Answer, AppCaller, Caller, serving
 
@@ -16,7 +19,7 @@ from disstream.model import NewRecord, PutResult, Record
 from disstream.server import App, ServerConfig
 from disstream.server.compression import INLINE_BYTES, Unpacking
 from disstream.testing.clock import run_simulated
-from disstream.wire.compression import COMPRESSIONS, Compression, compress
+from disstream.wire.compression import COMPRESSIONS, Compression, Packed, compress
 from disstream.wire.http import Request
 from disstream.wire.protobuf import decode_page_protobuf, decode_put_answer_protobuf, encode_put_protobuf
 from disstream.wire.records import decode_put_answer, encode_put, page_decoder
@@ -243,6 +246,25 @@ async def test_what_decompression_makes_is_bounded() -> None:
     assert unpacking.held_bytes == 0
 
 
+async def test_a_frame_of_untold_size_takes_no_more_than_it_has() -> None:
+    """Many small ones are handled at once, and a large one finds its room: none takes what a body may have at most."""
+    unpacking = Unpacking(ServerConfig(data_dir=None))
+    packer = zstandard.ZstdCompressor(write_content_size=False)
+    sizes = [1, 1_000] * 50 + [INLINE_BYTES, INLINE_BYTES + 1, 2_000_000]
+    async with contextlib.AsyncExitStack() as stack:
+        for size in sizes:
+            body = packer.compress(b"x" * size)
+            request = Request(method="POST", target="/", headers={"content-encoding": "zstd"}, body=body)
+            assert len(await stack.enter_async_context(unpacking.unpacked(request))) == size
+        assert unpacking.held_bytes == sum(sizes)
+        request.body = packer.compress(bytes(ServerConfig().max_body_bytes + 1))
+        with pytest.raises(ApiError) as caught:
+            await stack.enter_async_context(unpacking.unpacked(request))
+        assert caught.value.status == 413
+        assert unpacking.held_bytes == sum(sizes)
+    assert unpacking.held_bytes == 0
+
+
 async def test_a_failed_body_leaves_nothing_behind() -> None:
     """A body that cannot be decompressed, or whose handling fails, gives back what it held; one alone always fits."""
     unpacking = Unpacking(ServerConfig(data_dir=None, max_body_bytes=2 * INLINE_BYTES, max_buffered_bytes=10**6))
@@ -256,3 +278,22 @@ async def test_a_failed_body_leaves_nothing_behind() -> None:
             async with unpacking.unpacked(_held(size)):
                 raise RuntimeError
     assert unpacking.held_bytes == 0
+
+
+async def test_much_that_comes_to_little_does_not_hold_up_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large body is decompressed in a thread also if it announces a few bytes: here, blocks of nothing."""
+    threads: list[int] = []
+    unpack = Packed.unpack
+
+    def noted(packed: Packed) -> bytes:
+        threads.append(threading.get_ident())
+        return unpack(packed)
+
+    monkeypatch.setattr(Packed, "unpack", noted)
+    unpacking = Unpacking(ServerConfig(data_dir=None))
+    for blocks, inline in ((1_000, True), (INLINE_BYTES, False)):
+        body = b"\x28\xb5\x2f\xfd\x00\x58" + b"\x00\x00\x00" * blocks + b"\x01\x00\x00"
+        headers = {"content-encoding": "zstd", "x-dis-zstd-content-length": "5"}
+        async with unpacking.unpacked(Request(method="POST", target="/", headers=headers, body=body)) as plain:
+            assert plain == b""
+        assert (threads[-1] == threading.get_ident()) is inline

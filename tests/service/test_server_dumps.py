@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import random
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 from accounts import Signer, application
 from app_server import Meddler
@@ -24,7 +26,7 @@ from disstream.server.documents import tasks_of
 from disstream.server.dumping import MAX_BODY_BYTES, decode_task
 from disstream.testing.network import AppTransport
 
-OBS, DWS = SAMPLES["obs text"], SAMPLES["dws"]
+OBS, DWS, OPENTSDB = SAMPLES["obs text"], SAMPLES["dws"], SAMPLES["opentsdb"]
 TASKS = "/v2/p/streams/s/transfer-tasks"
 each_sample = pytest.mark.parametrize("sample", SAMPLES.values(), ids=SAMPLES)
 
@@ -469,6 +471,56 @@ async def test_many_tasks_are_listed() -> None:
         for name in reversed(names):
             assert (await caller.dump(name)).code == ""
         assert list(await caller.tasks()) == names
+
+
+async def test_many_tasks_do_not_hold_up_others() -> None:
+    """Whoever looks at all tasks of a stream lets others have their turn after a few."""
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            await anyio.lowlevel.checkpoint()
+            turns += 1
+
+    async with dumping() as caller:
+        for number in range(64):
+            assert (await caller.dump(f"t{number}")).code == ""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(others)
+            assert len(await caller.tasks()) == 64
+            tasks.cancel_scope.cancel()
+    assert turns >= 3
+
+
+async def test_large_descriptors_do_not_hold_up_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thousands of fields are checked, and told again, in a thread; a usual task is not worth one."""
+    threads: dict[str, int] = {}
+
+    def noting(name: str) -> None:
+        work = getattr(dumps_module, name)
+
+        def noted(*args: Any, **kwargs: Any) -> Any:
+            threads[name] = threading.get_ident()
+            return work(*args, **kwargs)
+
+        monkeypatch.setattr(dumps_module, name, noted)
+
+    noting("wanted")
+    noting("encode_detail")
+    points = OPENTSDB.descriptor["opentsdb_schema"]
+    async with dumping() as caller:
+        for name, sample, fields, inline in (
+            ("small", OBS, {}, True),
+            ("large", OPENTSDB, {"opentsdb_schema": points * 1_000}, False),
+        ):
+            answer = await caller.dump(name, sample, **fields)
+            assert (answer.status, answer.code) == (201, "")
+            detail = await caller.detail(name)
+            here = threading.get_ident()
+            assert (threads["wanted"] == here, threads["encode_detail"] == here) == (inline, inline)
+        assert len(detail["cloudtable_destination_description"]["opentsdb_schema"]) == 1_000 * len(points)
+        assert (await caller.dump("bad", sample, opentsdb_schema=[*points * 1_000, {}])).code == "DIS.4348"
 
 
 async def test_what_is_kept() -> None:

@@ -137,6 +137,17 @@ async def test_expectations_are_answered() -> None:
             await peer.refusal(413, "DIS.4200")
 
 
+async def test_who_failed_too_often_sends_no_body() -> None:
+    """The room for bodies is for those who are heard; being refused is no failure more."""
+    async with serving(max_failures_per_minute=1) as http:
+        for _ in range(2):
+            assert (await http.call("GET", "/v2/p/streams/none")).code == "DIS.4301"
+        async with connected(http.server.url) as peer:
+            await peer.send(head("POST", "/v2/p/records", content_length=MIB))
+            async with asyncio.timeout(5):
+                await peer.refusal(400, "DIS.4309")
+
+
 async def test_huge_body_is_not_kept() -> None:
     """A body that never says its size is refused at the limit; what still comes is not held in memory."""
     async with serving(max_body_bytes=2 * MIB) as http, connected(http.server.url) as peer:
@@ -343,6 +354,16 @@ async def test_what_is_not_http(text: bytes, caplog: pytest.LogCaptureFixture) -
             await peer.refusal(400, "DIS.4200")
         assert (await http.call("GET", "/v2/p/streams")).status == 200
     assert not [r for r in caplog.records if r.levelname == "ERROR"]
+
+
+async def test_a_header_that_comes_twice() -> None:
+    """Both of its values count: what follows must not hide what the body went through first."""
+    async with serving() as http, connected(http.server.url) as line:
+        head = "POST /v2/p/records HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n"
+        await line.send(f"{head}Content-Encoding: gzip\r\ncontent-encoding: identity\r\n\r\n{{}}")
+        status, _, told = await line.answer()
+        assert (status, told["error_code"]) == (400, "DIS.4200")
+        assert "gzip, identity" in told["message"]
 
 
 async def test_bad_chunks() -> None:

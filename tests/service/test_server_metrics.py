@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 from server_http import AppCaller, Caller, data, serving
 from test_client_calls import Script, client_on, ok
@@ -341,6 +342,66 @@ def test_flow_control_is_counted() -> None:
         }
 
     simulate(test, common_in_records_per_s=2, common_out_bytes_per_s=5)
+
+
+def test_much_traffic_does_not_hold_up_others() -> None:
+    """An answer about hours of a stream with many partitions lets others have their turn after every minute."""
+
+    async def test(bench: Bench) -> None:
+        await bench.create("s", 500)
+        stream_id = (await bench.describe("s"))["stream_id"]
+        hour = int(clock.wall()) // HOUR
+        for ago in (0, 1):
+            for minute in range(60):
+                stored = {number: (1, 10) for number in range(500)}
+                bench.app.meter.put(stream_id, stored, 0.0, 1000 * ((hour - ago) * HOUR + minute * MINUTE))
+            await bench.app.metrics.flush()
+        bench.restart()
+        turns = 0
+
+        async def others() -> None:
+            nonlocal turns
+            while True:
+                await anyio.lowlevel.checkpoint()
+                turns += 1
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(others)
+            found = await told(bench, back_s=3 * HOUR, ahead_s=HOUR)
+            tasks.cancel_scope.cancel()
+        assert [*found[PUT_BYTES].values()] == [5_000] * 120
+        assert turns >= 120
+
+    simulate(test)
+
+
+def test_many_streams_do_not_hold_up_others() -> None:
+    """What is stored is stored wherever its stream stands among many, and the search lets others have their turn."""
+
+    async def test(bench: Bench) -> None:
+        names = [f"s{number:03}" for number in range(450)]
+        for name in names:
+            await bench.create(name)
+        for name in (names[0], names[-1]):
+            await bench.put(name, {"data": data(b"x")})
+        turns = 0
+
+        async def others() -> None:
+            nonlocal turns
+            while True:
+                await anyio.lowlevel.checkpoint()
+                turns += 1
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(others)
+            await bench.app.metrics.flush()
+            tasks.cancel_scope.cancel()
+        assert turns >= 3
+        bench.restart()
+        for name in (names[0], names[-1]):
+            assert (await totals(bench, name))["put_bytes"] == 1
+
+    simulate(test)
 
 
 def test_others_change_the_stream_meanwhile() -> None:

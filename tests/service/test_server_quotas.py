@@ -182,3 +182,25 @@ def test_members_of_a_group() -> None:
         assert await join(caller, "m3") == "OK"
 
     simulate(test, max_group_members=2)
+
+
+def test_counting_many_streams_lets_others_run() -> None:
+    """A project of many streams holds nobody up when another is made in it."""
+
+    async def test(caller: AppCaller) -> None:
+        for n in range(200):
+            assert await make(caller, f"s{n}") == ""
+        turns = 0
+
+        async def other() -> None:
+            nonlocal turns
+            while True:
+                await asyncio.sleep(0)
+                turns += 1
+
+        task = asyncio.create_task(other())
+        assert await make(caller, "t") == "DIS.4308"
+        task.cancel()
+        assert turns >= 4
+
+    simulate(test, max_streams=200)

@@ -9,13 +9,15 @@ import anyio
 import pytest
 from server_http import AppCaller, data
 
+from disstream import clock
 from disstream.engine.memory import MemoryEngine
+from disstream.errors import StorageError
 from disstream.server import App, ServerConfig
-from disstream.server.autoscaling import keep_scaling
+from disstream.server.autoscaling import keep_scaling, scale_all
 from disstream.server.config import SERVICE_LIMITS
 from disstream.server.documents import layouts_of
 from disstream.server.retention import keep_trimming
-from disstream.server.scaling import MAX_CHANGES
+from disstream.server.scaling import MAX_BOUNDS, MAX_CHANGES
 from disstream.testing.clock import run_simulated
 
 HOUR = 3_600.0
@@ -102,6 +104,7 @@ def test_what_cannot_be_asked_for() -> None:
         assert await bench.scale(3, stream_name="t") == "DIS.4200"
         assert await bench.scale(3, name="t") == "DIS.4301"
         assert await bench.scale(1_001) == "DIS.4308"
+        assert await bench.scale(2**31) == "DIS.4200"
         told = await bench.describe("s")
         # Only what could have been carried out counts as tried.
         assert [(c["target_partition_count"], c["result_code"]) for c in told["update_partition_counts"]] == [
@@ -232,6 +235,24 @@ def test_changes_that_readers_must_know_are_bounded() -> None:
     simulate(test)
 
 
+def test_changes_of_many_partitions_are_bounded_earlier() -> None:
+    """What is told of them stays short: with a thousand partitions there are twenty changes, and always one."""
+
+    async def test(bench: Bench) -> None:
+        await bench.create("s", 1_000)
+        for n in range(20):
+            records = ({"data": "", "explicit_hash_key": str(part * (2**63 // 1_000) + 1)} for part in range(1_000))
+            await bench.put("s", *records)
+            assert await bench.scale(999 + n % 2) == ""
+        assert await bench.scale(998) == "DIS.4308"
+        told = await bench.describe("s", query="?limit_partitions=1000")
+        assert sum(len(p["bounds"]) for p in told["partitions"]) <= MAX_BOUNDS
+        await bench.create("wide", MAX_BOUNDS + 1)
+        assert await bench.scale(1, "wide") == ""
+
+    simulate(test, ServerConfig(data_dir=None, max_partitions=2 * MAX_BOUNDS))
+
+
 def test_the_limits_of_the_service() -> None:
     """None within an hour of a success, five tries in an hour; a partition too many is a try, and told as one."""
 
@@ -251,6 +272,31 @@ def test_the_limits_of_the_service() -> None:
         assert await bench.scale(4) == ""
         codes = [c["result_code"] for c in (await bench.describe("s"))["update_partition_counts"]]
         assert codes == [0, 4308, 4308, 4308, 4308, 4308, 0]
+
+    limits: Any = SERVICE_LIMITS
+    simulate(test, ServerConfig(data_dir=None, **limits))
+
+
+def test_who_waited_sees_what_came_before() -> None:
+    """Changes asked for at once count one after another: for the pause, for the quota and for what is answered."""
+
+    async def test(bench: Bench) -> None:
+        await bench.create("s", 4)
+        codes: dict[int, str] = {}
+
+        async def scale(target: int) -> None:
+            codes[target] = await bench.scale(target)
+
+        async with (
+            anyio.create_task_group() as tasks,
+            bench.app.directory.turn((await bench.describe("s"))["stream_id"]),
+        ):
+            for target in (1, 6):
+                tasks.start_soon(scale, target)
+                await anyio.wait_all_tasks_blocked()
+        assert codes == {1: "", 6: "DIS.4200"}
+        (only,) = (await bench.describe("s"))["update_partition_counts"]
+        assert only["target_partition_count"] == 1
 
     limits: Any = SERVICE_LIMITS
     simulate(test, ServerConfig(data_dir=None, **limits))
@@ -368,6 +414,28 @@ def test_a_stream_scales_itself(profile: str) -> None:
     simulate(test, ServerConfig(data_dir=None, **limits))
 
 
+def test_who_is_throttled_gets_more() -> None:
+    """Clients that back off when they are refused leave a part of the bandwidth unused: it counts as full earlier."""
+
+    async def test(bench: Bench) -> None:
+        bounds: Any = {"auto_scale_min_partition_count": 1, "auto_scale_max_partition_count": 3}
+        await bench.create("s", 1, auto_scale_enabled=True, **bounds)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(keep_scaling, bench.app.directory, bench.app.scaling, bench.app.meter)
+            records = [{"data": "", "partition_key": str(n)} for n in range(1_500)]
+            for _ in range(130):
+                assert (await bench.put("s", *records)).told["failed_record_count"] > 0
+                await anyio.sleep(1.5)
+                if (await bench.describe("s"))["writable_partition_count"] == 2:
+                    break
+            else:
+                raise AssertionError("it has not grown")
+            tasks.cancel_scope.cancel()
+
+    limits: Any = SERVICE_LIMITS
+    simulate(test, ServerConfig(data_dir=None, **limits))
+
+
 def test_a_stream_below_its_minimum() -> None:
     """The documents' own example begins with one partition and a minimum of two."""
 
@@ -379,5 +447,72 @@ def test_a_stream_below_its_minimum() -> None:
             await anyio.sleep(61)
             assert (await bench.describe("s"))["writable_partition_count"] == 2
             tasks.cancel_scope.cancel()
+
+    simulate(test)
+
+
+def test_a_clock_that_was_ahead() -> None:
+    """What was written down of a year to come stops no scaling, by hand or by itself, once the clock is right."""
+
+    async def test(bench: Bench) -> None:
+        bounds: Any = {"auto_scale_min_partition_count": 1, "auto_scale_max_partition_count": 4}
+        right = clock.replace_wall(lambda: right() + 365 * 24 * HOUR)
+        await bench.create("s", 1, auto_scale_enabled=True, **bounds)
+        assert await bench.scale(2) == ""
+        await load(bench, 1, 61)
+        clock.replace_wall(right)
+        assert await bench.scale(1) == ""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(keep_scaling, bench.app.directory, bench.app.scaling, bench.app.meter)
+            await anyio.sleep(HOUR)
+            await load(bench, 900, 200)
+            tasks.cancel_scope.cancel()
+        assert (await bench.describe("s"))["writable_partition_count"] == 2
+
+    limits: Any = SERVICE_LIMITS
+    simulate(test, ServerConfig(data_dir=None, **limits))
+
+
+def test_what_was_left_half_way_is_finished_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A change whose engine failed before the fence is met by no put: whoever scales by itself finishes it."""
+
+    async def test(bench: Bench) -> None:
+        await bench.create("s", 2)
+        with monkeypatch.context() as patch:
+
+            async def full(partitions: object) -> None:
+                raise StorageError("the disk is full")
+
+            patch.setattr(bench.engine.log, "open", full)
+            assert await bench.scale(3) == "DIS.5000"
+        assert (await bench.put("s", {"data": ""})).code == ""
+        assert (await bench.describe("s"))["writable_partition_count"] == 2
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(keep_scaling, bench.app.directory, bench.app.scaling, bench.app.meter)
+            await anyio.sleep(61)
+            tasks.cancel_scope.cancel()
+        assert (await bench.describe("s"))["writable_partition_count"] == 3
+
+    simulate(test)
+
+
+@pytest.mark.parametrize("off", [False, True])
+def test_automatic_scaling_yields(off: bool) -> None:
+    """What a user asked for while it waited for its turn, by hand or by switching it off, is not undone by it."""
+
+    async def test(bench: Bench) -> None:
+        bounds: Any = {"auto_scale_min_partition_count": 4, "auto_scale_max_partition_count": 8}
+        await bench.create("s", 2, auto_scale_enabled=True, **bounds)
+        stream_id = (await bench.describe("s"))["stream_id"]
+        async with anyio.create_task_group() as tasks:
+            async with bench.app.directory.turn(stream_id):
+                if not off:
+                    tasks.start_soon(bench.scale, 6)
+                    await anyio.wait_all_tasks_blocked()
+                tasks.start_soon(scale_all, bench.app.directory, bench.app.scaling, bench.app.meter)
+                await anyio.wait_all_tasks_blocked()
+                if off:
+                    assert await bench.update(auto_scale_enabled=False) == ""
+        assert (await bench.describe("s"))["writable_partition_count"] == (2 if off else 6)
 
     simulate(test)

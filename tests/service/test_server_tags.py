@@ -14,6 +14,7 @@ from disstream import connect
 from disstream.client import Client
 from disstream.errors import ConfigError, NotFoundError, QuotaError, TransportError
 from disstream.model import TaggedStream
+from disstream.server.tags import MAX_BODY_BYTES
 from disstream.testing.clock import run_simulated
 
 NOBODY = "A" * 19
@@ -208,6 +209,27 @@ async def test_finding() -> None:
         }
         told = (await http.call("GET", "/v2/p/stream/tags")).told
         assert told == {"tags": [{"key": "env", "values": ["prod", "test"]}, {"key": "team", "values": ["x"]}]}
+
+
+async def test_large_bodies() -> None:
+    """The largest sensible question is answered; a body that would hold up others while it is read is refused."""
+    values = ["字" * 43] * 9 + ["*" + "字" * 42]
+    conditions = [{"key": "键" * 35 + str(n), "values": [f"{n}{value[1:]}" for value in values]} for n in range(10)]
+    lists: dict[str, Any] = {"tags": conditions}
+    for name in ("tags_any", "not_tags", "not_tags_any"):
+        lists[name] = [{**c, "values": [f"{i}{v}"[:43] for i, v in enumerate(c["values"])]} for c in conditions]
+    async with serving() as http:
+        await http.create("s", tags=wire(k="v"))
+        assert (await find(http, matches=[{"key": "resource_name", "value": "字" * 64}] * 10, **lists)).code == ""
+        tags_of_it = f"/v2/p/stream/{await stream_id(http)}/tags"
+        for path, body in (
+            (tags_of_it, {"tag": {"key": "k", "value": "x" * MAX_BODY_BYTES}}),
+            (f"{tags_of_it}/action", {"action": "delete", "tags": [{"key": "k"}] * (MAX_BODY_BYTES // 10)}),
+            ("/v2/p/stream/resource_instances/action", {"action": "count", "tags": [{"key": "x" * MAX_BODY_BYTES}]}),
+        ):
+            answer = await http.call("POST", path, body)
+            assert (answer.status, answer.code) == (413, "DIS.4200")
+        assert await tags(http) == {"k": "v"}
 
 
 async def test_changes_at_the_same_time() -> None:

@@ -98,6 +98,17 @@ def test_what_lies(kind: Compression) -> None:
         assert refused(body, headers) == (400, "DIS.4300")
 
 
+def test_nothing_follows_a_zstd_frame() -> None:
+    """A second frame is no part of the body, nor silently left out, whether the first one tells its size or not."""
+    for told in (True, False):
+        packed = zstandard.ZstdCompressor(write_content_size=told).compress(b"first")
+        for length in ({}, {"x-dis-zstd-content-length": "5"}, {"x-dis-zstd-content-length": "10"}):
+            headers = {"content-encoding": "zstd", **length}
+            assert unpack(packed, headers) == b"first"
+            for more in (packed, b"x", b"\x50\x2a\x4d\x18\x04\x00\x00\x00more", endless_zstd(1)):
+                assert refused(packed + more, headers) == (400, "DIS.4300")
+
+
 def test_lengths_that_cannot_be() -> None:
     """lz4 needs its length, as digits; one that is not the truth is DIS.4300."""
     packed, headers = compress(b"stream record " * 100, "lz4")

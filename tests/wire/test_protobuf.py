@@ -111,6 +111,19 @@ def test_what_official_parsers_require_is_there() -> None:
     assert encode_put_protobuf("s", []) == field(1, b"s") + field(30, b"")
 
 
+def test_an_answer_lacks_nothing_that_is_required() -> None:
+    """An answer that lost its body, or its end, is no answer: it would read as one that holds no records."""
+    decoders: list[tuple[Callable[[bytes], object], tuple[bytes, ...]]] = [
+        (decode_put_answer_protobuf, (b"", field(22, field(24, b"7")))),
+        (lambda body: decode_page_protobuf(body, "s", "p"), (b"", field(16, field(18, b"7") + field(19, b"x")))),
+    ]
+    for decode, bodies in decoders:
+        for body in bodies:
+            with pytest.raises(TransportError, match="in protobuf") as caught:
+                decode(body)
+            assert caught.value.outcome_unknown
+
+
 @given(name=st.text(st.characters(exclude_categories=["Cs"])), records=st.lists(new_records, max_size=5))
 def test_a_put_says_the_same_in_both_forms(name: str, records: list[NewRecord]) -> None:
     """A put reads back as it was written, and as its JSON does, empty strings apart, which mean nothing in either."""
