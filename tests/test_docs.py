@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from disstream.door import DisClient
+from disstream.model import NewRecord
 from disstream.server import Server, read_config
 
 ROOT = Path(__file__).parent.parent
@@ -140,6 +141,12 @@ async def test_the_changes_of_the_guide(disstream_client: DisClient) -> None:
     assert (await namespace["shown"]()).writable_partition_count == 4
     assert (await disstream_client.streams.describe("clicks")).retention_h == 72
 
+    block = "\n".join(f"    {line}" for line in blocks("python", "docs/using.md")[5].splitlines())
+    exec(f"async def more():\n{block}\n    return task, written", namespace)
+    await disstream_client.records.put("clicks", [NewRecord(b"x")])
+    task, written = await namespace["more"]()
+    assert (task.state, written) == ("ABNORMAL", 1)
+
 
 def test_the_worker_of_the_guide_commits_what_its_tasks_finished(disstream_server: Server, tmp_path: Path) -> None:
     """docs/using.md: a worker with that main stops on SIGTERM when its tasks have ended; nothing is left to read."""
@@ -187,7 +194,7 @@ def test_the_configuration_of_the_guide_is_read(tmp_path: Path) -> None:
 
 def test_the_test_of_the_guide(tmp_path: Path) -> None:
     """docs/using.md: the test it shows passes where only the package and pytest-asyncio are installed."""
-    (tmp_path / "test_orders.py").write_text(blocks("python", "docs/using.md")[5])
+    (tmp_path / "test_orders.py").write_text(blocks("python", "docs/using.md")[6])
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
         cwd=tmp_path,

@@ -191,12 +191,14 @@ def start(target: Target, stream: str, task: tuple[str, ...]) -> None:
     Example: disstream dump start orders archive
     """
 
-    async def work() -> None:
+    async def work() -> list[DumpTask]:
         async with target.connect() as dis:
             await dis.dumps.start(stream, *task)
+            return await dis.dumps.list(stream)
 
-    run(work)
-    say(f"started {', '.join(task)}")
+    for found in run(work):
+        if found.name in task:
+            say(f"{found.name} is {found.state}" + (f": {found.state_reason}" if found.state_reason else ""))
 
 
 @dump.command(short_help="Pause dump tasks of STREAM.")

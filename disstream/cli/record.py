@@ -207,8 +207,9 @@ def consume(
 ) -> None:
     """Print the records of STREAM, and follow it until --max or Ctrl-C.
 
-    Order holds within a partition. Without --app nothing is committed: each run begins where --from says. Exit code 1
-    if the service says no or, with --no-follow, does not answer any more; what was read before is printed.
+    Order holds within a partition. Without --app nothing is committed, each run begins where --from says, and of a
+    stream that is scaled meanwhile the new partitions are not read. Exit code 1 if the service says no or, with
+    --no-follow, does not answer any more; what was read before is printed.
 
     \b
     Examples:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import re
+from pathlib import Path
 from typing import Literal
 
 import click
@@ -34,7 +34,26 @@ class _Bounds(click.ParamType["AutoScale | Literal[False]"]):
 
 _BOUNDS = _Bounds()
 _DATA_TYPE = click.Choice(["BLOB", "JSON", "CSV"])
-_SCHEMA = click.File("r", encoding="utf-8")
+
+
+class _Schema(click.ParamType[str]):
+    """A file with a schema."""
+
+    name = "file"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            text = Path(str(value)).read_text("utf-8")
+        except OSError as exc:
+            self.fail(f"{value} cannot be read: {exc.strerror}", param, ctx)
+        except ValueError:
+            self.fail(f"{value} is not UTF-8 text", param, ctx)
+        if not text.strip():
+            self.fail(f"{value} is empty: leave the option out for no schema", param, ctx)
+        return text
+
+
+_SCHEMA = _Schema()
 
 
 @click.group()
@@ -59,7 +78,7 @@ def create(
     retention_h: int,
     stream_type: str,
     data_type: str,
-    schema: io.TextIOBase | None,
+    schema: str | None,
     csv_delimiter: str | None,
     auto_scale: AutoScale | Literal[False] | None,
 ) -> None:
@@ -67,7 +86,6 @@ def create(
 
     Example: disstream stream create orders --partitions 4
     """
-    text = schema.read() if schema is not None else None
 
     async def work() -> StreamInfo:
         async with target.connect() as dis:
@@ -77,7 +95,7 @@ def create(
                 retention_h=retention_h,
                 stream_type=stream_type,
                 data_type=data_type,
-                data_schema=text,
+                data_schema=schema,
                 csv_delimiter=csv_delimiter,
                 auto_scale=auto_scale or None,
             )
@@ -137,7 +155,7 @@ def describe(target: Target, name: str) -> None:
         rows,
         elastic=("FIRST HASH KEY", "LAST HASH KEY"),
         title=f"{info.name} ({info.stream_id}): {info.status}\n{info.stream_type}, {info.data_type}, "
-        f"kept {info.retention_h} h, created {time_text(info.create_time)} UTC{_scaling(info)}",
+        f"kept {info.retention_h} h, created {time_text(info.create_time)} UTC{_more(info)}",
     )
 
 
@@ -175,7 +193,7 @@ def update(
     name: str,
     retention_h: int | None,
     data_type: str | None,
-    schema: io.TextIOBase | None,
+    schema: str | None,
     auto_scale: AutoScale | Literal[False] | None,
 ) -> None:
     """Change what is given of stream NAME.
@@ -184,14 +202,13 @@ def update(
 
     Example: disstream stream update orders --retention-h 72 --auto-scale 2:10
     """
-    text = schema.read() if schema is not None else None
-    if retention_h is None and data_type is None and text is None and auto_scale is None:
+    if retention_h is None and data_type is None and schema is None and auto_scale is None:
         raise click.UsageError("nothing to change: give --retention-h, --data-type, --schema or --auto-scale")
 
     async def work() -> None:
         async with target.connect() as dis:
             await dis.streams.update(
-                name, retention_h=retention_h, data_type=data_type, data_schema=text, auto_scale=auto_scale
+                name, retention_h=retention_h, data_type=data_type, data_schema=schema, auto_scale=auto_scale
             )
 
     run(work)
@@ -215,8 +232,12 @@ def delete(target: Target, name: str) -> None:
     say(f"deleted {name}")
 
 
-def _scaling(info: StreamInfo) -> str:
+def _more(info: StreamInfo) -> str:
     told = ""
+    if info.data_schema:
+        told += f"\nschema: {info.data_schema}"
+    if info.tags:
+        told += "\ntags: " + ", ".join(f"{key}={value}" for key, value in info.tags.items())
     if info.auto_scale is not None:
         low, high = info.auto_scale
         told += f"\nscales itself between {low} and {high} partitions"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from ..errors import DisError
 from ..model import TaggedStream
 from .listing import show
 from .session import Target, connects, run, say
@@ -64,14 +65,18 @@ def set_tags(target: Target, stream: str, tags: tuple[str, ...]) -> None:
 @click.argument("keys", nargs=-1, required=True, metavar="KEY...")
 @connects
 def remove(target: Target, stream: str, keys: tuple[str, ...]) -> None:
-    """Remove what is there of these tags of STREAM.
+    """Remove tags of STREAM: all of these, or none if one is not there.
 
     Example: disstream tag remove orders team env
     """
 
     async def work() -> None:
         async with target.connect() as dis:
-            await dis.tags.remove_many(stream, keys)
+            stream_id = (await dis.streams.describe(stream)).stream_id
+            there = await dis.tags.of("", stream_id=stream_id)
+            if missing := [key for key in keys if key not in there]:
+                raise DisError(f"stream {stream!r} has no tag {', '.join(map(repr, missing))}: nothing is removed")
+            await dis.tags.remove_many("", keys, stream_id=stream_id)
 
     run(work)
     say(f"removed {', '.join(keys)} of {stream}")

@@ -30,6 +30,9 @@ class Dumps:
         name), QuotaError, NotFoundError (stream, bucket, cluster, table), ApiError (DIS.4200 names a wrong field).
         Not repeated once it may have been received: after TransportError or ServerFault the task may exist.
         """
+        given: object = destination
+        if not isinstance(given, Dump):
+            raise ConfigError(f"{given!r:.80} is no destination: give an ObsDump, a DwsDump or another Dump")
         try:
             body = encode_create(destination)
         except UnicodeEncodeError as exc:
@@ -68,6 +71,10 @@ class Dumps:
     async def _change(self, action: str, stream: str, tasks: tuple[str | DumpTask, ...]) -> None:
         if not tasks:
             raise ConfigError(f"{action}: name one task at least")
+        for task in tasks:
+            given: object = task
+            if not isinstance(given, str | DumpTask):
+                raise ConfigError(f"{action}: {given!r:.80} is neither the name of a task nor a DumpTask")
         ids = await self._ids(stream, tasks)
         await self._client.call("change_dump_tasks", {"stream_name": stream}, body=encode_change(action, ids))
 

@@ -76,6 +76,9 @@ def _seconds(field: str, time: Time) -> int:
         if time.tzinfo is None:
             raise ConfigError(f"{field}={time!r} has no time zone: give an aware datetime, or seconds since the epoch")
         time = time.timestamp()
+    given: object = time
+    if not isinstance(given, int | float):
+        raise ConfigError(f"{field}={given!r}: give an aware datetime, or seconds since the epoch")
     # Not NaN, not what is meant as milliseconds; a year of four digits has as many.
     if not 0 <= time < 10**10:
         raise ConfigError(f"{field}={time!r} is no time in seconds since the epoch")

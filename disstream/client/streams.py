@@ -61,8 +61,7 @@ class Streams:
         """
         if not name:
             raise ConfigError("a stream needs a name")
-        if partitions < 1:
-            raise ConfigError(f"partitions={partitions!r}: a stream has 1 partition or more")
+        _check_partitions(partitions)
         request = CreateStream(
             stream_name=name,
             partition_count=partitions,
@@ -124,8 +123,7 @@ class Streams:
         within an hour of one that succeeded. Raises NotFoundError, QuotaError, ApiError (too soon).
         Not repeated once it may have been received: after TransportError or ServerFault look with `describe`.
         """
-        if partitions < 1:
-            raise ConfigError(f"partitions={partitions!r}: a stream has 1 partition or more")
+        _check_partitions(partitions)
         body = encode_partition_count(name, partitions)
         await self._client.call("update_partition_count", {"stream_name": name}, body=body)
 
@@ -188,14 +186,19 @@ class Streams:
         raise WaitTimeout(f"stream {name!r} is not ready after {timeout_s:g} s; last status: {status}")
 
 
+def _check_partitions(count: object) -> None:
+    if type(count) is not int or count < 1:
+        raise ConfigError(f"partitions={count!r}: a stream has 1 partition or more, as a whole number")
+
+
 def _auto_scale(bounds: AutoScale | Literal[False] | None) -> dict[str, Any]:
     if bounds is None:
         return {}
     if bounds is False:
         return {"auto_scale_enabled": False}
-    low, high = bounds
-    if not 1 <= low <= high:
+    if not isinstance(bounds, tuple) or len(bounds) != 2 or not 1 <= bounds[0] <= bounds[1]:
         raise ConfigError(f"auto_scale={bounds!r}: give AutoScale(min, max) with 1 <= min <= max")
+    low, high = bounds
     return {
         "auto_scale_enabled": True,
         "auto_scale_min_partition_count": low,

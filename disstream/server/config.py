@@ -151,7 +151,6 @@ class ServerConfig:
 
 
 SERVICE_LIMITS = {
-    "max_partitions": 50,  # an account's quota of common partitions
     "common_in_bytes_per_s": MIB,
     "common_in_records_per_s": 1_000,
     "common_out_bytes_per_s": 2 * MIB,

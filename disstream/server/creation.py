@@ -41,7 +41,7 @@ def new_stream(
     if count < 1:
         raise api_error("DIS.4200", f"[partition_count={count} is less than 1]")
     if count > max_partitions:
-        raise api_error("DIS.4308", f"[partition_count={count} is more than the {max_partitions} this server allows]")
+        raise api_error("DIS.4308", f"[partition_count={count} is more than max_partitions ({max_partitions})]")
     return StreamDoc(
         # As long as the service's own ids.
         stream_id="".join(source.choices(_ID_LETTERS, k=19)),
@@ -103,7 +103,7 @@ def _auto_scale(low: int | None, high: int | None, max_partitions: int) -> AutoS
     if high > max_partitions:
         raise api_error(
             "DIS.4308",
-            f"[auto_scale_max_partition_count={high} is more than the {max_partitions} this server allows]",
+            f"[auto_scale_max_partition_count={high} is more than max_partitions={max_partitions} of this server]",
         )
     return AutoScale(low, high)
 

@@ -104,7 +104,9 @@ class Scaler:
     async def _check_size(self, doc: StreamDoc, target: int) -> None:
         most = self._config.max_partitions
         if target > most:
-            raise api_error("DIS.4308", f"[target_partition_count={target} is more than the {most} of this server]")
+            raise api_error(
+                "DIS.4308", f"[target_partition_count={target} is more than max_partitions={most} of this server]"
+            )
         layouts = await self.layouts(doc.stream_id)
         bounds = sum(len(layout.bounds) for layout in layouts.values()) + max(writable_count(doc), target)
         if layouts and (len(layouts) >= MAX_CHANGES or bounds > MAX_BOUNDS):

@@ -104,7 +104,8 @@ class Server:
             # Shielded: an engine closes by finishing what it accepted, which must not be cut in the middle.
             with anyio.CancelScope(shield=True):
                 await self._engine.close()
-            logger.info("closed: url=%s", self._url)
+            if self._url:
+                logger.info("closed: url=%s", self._url)
 
 
 def _engine(config: ServerConfig) -> Engine:

@@ -17,13 +17,14 @@ that holds secrets must be its owner's alone.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import os
 import re
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import msgspec
 
@@ -36,6 +37,7 @@ from .users import Project, User, UserKey, Users
 Profile = Literal["open", "service"]
 
 _MAX_FILE_BYTES = 1_048_576
+_MANY_KEYS = 12  # too many to read through for one that was misspelt
 _GROUP = ("session_timeout_s", "join_delay_s")
 _SERVER = ("host", "port", "insecure_bind", "token_lifetime_s")
 _KINDS: dict[object, Any] = {"int": int, "float": float, "int | None": int | str, "float | None": float | str}
@@ -265,29 +267,45 @@ class _Reader:
         if found := re.fullmatch(r"Object contains unknown field `(.*)`", told, re.DOTALL):
             table = _table_at(place)
             header = f"[{'.'.join(part for part in place if isinstance(part, str))}]" if place else "the file"
-            told = f"unknown key {found[1][:80]!r} in {header}; known: {', '.join(table.__struct_fields__)}"
+            told = f"unknown key {found[1][:80]!r} in {header}; {_instead(found[1], table)}"
             place = (*place, found[1])
         elif found := re.fullmatch(r"Object missing required field `(.*)`", told):
             told = f"{found[1]} is missing"
+        elif place[-1:] == ("profile",):
+            told = f"profile: give one of {', '.join(map(repr, get_args(Profile)))}"
         elif place:
             told = f"{place[-1]}: {told[0].lower()}{told[1:]}"
         return ConfigError(f"{self._path}:{self._document.line(place)}: {told}")
 
 
+_TABLES: dict[Place, type[msgspec.Struct]] = {
+    (): _File,
+    ("projects",): _Project,
+    ("users",): _User,
+    ("users", "access_keys"): _AccessKey,
+    ("limits",): _Limits,
+    ("group",): _Group,
+    ("engine",): _Engine,
+    ("server",): _Server,
+    ("tls",): _Tls,
+}
+
+
 def _table_at(place: Place) -> type[msgspec.Struct]:
     """The table whose keys stand at `place`."""
-    tables: dict[Place, type[msgspec.Struct]] = {
-        (): _File,
-        ("projects",): _Project,
-        ("users",): _User,
-        ("users", "access_keys"): _AccessKey,
-        ("limits",): _Limits,
-        ("group",): _Group,
-        ("engine",): _Engine,
-        ("server",): _Server,
-        ("tls",): _Tls,
-    }
-    return tables[tuple(part for part in place if isinstance(part, str))]
+    return _TABLES[tuple(part for part in place if isinstance(part, str))]
+
+
+def _instead(key: str, table: type[msgspec.Struct]) -> str:
+    """What may have been meant by a key that `table` does not have."""
+    known = f"known: {', '.join(table.__struct_fields__)}"
+    for name, other in (("limits", _Limits), ("group", _Group), ("server", _Server), ("engine", _Engine)):
+        if key in other.__struct_fields__:
+            return f"it belongs into [{name}]"
+    if near := difflib.get_close_matches(key, table.__struct_fields__, 1):
+        hint = f"is {near[0]!r} meant?"
+        return hint if len(table.__struct_fields__) > _MANY_KEYS else f"{known}; {hint}"
+    return known
 
 
 def _read(path: Path, what: str) -> tuple[str, int]:

@@ -98,7 +98,7 @@ def test_what_is_given_goes_before_the_file(full: Path) -> None:
     config = read_config(full, profile="service", given={"port": 1, "data_dir": None})
     assert (config.port, config.data_dir, config.max_partitions) == (1, None, 7)
     assert config.max_fetch_bytes == SERVICE_LIMITS["max_fetch_bytes"]
-    assert read_config(None, profile="service").max_partitions == 50
+    assert read_config(None, profile="service").max_common_partitions == 50
     assert read_config(full, profile="open").max_fetch_bytes == ServerConfig().max_fetch_bytes
 
 
@@ -145,7 +145,19 @@ def test_a_limit_that_could_not_be_counted() -> None:
         ('namme = "cn', 'name = "cn', 5, "unknown key 'namme' in [projects]; known: id, name, domain"),
         ("pasword", "password", 11, "unknown key 'pasword' in [users]; known: name, domain"),
         ('key = "SECRET', 'sk = "SECRET', 13, "unknown key 'key' in [users.access_keys]; known: ak, sk"),
-        ("max_partition = 7", "max_partitions = 7", 18, "unknown key 'max_partition' in [limits]; known: profile"),
+        (
+            "max_partition = 7",
+            "max_partitions = 7",
+            18,
+            "in [limits]; is 'max_partitions' meant?",
+        ),
+        ("qqqqqqqq = 1", "max_partitions = 7", 18, "unknown key 'qqqqqqqq' in [limits]; known: profile"),
+        (
+            "join_delay_s = 1",
+            "max_partitions = 7",
+            18,
+            "in [limits]; it belongs into [group]",
+        ),
         ("[engines]", "[engine]", 23, "unknown key 'engines' in the file"),
         ("timeout = 12", "session_timeout_s = 12", 21, "unknown key 'timeout' in [group]"),
         ("data_dir = 5", 'data_dir = "kept"', 24, "data_dir: expected"),
@@ -161,7 +173,7 @@ def test_a_limit_that_could_not_be_counted() -> None:
         ("scaling_pause_s = inf", "max_partitions = 7", 18, "scaling_pause_s is inf: give at most"),
         ('scaling_pause_s = "never"', "max_partitions = 7", 18, "scaling_pause_s is 'never': give a number"),
         ('idle_timeout_s = "30"', "idle_timeout_s = 30", 19, "idle_timeout_s: expected"),
-        ('profile = "closed"', 'profile = "open"', 17, "profile: invalid enum value 'closed'"),
+        ('profile = "closed"', 'profile = "open"', 17, "profile: give one of 'open', 'service'"),
         ('durability = "maybe"', 'durability = "relaxed"', 25, "durability is 'maybe'"),
         ("port = 70000", "port = 9000", 27, "port is 70000"),
         ("projects = [5]", 'projects = ["0123abcd"]', 12, "expected"),

@@ -151,3 +151,9 @@ def test_a_stream_that_changes(disstream_server: Server, tmp_path: Path) -> None
     refused = invoke(disstream_server, "update", "s", "--schema", str(Path(__file__)))
     assert (refused.exit_code, "DIS.4360" in refused.stderr) == (1, True)
     assert "DIS.4301" in invoke(disstream_server, "scale", "t", "2").stderr
+    for content, told in ((b"\xff\xfe", "is not UTF-8 text"), (b" \n", "is empty")):
+        schema.write_bytes(content)
+        refused = invoke(disstream_server, "update", "s", "--schema", str(schema))
+        assert (refused.exit_code, told in refused.stderr) == (2, True)
+    refused = invoke(disstream_server, "update", "s", "--schema", str(tmp_path / "none.json"))
+    assert (refused.exit_code, "cannot be read: No such file" in refused.stderr) == (2, True)

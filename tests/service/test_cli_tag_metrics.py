@@ -42,9 +42,9 @@ def test_the_life_of_tags(disstream_server: Server) -> None:
     assert invoke(server, "tag", "set", "logs", "team=ops").exit_code == 0
     assert rows(server, "tag", "list", "orders") == [["team", "billing"], ["note", ""], ["urgent", ""]]
     assert rows(server, "tag", "list") == [["note", ""], ["team", "billing"], ["team", "ops"], ["urgent", ""]]
-    assert invoke(server, "tag", "remove", "orders", "note", "urgent", "never").stdout == (
-        "removed note, urgent, never of orders\n"
-    )
+    refused = invoke(server, "tag", "remove", "orders", "note", "never")
+    assert (refused.exit_code, "no tag 'never': nothing is removed" in refused.stderr) == (1, True)
+    assert invoke(server, "tag", "remove", "orders", "note", "urgent").stdout == "removed note, urgent of orders\n"
     assert rows(server, "tag", "list", "orders") == [["team", "billing"]]
 
 

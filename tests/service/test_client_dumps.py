@@ -114,3 +114,15 @@ def test_what_is_repeated() -> None:
     assert len(asked(CUT, ok(None), call=lambda c: c.dumps.stop("s", known))[1].asked) == 2
     with pytest.raises(TransportError):
         asked(CUT, call=lambda c: c.dumps.create("s", OBS))
+
+
+def test_what_is_no_destination_and_no_task() -> None:
+    """Mistakes of type are told before anything is sent."""
+    wrong: list[Call] = [
+        lambda c: c.dumps.create("s", {"task_name": "t"}),  # type: ignore[arg-type]
+        lambda c: c.dumps.stop("s", ["t"]),  # type: ignore[arg-type]
+        lambda c: c.metrics.stream("s", "total_put_bytes_per_stream", "1h", 0),  # type: ignore[arg-type]
+    ]
+    for call in wrong:
+        with pytest.raises(ConfigError):
+            asked(call=call)

@@ -26,8 +26,9 @@ def test_scaling() -> None:
         assert change == Scaling(create_time=change.create_time, source=2, target=3, automatic=False, result_code=0)
         with pytest.raises(WaitTimeout, match="RUNNING with 3 of 4 partitions"):
             await dis.streams.wait_running("s", partitions=4, timeout_s=10)
-        with pytest.raises(ConfigError, match="partitions=0"):
-            await dis.streams.scale("s", 0)
+        for bad in (0, -1, "3", True, 2.0):
+            with pytest.raises(ConfigError, match="partitions="):
+                await dis.streams.scale("s", bad)  # type: ignore[arg-type]
         with pytest.raises(NotFoundError):
             await dis.streams.scale("t", 3)
 
@@ -52,8 +53,9 @@ def test_updates() -> None:
         assert (info.auto_scale, info.data_type, info.retention_h) == (None, "CSV", 72)
         with pytest.raises(ConfigError, match="nothing to update"):
             await streams.update("s")
-        with pytest.raises(ConfigError, match=r"auto_scale=AutoScale\(min_partitions=3"):
-            await streams.update("s", auto_scale=AutoScale(3, 2))
+        for bounds in (AutoScale(3, 2), AutoScale(0, 2), True, 4, (1, 2, 3)):
+            with pytest.raises(ConfigError, match="auto_scale="):
+                await streams.update("s", auto_scale=bounds)  # type: ignore[arg-type]
         with pytest.raises(ApiError, match=r"DIS\.4360"):
             await streams.update("s", data_schema="{}")
 

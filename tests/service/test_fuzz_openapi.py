@@ -154,12 +154,22 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
 
 
 def described(url: str) -> dict[str, Any]:
-    """The server's description, under which no answer has a key that is not described."""
+    """The server's description, made strict: no answer has a key, and no refusal a code, that is not described."""
     document: dict[str, Any] = requests.get(f"{url}/openapi.json", timeout=10).json()
     for name, schema in document["components"]["schemas"].items():
         if not name.endswith(("Request", "Document")):
             _close(schema)
+    _bind_codes(document)
     return document
+
+
+def _bind_codes(part: Any) -> None:
+    if isinstance(part, dict):
+        if codes := part.get("x-dis-codes"):
+            for content in part["content"].values():
+                content["schema"] = {"allOf": [content["schema"], {"properties": {"error_code": {"enum": codes}}}]}
+        for inner in part.values():
+            _bind_codes(inner)
 
 
 def _close(schema: Any) -> None:

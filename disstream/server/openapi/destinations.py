@@ -49,7 +49,12 @@ DESCRIPTORS: dict[str, Schema] = {
                 {"timestamp_format": choice(_DATES, "Needed for a String.")},
                 "Where in a record its time stands, by which directories are chosen.",
             ),
-            "record_delimiter": choice((",", ";", "|", "\n", ""), default="\n"),
+            # Not a choice: no generator makes names of these.
+            "record_delimiter": text(
+                "What ends a record of a text file: `,` `;` `|`, a line feed, or nothing.",
+                maxLength=4,
+                default="\n",
+            ),
             "deliver_size_interval": number("MB; a file of this size is delivered at once.", minimum=1, maximum=300),
         },
     ),
