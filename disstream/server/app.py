@@ -29,7 +29,6 @@ from .groups import Groups
 from .iam import Iam
 from .meter import Meter
 from .metrics import Metrics
-from .openapi import document
 from .policies import Policies
 from .records import Records
 from .scaling import Scaler
@@ -154,6 +153,9 @@ class App:
         if isinstance(found, NoMatch):
             return _unrouted(request.method, found.allowed)
         if found.operation == "openapi":
+            # Here: it takes as long to import as aiohttp's parser, and few servers are ever asked for it.
+            from .openapi import document
+
             return Response(status=200, headers={"content-type": JSON}, body=document())
         project = found.params.get("project_id")
         if project is None:

@@ -81,7 +81,7 @@ async def give() -> Credentials | None:
         Password("alice", SECRET, domain="acme", project_name="cn-north-1"),
         give,
     ],
-    ids=repr,
+    ids=lambda given: getattr(given, "__name__", repr(given)),
 )
 async def test_they_let_in(url: str, credentials: Any, caplog: pytest.LogCaptureFixture) -> None:
     """Create, put, read and delete with paths, queries and bodies that must be signed as they are sent."""
@@ -274,7 +274,7 @@ async def ask_soon(client: Client) -> None:
     await client.call("list_streams", timeout_s=0.3)
 
 
-@pytest.mark.parametrize("credentials", [None, AccessKey("AK1", SECRET)], ids=repr)
+@pytest.mark.parametrize("credentials", [None, AccessKey("AK1", SECRET)], ids=lambda given: getattr(given, "__name__", None) or repr(given))
 async def test_a_twin_has_a_life_of_its_own(url: str, credentials: Credentials | None) -> None:
     """It works before the first is started, while its loop is blocked, and after it was closed."""
     first = Client(url, "demo", ONCE, credentials=credentials)
