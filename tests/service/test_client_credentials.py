@@ -274,7 +274,7 @@ async def ask_soon(client: Client) -> None:
     await client.call("list_streams", timeout_s=0.3)
 
 
-@pytest.mark.parametrize("credentials", [None, AccessKey("AK1", SECRET)], ids=lambda given: getattr(given, "__name__", None) or repr(given))
+@pytest.mark.parametrize("credentials", [None, AccessKey("AK1", SECRET)], ids=repr)
 async def test_a_twin_has_a_life_of_its_own(url: str, credentials: Credentials | None) -> None:
     """It works before the first is started, while its loop is blocked, and after it was closed."""
     first = Client(url, "demo", ONCE, credentials=credentials)
