@@ -20,7 +20,7 @@ from ..wire.errors import api_error, sequence_out_of_range, stream_not_found
 from ..wire.http import JSON, PROTOBUF, Response
 from ..wire.partitioning import partition_id, partition_number
 from ..wire.protobuf import decode_put_protobuf, encode_page_protobuf, encode_put_answer_protobuf
-from ..wire.records import PageRow, decode_put, encode_page
+from ..wire.records import PageRow, decode_put, encode_page, too_many_records
 from .admission import Admission, PutPlan
 from .call import Call
 from .config import ServerConfig
@@ -56,12 +56,12 @@ class Records:
         began = anyio.current_time()
         protobuf = call.media_type == PROTOBUF
         most = self._config.max_request_records
-        request = decode_put_protobuf(call.body, most) if protobuf else decode_put(call.body)
+        request = (decode_put_protobuf if protobuf else decode_put)(call.body, most)
         records = request.records
         if not records:
             raise api_error("DIS.4202")
-        if len(records) > self._config.max_request_records:
-            raise api_error("DIS.4200", f"[{len(records)} records are more than {self._config.max_request_records}]")
+        if len(records) > most:
+            raise too_many_records(len(records), most)
         name, stream_id = request.stream_name or "", request.stream_id or ""
         if not (name or stream_id):
             raise api_error("DIS.4200", "[stream_name is missing]")

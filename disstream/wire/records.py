@@ -11,8 +11,10 @@ from typing import Any
 
 import msgspec
 
+from ..errors import ApiError
 from ..model import NewRecord, PutResult, PutResults, Record
 from .body import decode_answer, decode_body
+from .errors import api_error
 from .partitioning import partition_id
 
 
@@ -42,9 +44,22 @@ def encode_put(stream_name: str, records: list[NewRecord], stream_id: str | None
     return _encoder.encode(PutRequest(stream_name=stream_name, stream_id=stream_id, records=records))
 
 
-def decode_put(body: bytes) -> PutRequest:
-    """Raises ApiError: DIS.4300 (not JSON), DIS.4200 (wrong type, missing field, bad base64)."""
+def decode_put(body: bytes, max_records: int | None = None) -> PutRequest:
+    """Raises ApiError: DIS.4300 (not JSON), DIS.4200 (wrong type, missing field, bad base64, too many records)."""
+    # An empty record takes twelve bytes here and ten times that when it is decoded, so where there may be too many they
+    # are counted first. In a text the quotes would stand behind backslashes.
+    if max_records is not None and len(body) > _SHORTEST_RECORD * max_records:
+        count = body.count(b'"data"')
+        if count > max_records:
+            raise too_many_records(count, max_records)
     return decode_body(_put_decoder, body)
+
+
+_SHORTEST_RECORD = len(b'{"data":""},')
+
+
+def too_many_records(count: int, most: int) -> ApiError:
+    return api_error("DIS.4200", f"[{count} records are more than {most}]")
 
 
 class PutFailure(msgspec.Struct, frozen=True):

@@ -266,3 +266,25 @@ def test_a_body_of_the_wrong_type_costs_little() -> None:
         assert tracemalloc.get_traced_memory()[1] < 2_000_000
     finally:
         tracemalloc.stop()
+
+
+def test_too_many_records_cost_little() -> None:
+    """Where there may be more records than are allowed they are counted, not made; as many as allowed are made."""
+
+    def body(*records: str) -> bytes:
+        return b'{"stream_name":"s","records":[%s]}' % ",".join(records).encode()
+
+    empty = '{"data":""}'
+    many = body(*[empty] * 500_000)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ApiError, match=r"DIS\.4200: .*500000 records are more than 100000") as caught:
+            decode_put(many, 100_000)
+        assert caught.value.status == 400
+        assert tracemalloc.get_traced_memory()[1] < 100_000
+    finally:
+        tracemalloc.stop()
+    assert len(decode_put(body(*[empty] * 50), 50).records) == 50
+    # A key that spells it is no record.
+    named = json.dumps({"data": "", "partition_key": '"data"'})
+    assert len(decode_put(body(*[named] * 50), 50).records) == 50
