@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -116,6 +117,16 @@ def test_what_decides_does_no_io(name: str) -> None:
     """The pure modules exist and import nothing that waits, sends, reads a clock or logs."""
     found = {imported.partition(".")[0] for imported in imports(PACKAGE / name)}
     assert not found & IMPURE
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.glob("*/__init__.py")), ids=lambda p: p.parent.name)
+def test_the_map_of_a_room_is_complete(path: Path) -> None:
+    """A package's docstring names every module in it: where a stranger looks first."""
+    told = set(re.findall(r"\w+", ast.get_docstring(ast.parse(path.read_text())) or ""))
+    modules = {module.stem for module in path.parent.glob("*.py")} | {
+        p.parent.name for p in path.parent.glob("*/__init__.py")
+    }
+    assert not modules - {"__init__"} - told
 
 
 def test_every_room_has_a_map() -> None:

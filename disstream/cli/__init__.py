@@ -1,7 +1,7 @@
 """The command line: one module per noun.
 
 serve      run a server
-stream     create, list, describe and delete streams
+stream     create, list, describe, scale, update and delete streams
 app        the same for apps; how far they are, and who reads for them
 tag        list, set and remove the tags of streams, and find streams by them
 metrics    what was counted of a stream
@@ -10,6 +10,7 @@ dump       create, start, stop and delete tasks that copy a stream
 record     produce and consume records           formats: records as text; feed: the input of produce; sending: its run
 demo       the main job on real data
 bench      measure and verify
+listing    rows, for people and for pipes
 session    where commands connect, the event loop they run on
 
 Stands on the public face of the library alone. Exit codes: 0 done; 1 the service said no, cannot be reached, or lost

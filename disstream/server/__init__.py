@@ -12,13 +12,18 @@ policies    handlers of stream policies
 apps        handlers of the app calls
 checkpoints handlers of the checkpoint calls
 progress    checkpoints in the catalog: found, and forgotten with their stream
+dumps       handlers of the dump task calls
 metrics     handlers of the metrics calls; stores what was counted
 tags        handlers of the tag calls
 groups      handlers of the group protocol; loads and stores groups
 iam         handlers of the two calls of IAM: tokens and projects
 auth        who sent a request, and whether it may
 settings    the configuration file
-directory   the streams of all projects: found, made, deleted
+openapi     the description of the API for machines, a module per resource
+directory   the streams of all projects: found, made, changed, deleted; claims on quotas
+partitions  partitions as they are told to clients
+scaling     changes of the number of partitions, step by step
+autoscaling looks once a minute which streams should scale themselves
 retention   expiry in the background
 
 Pure, deciding only:
@@ -30,7 +35,15 @@ rights      operation -> IAM action, and what patterns of actions allow
 tokens      what a user gets for a password; how often one can be guessed at
 toml        lines of the configuration file
 documents   catalog keys and the stream document
-creation    what a new stream must satisfy
+creation    what a new stream, or an update, must satisfy
+schemas     which data schemas there may be
+reshape     what a stream looks like after its partitions changed
+autoscale   when a stream scales itself
+destinations what a dump task's destination must satisfy
+dumping     a dump task as it is kept and told
+quotas      what the streams of a project may take together
+flow        how fast a partition may be written and read
+blacklist   which addresses fail too often
 meter       what is counted of the traffic, minute by minute
 tagging     what tags may be, and which streams a question about them means
 layout      where records go

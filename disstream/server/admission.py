@@ -73,6 +73,7 @@ class PutPlan:
         self._refused: set[int] = set()
         self.lanes = routed.lanes
         self.weight = routed.weight
+        self._payload = routed.payload
         self.first: dict[int, int] = {}
         self.failures: dict[int, ApiError] = {}
         self.stored: dict[int, tuple[int, int]] = {}
@@ -143,7 +144,8 @@ class PutPlan:
             else:
                 self.first[lane] = result
                 rows = self._groups[lane]
-                self.stored[lane] = len(rows), sum([len(row.data) for row in rows])
+                whole = len(rows) == len(self._records)  # what an ordered producer sends
+                self.stored[lane] = len(rows), self._payload if whole else sum([len(row.data) for row in rows])
         self._groups = {}
         return bool(self._refused)
 

@@ -12,7 +12,7 @@ import anyio
 from ..engine import Engine
 from ..errors import ApiError, StorageError
 from ..wire.errors import api_error, encode_error, refusal
-from ..wire.http import JSON, Request, Response, media_type, split_target
+from ..wire.http import JSON, Request, Response, json_response, media_type, split_target
 from ..wire.routes import NoMatch, match
 from .apps import Apps
 from .auth import Auth
@@ -156,7 +156,7 @@ class App:
             # Here: it takes as long to import as aiohttp's parser, and few servers are ever asked for it.
             from .openapi import document
 
-            return Response(status=200, headers={"content-type": JSON}, body=document())
+            return json_response(document())
         project = found.params.get("project_id")
         if project is None:
             return await self._iam.handle(found.operation, request, query)

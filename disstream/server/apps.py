@@ -19,7 +19,7 @@ from ..model import AppInfo, PartitionState
 from ..wire.apps import decode_create, encode_app, encode_list, encode_states
 from ..wire.checkpoints import check_type
 from ..wire.errors import api_error
-from ..wire.http import JSON, Response
+from ..wire.http import Response, json_response
 from ..wire.partitioning import partition_id, partition_number
 from .call import Call
 from .config import ServerConfig
@@ -130,7 +130,7 @@ class Apps:
 
     async def describe(self, call: Call) -> Response:
         app = await find_app(self._catalog, call.project, call.params["app_name"])
-        return _answer(encode_app(await self._info(call.project, app.doc)))
+        return json_response(encode_app(await self._info(call.project, app.doc)))
 
     async def listing(self, call: Call) -> Response:
         limit = call.number("limit", default=10, low=1, high=100)
@@ -139,7 +139,7 @@ class Apps:
         start = call.query.get("start_app_name", "")
         behind = [app for app in apps if app.name > start]
         page = [await self._info(call.project, app) for app in behind[:limit]]
-        return _answer(encode_list(page, total=len(apps), has_more=len(behind) > limit))
+        return json_response(encode_list(page, total=len(apps), has_more=len(behind) > limit))
 
     async def _everybody(self, project: str) -> list[AppDoc]:
         return [_decode(stored.value) async for _, stored in scan(self._catalog, apps_of(project))]
@@ -214,8 +214,4 @@ class Apps:
             )
             for p, key, bound in zip(page, keys, bounds, strict=True)
         ]
-        return _answer(encode_states(app.name, stream.doc.name, states, has_more=len(rest) > limit))
-
-
-def _answer(body: bytes) -> Response:
-    return Response(status=200, headers={"content-type": JSON}, body=body)
+        return json_response(encode_states(app.name, stream.doc.name, states, has_more=len(rest) > limit))

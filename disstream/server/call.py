@@ -37,6 +37,12 @@ class Call(NamedTuple):
         """The id in the query, in either spelling of its name; "" if there is none."""
         return self.query.get("stream_id") or self.query.get("stream-id") or ""
 
+    @property
+    def stream(self) -> tuple[str, str]:
+        """(name, id) of the stream in the path: clients of a shared stream put its id where the name stands."""
+        name = self.params["stream_name"]
+        return name, self.stream_id or name
+
     def number(self, field: str, *, default: int, low: int, high: int | None = None) -> int:
         """A number from the query. Raises ApiError DIS.4200 unless it is within `low` to `high`."""
         text = self.query.get(field)

@@ -13,7 +13,7 @@ from ..wire.checkpoints import (
     parse_checkpoint_query,
 )
 from ..wire.errors import api_error, sequence_out_of_range, stream_not_found
-from ..wire.http import JSON, Response
+from ..wire.http import Response, json_response
 from ..wire.partitioning import partition_id
 from .apps import find_app
 from .call import Call
@@ -70,7 +70,7 @@ class Checkpoints:
         _check_partition(stream, wanted.partition)
         key = checkpoint_key(call.project, wanted.app, stream.doc.stream_id, wanted.partition)
         found = await checkpoint_at(self._catalog, key, app.doc.app_id)
-        return Response(status=200, headers={"content-type": JSON}, body=encode_checkpoint(found))
+        return json_response(encode_checkpoint(found))
 
     async def delete(self, call: Call) -> Response:
         """Without a fence, whoever reads: it is how an operator sends an app back to its start."""

@@ -24,7 +24,6 @@ STREAM_TYPES = ("COMMON", "ADVANCED")
 DATA_TYPES = ("BLOB", "JSON", "CSV")
 COMPRESSION_FORMATS = ("snappy", "gzip", "zip")
 RETENTION_H = range(24, 169)
-MAX_TAGS = 10
 MAX_DELIMITER_CHARS = 16
 
 _SYS_TAG_KEY = "_sys_enterprise_project_id"
@@ -32,7 +31,7 @@ _ID_LETTERS = string.ascii_letters + string.digits
 
 
 def new_stream(
-    request: CreateStream, *, max_partitions: int, now_ms: int, source: random.Random, max_tags: int = MAX_TAGS
+    request: CreateStream, *, max_partitions: int, max_tags: int, now_ms: int, source: random.Random
 ) -> StreamDoc:
     """The stream asked for, with a new id. Raises ApiError DIS.4200, DIS.4308, DIS.4360 or DIS.4601."""
     if not NAME.fullmatch(request.stream_name):

@@ -22,7 +22,7 @@ from ..engine import Engine, PartitionRef, Versioned
 from ..errors import ApiError, CatalogConflict
 from ..wire.dumps import START, decode_change, decode_create, encode_detail, encode_list
 from ..wire.errors import api_error
-from ..wire.http import JSON, Response
+from ..wire.http import Response, json_response
 from .call import Call
 from .config import ServerConfig
 from .destinations import LATEST, check_suits, wanted
@@ -95,7 +95,7 @@ class DumpTasks:
     async def listing(self, call: Call) -> Response:
         stream = await self._find(call)
         tasks = [summary(decode_head(stored.value)) async for _, stored in self._tasks(stream.doc.stream_id)]
-        return _answer(encode_list(tasks, quota=self._quota))
+        return json_response(encode_list(tasks, quota=self._quota))
 
     async def describe(self, call: Call) -> Response:
         stream = await self._find(call)
@@ -105,7 +105,7 @@ class DumpTasks:
         partitions = await told_partitions(self._log, doc.stream_id, doc.partitions)
         return await self._apart(
             len(stored.value),
-            lambda: _answer(encode_detail(description(task, doc.name, doc.stream_id, partitions))),
+            lambda: json_response(encode_detail(description(task, doc.name, doc.stream_id, partitions))),
         )
 
     async def delete(self, call: Call) -> Response:
@@ -159,8 +159,7 @@ class DumpTasks:
         return work() if size <= _INLINE_BYTES else await to_thread.run_sync(work, limiter=self._threads)
 
     async def _find(self, call: Call) -> Stream:
-        name = call.params["stream_name"]
-        return await self._directory.find(call.project, name, call.stream_id or name)
+        return await self._directory.find(call.project, *call.stream)
 
     async def _task(self, stream: Stream, name: str) -> tuple[str, Versioned]:
         """Key and document of a task. Raises ApiError DIS.4354."""
@@ -215,7 +214,3 @@ def _key(stream: Stream, name: str) -> str:
 
 def _not_found(name: str) -> ApiError:
     return api_error("DIS.4354", f"[{name[:80]}]")
-
-
-def _answer(body: bytes) -> Response:
-    return Response(status=200, headers={"content-type": JSON}, body=body)

@@ -38,7 +38,7 @@ from ..wire.groups import (
     encode_members,
     encode_sync_answer,
 )
-from ..wire.http import JSON, Response
+from ..wire.http import Response, json_response
 from .call import Call
 from .config import ServerConfig
 from .directory import Directory
@@ -142,7 +142,7 @@ class Groups:
     # --- calls ----------------------------------------------------------------------------------------------------
 
     async def join(self, call: Call) -> Response:
-        return _answer(encode_join_answer(await self._join(call, decode_join(call.body))))
+        return json_response(encode_join_answer(await self._join(call, decode_join(call.body))))
 
     async def _join(self, call: Call, request: JoinRequest) -> JoinAnswer:
         app, member_id = call.params["app_name"], request.client_id or ""
@@ -182,7 +182,7 @@ class Groups:
         return JoinAnswer("OK", done[0], matched, self._config.session_timeout_s)
 
     async def sync(self, call: Call) -> Response:
-        return _answer(encode_sync_answer(await self._sync(call)))
+        return json_response(encode_sync_answer(await self._sync(call)))
 
     async def _sync(self, call: Call) -> SyncAnswer:
         request = decode_member(call.body)
@@ -197,7 +197,7 @@ class Groups:
         return SyncAnswer("GROUP_NOT_EXIST") if done is None else done[0]
 
     async def heartbeat(self, call: Call) -> Response:
-        return _answer(encode_heartbeat_answer(await self._heartbeat(call)))
+        return json_response(encode_heartbeat_answer(await self._heartbeat(call)))
 
     async def _heartbeat(self, call: Call) -> HeartbeatState:
         request = decode_member(call.body)
@@ -231,7 +231,7 @@ class Groups:
             done = await self._carry_out(call.project, app, live, lambda group, now: group.describe(now))
         if done is None:
             raise api_error("DIS.4332", f"[{app[:200]}]")
-        return _answer(encode_members(done[0]))
+        return json_response(encode_members(done[0]))
 
     # --- turns ----------------------------------------------------------------------------------------------------
 
@@ -385,7 +385,3 @@ def _matcher(pattern: str) -> Callable[[str], object] | None:
         return cast("Callable[[str], object]", re2.compile(pattern, _PATTERN).fullmatch)
     except re2.error:
         return None
-
-
-def _answer(body: bytes) -> Response:
-    return Response(status=200, headers={"content-type": JSON}, body=body)

@@ -13,7 +13,7 @@ import anyio
 
 from .. import clock
 from ..errors import ApiError, ThrottledError
-from ..wire.http import JSON, Request, Response
+from ..wire.http import JSON, Request, Response, json_response
 from ..wire.iam import (
     SUBJECT_TOKEN,
     IamProject,
@@ -122,4 +122,4 @@ class Iam:
         ]
         host = request.headers.get("host", "")
         base = f"{self._scheme}://{host}" if _HOST.fullmatch(host) else ""
-        return Response(status=200, headers={"content-type": JSON}, body=encode_projects(listed, base))
+        return json_response(encode_projects(listed, base))

@@ -24,11 +24,15 @@ _INTEGER = re.compile(r"[+-]?[0-9]+", re.ASCII)
 
 
 class Routed(NamedTuple):
-    """`lanes[i]` is record i's partition number, `groups` the rows of each in order, `weight` what they cost."""
+    """`lanes[i]` is record i's partition number, `groups` the rows of each in order, `weight` what they cost.
+
+    `payload`: bytes of all records together.
+    """
 
     lanes: list[int]
     groups: dict[int, list[Row]]
     weight: int
+    payload: int
 
 
 class Layout:
@@ -73,7 +77,7 @@ class Layout:
                 else:
                     group.append(row)
         keys = sum([len(row.key) for row in rows if row.key])
-        return Routed(lanes, groups, payload + keys + RECORD_BYTES * len(rows))
+        return Routed(lanes, groups, payload + keys + RECORD_BYTES * len(rows), payload)
 
     def _lanes(self, records: Sequence[NewRecord]) -> list[int]:
         known = self._known

@@ -24,7 +24,7 @@ from ..engine import Engine
 from ..errors import CatalogConflict, OutcomeUnknown, StorageError
 from ..model import DataPoint, Metric
 from ..wire.errors import api_error
-from ..wire.http import JSON, Response
+from ..wire.http import Response, json_response
 from ..wire.metrics import (
     LENIENCE_S,
     PERIOD_S,
@@ -194,7 +194,7 @@ class Metrics:
         query = parse_metrics_query(call.query, STREAM_VALUES, int(clock.wall()))
         stream = await self._find(call)
         found = await self._points(stream.doc.stream_id, query, STREAM_VALUES, lambda counts: counts)
-        return _answer(encode_stream_metrics(found, listed=query.listed))
+        return json_response(encode_stream_metrics(found, listed=query.listed))
 
     async def of_partition(self, call: Call) -> Response:
         """Of every partition that the stream's document names, also one that is written no more."""
@@ -206,11 +206,10 @@ class Metrics:
         found = await self._points(
             stream.doc.stream_id, query, PARTITION_VALUES, lambda counts: counts.partitions.get(number)
         )
-        return _answer(encode_partition_metrics(found, listed=query.listed))
+        return json_response(encode_partition_metrics(found, listed=query.listed))
 
     async def _find(self, call: Call) -> Stream:
-        name = call.params["stream_name"]
-        return await self._directory.find(call.project, name, call.stream_id or name)
+        return await self._directory.find(call.project, *call.stream)
 
     async def _points(
         self,
@@ -272,7 +271,3 @@ class Metrics:
             Metric(label=label, points=tuple(DataPoint(*point) for point in sorted(told.items())))
             for label, told in points.items()
         ]
-
-
-def _answer(body: bytes) -> Response:
-    return Response(status=200, headers={"content-type": JSON}, body=body)

@@ -14,7 +14,7 @@ from ..engine import Engine
 from ..errors import CatalogConflict
 from ..model import PolicyRule
 from ..wire.errors import api_error, stream_not_found
-from ..wire.http import JSON, Response
+from ..wire.http import Response, json_response
 from ..wire.policies import ACTION_TYPES, EFFECT, decode_add_policy, encode_rules
 from .call import Call
 from .directory import Directory
@@ -71,15 +71,14 @@ class Policies:
         return Response(status=201)
 
     async def listing(self, call: Call) -> Response:
-        name = call.params["stream_name"]
-        stream = await self._directory.find(call.project, name, call.stream_id or name)
+        stream = await self._directory.find(call.project, *call.stream)
         stream_id = stream.doc.stream_id
         prefix = grants_of(stream_id)
         keys = sorted(
             key.removeprefix(prefix).split("/") for key, _ in await self._catalog.scan(prefix, limit=MAX_RULES)
         )
         body = encode_rules(stream_id, [_rule(*key) for key in keys])
-        return Response(status=200, headers={"content-type": JSON}, body=body)
+        return json_response(body)
 
 
 def _principals(text: str) -> list[tuple[str, str]]:

@@ -17,7 +17,7 @@ from ..wire.cursors import (
     parse_cursor_query,
 )
 from ..wire.errors import api_error, sequence_out_of_range, stream_not_found
-from ..wire.http import JSON, PROTOBUF, Response
+from ..wire.http import JSON, PROTOBUF, Response, json_response
 from ..wire.partitioning import partition_id, partition_number
 from ..wire.protobuf import decode_put_protobuf, encode_page_protobuf, encode_put_answer_protobuf
 from ..wire.records import PageRow, decode_put, encode_page, too_many_records
@@ -84,7 +84,7 @@ class Records:
             return Response(
                 status=200, headers={"content-type": PROTOBUF}, body=plan.answer(encode_put_answer_protobuf)
             )
-        return Response(status=200, headers={"content-type": JSON}, body=plan.answer())
+        return json_response(plan.answer())
 
     async def _append(self, plan: PutPlan, stream: Stream) -> bool:
         """True: some partition refused."""
@@ -122,7 +122,7 @@ class Records:
                 clock.wall_ms(),
             )
         )
-        return Response(status=200, headers={"content-type": JSON}, body=encode_cursor_answer(token))
+        return json_response(encode_cursor_answer(token))
 
     async def _position(self, wanted: CursorQuery, ref: PartitionRef, bounds: Bounds) -> int:
         match wanted.cursor_type:

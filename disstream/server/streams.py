@@ -8,7 +8,7 @@ from .. import clock
 from ..engine import Engine
 from ..model import Scaling, StreamInfo, StreamSummary
 from ..wire.errors import api_error
-from ..wire.http import JSON, Response
+from ..wire.http import Response, json_response
 from ..wire.partitioning import partition_id, partition_number
 from ..wire.streams import (
     decode_create,
@@ -54,7 +54,7 @@ class Streams:
         return Response(status=201)
 
     async def delete(self, call: Call) -> Response:
-        await self._directory.delete(call.project, *_wanted(call))
+        await self._directory.delete(call.project, *call.stream)
         return Response(status=204)
 
     async def scale(self, call: Call) -> Response:
@@ -65,9 +65,9 @@ class Streams:
         if target > MAX_INTEGER:  # it would be remembered, and told to all who ask
             raise api_error("DIS.4200", f"[target_partition_count is more than {MAX_INTEGER}]")
         name = _same_stream(call, request.stream_name)
-        before, now = await self._scaling.scale(call.project, *_wanted(call), target)
+        before, now = await self._scaling.scale(call.project, *call.stream, target)
         body = encode_partition_count_answer(name, before, now)
-        return Response(status=200, headers={"content-type": JSON}, body=body)
+        return json_response(body)
 
     async def update(self, call: Call) -> Response:
         await self._update(call)
@@ -75,7 +75,7 @@ class Streams:
 
     async def update_v2(self, call: Call) -> Response:
         doc = await self._update(call)
-        return Response(status=200, headers={"content-type": JSON}, body=encode_update_answer(doc.name, doc.data_type))
+        return json_response(encode_update_answer(doc.name, doc.data_type))
 
     async def _update(self, call: Call) -> StreamDoc:
         request = decode_update(call.body)
@@ -84,7 +84,7 @@ class Streams:
         def edit(doc: StreamDoc) -> StreamDoc:
             return updated_stream(doc, request, max_partitions=self._config.max_partitions, now_ms=clock.wall_ms())
 
-        return await self._directory.change(call.project, *_wanted(call), edit)
+        return await self._directory.change(call.project, *call.stream, edit)
 
     async def listing(self, call: Call) -> Response:
         limit = call.number("limit", default=10, low=1, high=100)
@@ -93,11 +93,11 @@ class Streams:
         behind = [value for name, value in streams if name > start]
         page = [_summary(decode_document(value)) for value in behind[:limit]]
         body = encode_list(page, total=len(streams), has_more=len(behind) > limit)
-        return Response(status=200, headers={"content-type": JSON}, body=body)
+        return json_response(body)
 
     async def describe(self, call: Call) -> Response:
         limit = call.number("limit_partitions", default=100, low=1, high=1000)
-        stream = await self._directory.find(call.project, *_wanted(call), caller=call.caller, action="getStreamInfo")
+        stream = await self._directory.find(call.project, *call.stream, caller=call.caller, action="getStreamInfo")
         # The documented name, and the one official clients send.
         start = call.query.get("start_partition_id") or call.query.get("start_partitionId")
         behind = list(stream.doc.partitions)
@@ -110,13 +110,7 @@ class Streams:
         layouts = await self._scaling.layouts(doc.stream_id) if doc.changes else None
         page = await told_partitions(self._engine.log, doc.stream_id, behind[:limit], layouts)
         body = encode_describe(_info(stream), page, has_more=len(behind) > limit)
-        return Response(status=200, headers={"content-type": JSON}, body=body)
-
-
-def _wanted(call: Call) -> tuple[str, str]:
-    """(name, id) of a stream in a path: clients of a shared stream put its id where the name stands."""
-    name = call.params["stream_name"]
-    return name, call.stream_id or name
+        return json_response(body)
 
 
 def _same_stream(call: Call, named: str | None) -> str:

@@ -14,7 +14,7 @@ import msgspec
 from ..errors import NotFoundError
 from ..model import TaggedStream
 from ..wire.errors import api_error
-from ..wire.http import JSON, Response
+from ..wire.http import Response, json_response
 from ..wire.tags import (
     RESOURCE_TYPE,
     decode_create_tag,
@@ -96,7 +96,7 @@ class Tags:
             stream = await self._directory.find(call.project, "", call.params["stream_id"])
         except NotFoundError as error:
             raise _told_of_tags(error, call) from None
-        return _answer(encode_tags(stream.doc.tags))
+        return json_response(encode_tags(stream.doc.tags))
 
     async def everything(self, call: Call) -> Response:
         """Every key of the project with every value it has anywhere, ascending."""
@@ -105,7 +105,7 @@ class Tags:
         async for doc in self._streams(call.project):
             for key, value in doc.tags.items():
                 found.setdefault(key, set()).add(value)
-        return _answer(encode_all_tags({key: sorted(values) for key, values in sorted(found.items())}))
+        return json_response(encode_all_tags({key: sorted(values) for key, values in sorted(found.items())}))
 
     async def filter(self, call: Call) -> Response:
         """The streams that are meant, ascending by name, or how many they are."""
@@ -122,7 +122,7 @@ class Tags:
                 if offset <= total < offset + limit:
                     page.append(TaggedStream(name=doc.name, stream_id=doc.stream_id, tags=doc.tags))
                 total += 1
-        return _answer(encode_total(total) if counting else encode_resources(page, total))
+        return json_response(encode_total(total) if counting else encode_resources(page, total))
 
     async def _streams(self, project: str) -> AsyncIterator[_Tagged]:
         for index, (_, encoded) in enumerate(await self._directory.of_project(project)):
@@ -149,7 +149,3 @@ def _body(call: Call) -> bytes:
 def _told_of_tags(error: NotFoundError, call: Call) -> Exception:
     """What is not there is a resource to these calls."""
     return api_error("DIS.4603", f"[{call.params['stream_id'][:80]}]") if error.code == _NO_STREAM else error
-
-
-def _answer(body: bytes) -> Response:
-    return Response(status=200, headers={"content-type": JSON}, body=body)

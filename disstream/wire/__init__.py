@@ -11,6 +11,8 @@ compression   bodies of requests as they travel compressed
 apps          bodies of the app calls (API 5.2)
 checkpoints   bodies of the checkpoint calls (API 5.3); what the number in a checkpoint means
 groups        bodies of the group protocol
+dumps         bodies of the dump task calls (API 5.5)
+body          decoding of JSON bodies, with the errors each side owes
 cursors       cursor requests and the cursor token itself (API 5.4.3)
 metrics       queries and answers of the metrics calls (API 5.6)
 tags          bodies of the tag calls (API 5.7)

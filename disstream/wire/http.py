@@ -45,6 +45,11 @@ class Response(msgspec.Struct, kw_only=True):
         return f"Response({self.status}, headers={sorted(self.headers)}, {len(self.body)} bytes)"
 
 
+def json_response(body: bytes) -> Response:
+    """A granted request's answer."""
+    return Response(status=200, headers={"content-type": JSON}, body=body)
+
+
 def split_target(target: str) -> tuple[list[str], dict[str, str]]:
     """Decoded path segments (without a trailing slash) and decoded query.
 

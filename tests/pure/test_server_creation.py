@@ -18,7 +18,7 @@ from disstream.wire.streams import CreateStream, CsvProperties, Tag, UpdateStrea
 
 def create(**fields: Any) -> StreamDoc:
     request = CreateStream(**{"stream_name": "s", "partition_count": 2, **fields})
-    return new_stream(request, max_partitions=50, now_ms=7, source=random.Random(1))
+    return new_stream(request, max_partitions=50, max_tags=10, now_ms=7, source=random.Random(1))
 
 
 def test_defaults() -> None:

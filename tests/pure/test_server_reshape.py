@@ -32,7 +32,7 @@ DAY_MS = 24 * HOUR_MS
 
 def stream(partitions: int) -> StreamDoc:
     request = CreateStream(stream_name="s", partition_count=partitions)
-    return new_stream(request, max_partitions=1000, now_ms=0, source=random.Random(1))
+    return new_stream(request, max_partitions=1000, max_tags=10, now_ms=0, source=random.Random(1))
 
 
 def scaled(doc: StreamDoc, target: int, now_ms: int = 1) -> StreamDoc:
