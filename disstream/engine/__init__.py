@@ -16,10 +16,14 @@ from .api import (
     Bounds,
     Catalog,
     Engine,
+    Entry,
     Log,
     PartitionRef,
+    Replayed,
     Row,
+    Span,
     Versioned,
+    Writer,
 )
 
 __all__ = [
@@ -28,8 +32,12 @@ __all__ = [
     "Bounds",
     "Catalog",
     "Engine",
+    "Entry",
     "Log",
     "PartitionRef",
+    "Replayed",
     "Row",
+    "Span",
     "Versioned",
+    "Writer",
 ]

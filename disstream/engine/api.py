@@ -55,6 +55,46 @@ class AppendRefused(NamedTuple):
     epoch: int | None = None
 
 
+class Writer(NamedTuple):
+    """Who appends, and the number of the first row among all of this producer, epoch and partition (from 0, no gaps).
+
+    `request` grows with every attempt of the producer, so that an attempt that comes late can be told from the next.
+    """
+
+    producer: str  # 32 hex digits
+    epoch: int
+    number: int
+    request: int
+
+
+class Span(NamedTuple):
+    """Rows of a producer that are stored: those from `number` to before `end`, in sequence from `first` on."""
+
+    number: int
+    end: int
+    first: int
+
+
+class Replayed(NamedTuple):
+    """Some rows of an entry had been stored before; together with what was stored now, `spans` tells where they are.
+
+    They are in order of their numbers and cover the entry from its first row on; a `first` of -1: stored, but too long
+    ago to know where. `refused`: why the rows behind them were not stored; None: the spans cover all rows.
+    """
+
+    spans: tuple[Span, ...]
+    refused: AppendRefused | None = None
+
+
+class Entry(NamedTuple):
+    """Rows (not empty) for one partition. `writer`: for a partition that must not store a producer's row twice."""
+
+    partition: PartitionRef
+    rows: Sequence[Row]
+    expected_epoch: int
+    writer: Writer | None = None
+
+
 class Log(Protocol):
     """Rows in partitions.
 
