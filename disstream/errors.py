@@ -6,7 +6,8 @@ call may succeed later) and `outcome_unknown` (the call may have taken effect al
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 
 class DisError(Exception):
@@ -141,9 +142,11 @@ class DeliveryFailed(DisError):
     """An accepted record (or some of a batch) did not end as stored.
 
     For a batch, `results` holds one `Receipt` or `DeliveryFailed` for each record, in the order given to `send_many`.
+    `spilled`: the spill file that holds the record, or is about to (the message tells which); None: none does.
     """
 
     results: tuple[object, ...] = ()
+    spilled: str | None = None
 
 
 class RecordRejected(DeliveryFailed):
@@ -172,14 +175,63 @@ class DeliveryUnknown(DeliveryFailed):
     outcome_unknown = True
 
 
-class Undelivered(DisError):
-    """A producer closed with failed records that nobody awaited. `report`: cause -> how many records."""
+class FailedRecord(NamedTuple):
+    """What `Undelivered` shows of a record. `partition_id`: where it was to go; "" for one without key or partition."""
 
-    def __init__(self, report: Mapping[str, int]) -> None:
+    cause: str
+    partition_id: str
+    key: str | None
+    detail: str
+
+
+class Undelivered(DisError):
+    """A producer closed with failed records that nobody awaited.
+
+    `report`: cause -> how many records; `not_stored`, `unknown` and `rejected` are its totals. `samples`: a few of the
+    records, for each cause. With a spill file, of *all* the producer's failed records, awaited or not: `spilled` are in
+    the file `spill_path`, `unspilled` are not, for the reason that was logged.
+    """
+
+    def __init__(
+        self,
+        report: Mapping[str, int],
+        samples: Sequence[FailedRecord] = (),
+        *,
+        spilled: int = 0,
+        unspilled: int = 0,
+        spill_path: str | None = None,
+    ) -> None:
         self.report = dict(report)
+        self.samples = tuple(samples)
+        self.spilled = spilled
+        self.unspilled = unspilled
+        self.spill_path = spill_path
         total = sum(self.report.values())
         causes = "; ".join(f"{count} x {cause}" for cause, count in self.report.items())
-        super().__init__(f"{total} record(s) that nobody awaited were not delivered: {causes}")
+        told = f"{total} record(s) that nobody awaited were not delivered: {causes}"
+        if self.samples:
+            one = self.samples[0]
+            where = f" for {one.partition_id}" if one.partition_id else ""
+            told += f"; for example key={one.key!r:.80}{where}: {one.detail:.300}"
+        if spill_path is not None:
+            told += f"; {spilled} failed record(s) are in {spill_path}"
+            told += f", {unspilled} could not be written there" if unspilled else ""
+        super().__init__(told)
+
+    def _total(self, kind: str) -> int:
+        return sum(count for cause, count in self.report.items() if cause.startswith(kind))
+
+    @property
+    def not_stored(self) -> int:
+        return self._total("not stored")
+
+    @property
+    def unknown(self) -> int:
+        return self._total("unknown")
+
+    @property
+    def rejected(self) -> int:
+        return self._total("rejected")
 
 
 # --- consuming in a group ---------------------------------------------------------------------------------------

@@ -20,18 +20,18 @@ applied. `check()` asserts what can be asserted from the outside.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import Literal
 
-from ..errors import ApiError, ConfigError, ThrottledError, TransportError
+from ..errors import ApiError, ConfigError, FailedRecord, ThrottledError, TransportError
 from ..model import NewRecord, PartitionInfo, PutResult, PutResults
 from ..wire.errors import RETRYABLE_RECORD_CODES
 from ..wire.partitioning import partition_id, partition_number
 from ..wire.records import count_stored, decode_failed_count, decode_put_answer
 from .config import ProducerConfig
 from .lanes import Group, Lane, Lanes
-from .outcome import Answer, Batch, End, Failure, Ledger, Receipt
+from .outcome import MAX_CODE, Answer, Batch, End, Failure, Ledger, Receipt, Spilled
 from .pacing import Backoff
 from .shipment import Part, Shipment, halves, weight_of
 
@@ -100,6 +100,8 @@ class Accumulator:
         self.counts = Counts()
         self.live: dict[Batch, None] = {}  # batches with unsettled records
         self.in_flight: set[Shipment] = set()
+        self.spill: Callable[[NewRecord, Failure, int], Spilled | None] | None = None
+        """Takes (record, end, weight) of what failed; None: it does not."""
         self.freed = 0  # budget given back since the shell last looked
         self.frozen = False  # the layout is being changed: nothing is taken
         self.stale = False  # an answer named another partition than we expected
@@ -463,6 +465,7 @@ class Accumulator:
         self._end(part.batch, index, receipt)
 
     def _refuse_one(self, part: Part, index: int, code: str, message: str) -> None:
+        code = code[:MAX_CODE]  # the service's word: it is kept for each record
         if part.maybe_applied:
             self._unknown(part, index, f"refused now ({code}: {message}), but an earlier attempt may have stored it")
         else:
@@ -474,8 +477,25 @@ class Accumulator:
         self._end(part.batch, index, Failure("unknown", "", detail))
 
     def _end(self, batch: Batch, index: int, end: End) -> None:
-        self.freed += weight_of(batch.rows[index]) + RECORD_OVERHEAD
-        batch.settle(index, end)
+        row = batch.rows[index]
+        weight = weight_of(row) + RECORD_OVERHEAD
+        if isinstance(end, Failure):
+            if self.spill is not None and (spilled := self.spill(row, end, weight)) is not None:
+                end = end._replace(spilled=spilled)
+                weight = 0  # given back when the record is written, so that the budget bounds what waits for that
+            cause = batch.settle(index, end)
+            if cause is not None and self.ledger.lacks_samples(cause):
+                self.ledger.sample(batch, index, FailedRecord(cause, self._place(row), row.key, end.detail))
+        else:
+            batch.settle(index, end)
+        self.freed += weight
+
+    def _place(self, row: NewRecord) -> str:
+        try:
+            number = self.lanes.of_row(row).number
+        except ConfigError:  # it named a partition that is not written any more
+            return row.partition_id or ""
+        return "" if number is None else partition_id(number)
 
     def _wake(self, part: Part) -> None:
         if part.batch.settled:

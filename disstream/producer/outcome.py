@@ -18,12 +18,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 import msgspec
 
-from ..errors import DeliveryFailed, DeliveryUnknown, NotStored, RecordRejected
+from ..errors import DeliveryFailed, DeliveryUnknown, FailedRecord, NotStored, RecordRejected
 from ..model import NewRecord, PutResults
+
+MAX_CODE = 40
+MAX_CAUSES = 50
+"""Causes a ledger tells apart: codes come from the service, which may make one up for each record."""
+
+SAMPLES = 3
+"""Records that a ledger remembers of each cause."""
 
 
 class Receipt(msgspec.Struct, frozen=True, gc=False):
@@ -40,23 +47,38 @@ class Receipt(msgspec.Struct, frozen=True, gc=False):
     reordered: bool = False
 
 
+class Spilled(Protocol):
+    """Where a failed record was left; `producer/spill.py` tells, at the moment of asking."""
+
+    @property
+    def path(self) -> str | None: ...
+    def told(self) -> str: ...
+
+
 class Failure(NamedTuple):
     """An end other than stored. A value: each await raises an exception of its own from it."""
 
     kind: Literal["rejected", "not stored", "unknown"]
     code: str  # DIS code when rejected; "expired", "throttled" or "closed" when not stored; "" when unknown
     detail: str
+    spilled: Spilled | None = None
 
     def exception(self) -> DeliveryFailed:
+        detail = self.detail if self.spilled is None else f"{self.detail}; {self.spilled.told()}"
+        error: DeliveryFailed
         if self.kind == "rejected":
-            return RecordRejected(self.code, self.detail)
-        if self.kind == "not stored":
-            return NotStored(self.code, self.detail)
-        return DeliveryUnknown(self.detail)
+            error = RecordRejected(self.code, detail)
+        elif self.kind == "not stored":
+            error = NotStored(self.code, detail)
+        else:
+            error = DeliveryUnknown(detail)
+        if self.spilled is not None:
+            error.spilled = self.spilled.path
+        return error
 
     @property
     def cause(self) -> str:
-        return f"{self.kind} ({self.code})" if self.code else self.kind
+        return f"{self.kind} ({self.code[:MAX_CODE]})" if self.code else self.kind
 
 
 End = Receipt | Failure
@@ -70,23 +92,33 @@ _decoder = msgspec.json.Decoder(_Receipts, strict=False)  # numbers travel as st
 
 
 def _receipts(body: bytes | PutResults) -> list[Receipt]:
+    """Never raises: stored, says the service, but some places may not be given as the API says. Better odd receipts."""
     if isinstance(body, PutResults):
         return [Receipt(r.partition_id or "", -1 if r.sequence_number is None else r.sequence_number) for r in body]
     try:
         return _decoder.decode(body).records
-    except msgspec.ValidationError:
-        # Stored, says the service, but some place is not given as the API says. Better an odd receipt than none.
-        entries = msgspec.json.decode(body)["records"]
-        return [Receipt(str(e.get("partition_id") or ""), _number(e.get("sequence_number"))) for e in entries]
-    except msgspec.DecodeError:  # whole and counted, yet no JSON
-        return [Receipt("", -1)] * body.count(b'"sequence_number"')
-
-
-def _number(given: object) -> int:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        pass  # of another form, or no JSON at all although whole and counted
     try:
-        return int(str(given))
+        answer = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return []
+    entries = answer.get("records") if isinstance(answer, dict) else None
+    return [_odd_receipt(entry) for entry in entries] if isinstance(entries, list) else []
+
+
+def _odd_receipt(entry: object) -> Receipt:
+    if not isinstance(entry, dict):
+        return NOWHERE
+    try:
+        number = int(str(entry.get("sequence_number")))
     except ValueError:
-        return -1
+        number = -1
+    return Receipt(str(entry.get("partition_id") or ""), number)
+
+
+NOWHERE = Receipt("", -1)
+"""The receipt of a record of which the service said only that it is stored."""
 
 
 class Answer:
@@ -103,29 +135,52 @@ class Answer:
         if receipts is None:
             receipts = self._receipts = _receipts(self._body)
             self._body = b""
-        receipt = receipts[index]
+        receipt = receipts[index] if index < len(receipts) else NOWHERE
         if attempts == 1:
             return receipt
         return Receipt(receipt.partition_id, receipt.sequence_number, attempts)
 
 
 class Ledger:
-    """Failures that nobody has looked at yet, by cause: what `Undelivered` reports.
+    """Failures that nobody has looked at yet, by cause, with a few samples: what `Undelivered` reports.
 
     `waking`: waiters that were told of an end and have not run since; until they have, the report may still shrink.
     """
 
     def __init__(self) -> None:
         self._causes: Counter[str] = Counter()
+        self._samples: dict[str, dict[tuple[Batch, int], FailedRecord]] = {}
         self.waking = 0
 
-    def add(self, cause: str, count: int = 1) -> None:
-        self._causes[cause] += count
-        if self._causes[cause] <= 0:
+    def add(self, failure: Failure) -> str:
+        """Count a failure; returns under which cause."""
+        cause = failure.cause
+        if cause not in self._causes and len(self._causes) >= MAX_CAUSES:
+            cause = f"{failure.kind} (others)"
+        self._causes[cause] += 1
+        return cause
+
+    def lacks_samples(self, cause: str) -> bool:
+        return len(self._samples.get(cause, ())) < SAMPLES
+
+    def sample(self, batch: Batch, index: int, record: FailedRecord) -> None:
+        self._samples.setdefault(record.cause, {})[batch, index] = record
+
+    def observed(self, cause: str, batch: Batch, index: int) -> None:
+        """Somebody has looked at a failure that was counted under `cause`."""
+        self._causes[cause] -= 1
+        samples = self._samples.get(cause, {})
+        samples.pop((batch, index), None)
+        if not samples:
+            self._samples.pop(cause, None)
+        if not self._causes[cause]:
             del self._causes[cause]
 
     def report(self) -> dict[str, int]:
         return dict(self._causes)
+
+    def samples(self) -> list[FailedRecord]:
+        return [record for samples in self._samples.values() for record in samples.values()]
 
 
 class Batch:
@@ -176,7 +231,7 @@ class Batch:
         if self.ends is None:
             return None
         if self.unobserved and index in self.unobserved:
-            self.ledger.add(self.unobserved.pop(index), -1)
+            self.ledger.observed(self.unobserved.pop(index), self, index)
         return self.ends.get(index)
 
     def settle_whole(self, answer: Answer, offset: int, attempts: int) -> None:
@@ -188,19 +243,23 @@ class Batch:
         self.attempts = attempts
         self._release()
 
-    def settle(self, index: int, end: End) -> None:
-        """One record reached its end. `wake` must follow once the caller has settled what it knows."""
+    def settle(self, index: int, end: End) -> str | None:
+        """One record reached its end. `wake` must follow once the caller has settled what it knows.
+
+        Returns the cause under which the ledger counts it, None if it was stored.
+        """
         if self.ends is None:
             self.ends = {}
             self.unsettled = len(self.rows)
         assert index not in self.ends, "a record has one end"
         self.ends[index] = end
         self.unsettled -= 1
-        if isinstance(end, Failure):
-            if self.unobserved is None:
-                self.unobserved = {}
-            self.unobserved[index] = end.cause
-            self.ledger.add(end.cause)
+        if not isinstance(end, Failure):
+            return None
+        if self.unobserved is None:
+            self.unobserved = {}
+        cause = self.unobserved[index] = self.ledger.add(end)
+        return cause
 
     def wake(self) -> None:
         """Tell who waits: some records have got their end."""

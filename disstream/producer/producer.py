@@ -19,8 +19,8 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from ..client import Client
-from ..errors import ApiError, ClosedError, ConfigError, DisError, TransportError, Undelivered
-from ..lifecycle import Scope, Supervisor
+from ..errors import ApiError, ClosedError, ConfigError, TransportError, Undelivered
+from ..lifecycle import Scope, Supervisor, unwrap
 from ..model import NewRecord, StreamInfo
 from ..wire.partitioning import partition_id as long_partition_id
 from ..wire.protobuf import encode_put_protobuf
@@ -36,6 +36,9 @@ from .payload import MAX_RECORD_BYTES, Payload, as_bytes, checked_record, new_re
 from .shipment import Shipment, weight_of
 
 log = logging.getLogger("disstream.producer")
+
+GRACE_S = 0.05
+"""How long behind its records' deadline an attempt is cut, should the transport not have done it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +129,7 @@ class Producer:
         self._raising = exc is not None
         try:
             await self.close()
-        except DisError:
+        except Exception:  # a transport's or a credentials provider's own may be among them
             if exc is None:
                 raise
             log.exception("closing failed stream=%s", self._stream)
@@ -147,18 +150,31 @@ class Producer:
                 tasks.start_soon(self._layout_loop, name="layout")
                 tasks.start_soon(self._drain_on, scope.closing, tasks.cancel_scope, name="drain")
                 scope.started()
+        except Exception as exc:
+            self._why_closed = f"the producer died: {unwrap(exc)!r}"
+            self._raising = True
+            raise
+        except BaseException:
+            self._raising = True  # aborted, or the loop is being shut down
+            raise
         finally:
             self._budget.close(ClosedError(f"the producer of {self._stream!r} is closed"))
             core.abandon(self._why_closed)
             self._give_back()
-            with anyio.CancelScope(shield=True):
-                while core.ledger.waking:  # who awaited a failed record sees it first
-                    await checkpoint()
-        report = core.ledger.report()
-        if report and not self._raising:
-            raise Undelivered(report)
-        for cause, count in report.items():
-            log.warning("undelivered records stream=%s count=%d cause=%s", self._stream, count, cause)
+            try:
+                with anyio.CancelScope(shield=True):
+                    while core.ledger.waking:  # who awaited a failed record sees it first
+                        await checkpoint()
+            finally:
+                self._log_undelivered()
+        if not self._raising and (report := core.ledger.report()):
+            raise Undelivered(report, core.ledger.samples())
+
+    def _log_undelivered(self) -> None:
+        """Where something else is raised, or nothing may be, what nobody awaited is logged."""
+        if self._raising:
+            for cause, count in self._core.ledger.report().items():
+                log.warning("undelivered records stream=%s count=%d cause=%s", self._stream, count, cause)
 
     async def _drain_on(self, closing: anyio.Event, tasks: anyio.CancelScope) -> None:
         """Once closing is asked for, wait for what was accepted, then end the tasks."""
@@ -398,7 +414,12 @@ class Producer:
             self._give_back()
             return
         try:
-            answer = await self._client.records.put_encoded(body, timeout_s=timeout_s)
+            # The client bounds the exchange, but not what stands around it: new credentials, a transport's own ideas.
+            with anyio.fail_after(shipment.deadline - now + GRACE_S):
+                answer = await self._client.records.put_encoded(body, timeout_s=timeout_s)
+        except TimeoutError:
+            told = f"no answer within delivery_timeout_s={self._config.delivery_timeout_s:g}"
+            core.lost(shipment, TransportError(told, outcome_unknown=True), anyio.current_time())
         except ApiError as exc:
             log.debug("put refused stream=%s records=%d error=%s", self._stream, shipment.count, exc)
             core.refused(shipment, exc, anyio.current_time())
@@ -413,9 +434,10 @@ class Producer:
             core.lost(shipment, TransportError("the client is closed", outcome_unknown=False), anyio.current_time())
             self._why_closed = "the client was closed before its producer"
             tasks.cancel()
-        except BaseException:
-            # Cancelled: the request may have been applied. The records keep their place.
-            core.lost(shipment, TransportError("the request was cancelled", outcome_unknown=True), anyio.current_time())
+        except BaseException as exc:
+            # Cancelled, or the transport has a bug: the request may have been applied. The records keep their place.
+            told = f"the request failed: {exc!r}" if isinstance(exc, Exception) else "the request was cancelled"
+            core.lost(shipment, TransportError(told, outcome_unknown=True), anyio.current_time())
             raise
         else:
             core.stored(shipment, answer, anyio.current_time())
