@@ -98,6 +98,8 @@ from .producer import (
     ProducerStats,
     Receipt,
     Receipts,
+    SpilledRecord,
+    read_spill,
 )
 from .server import Server, ServerConfig
 
@@ -187,6 +189,7 @@ __all__ = [
     "ServerConfig",
     "ServerFault",
     "ServiceGroup",
+    "SpilledRecord",
     "StaleGeneration",
     "Start",
     "Static",
@@ -202,5 +205,6 @@ __all__ = [
     "WaitTimeout",
     "__version__",
     "connect",
+    "read_spill",
     "serve",
 ]

@@ -8,6 +8,8 @@ budget        the byte budget: who may enter, in which order
 accumulator*  batches per lane; what goes into the next request; what an answer means (the core)
 shipment*     what travels: parts of batches, and the parts of one request
 lanes*        lanes, groups, and the way from a key to its lane
+spill         failed records on their way to the spill file
+spillfile     that file: its lines, who may write it, how it is sent again
 outcome*      the four ends of a record, and the batch that deliveries point into
 pacing*       how long to wait before the next attempt
 
@@ -19,6 +21,7 @@ from .delivery import BatchDelivery, Delivery, Receipts
 from .outcome import Receipt
 from .payload import Payload
 from .producer import Producer, ProducerStats
+from .spillfile import SpilledRecord, SpillEnd, read_spill
 
 __all__ = [
     "BatchDelivery",
@@ -30,4 +33,7 @@ __all__ = [
     "ProducerStats",
     "Receipt",
     "Receipts",
+    "SpillEnd",
+    "SpilledRecord",
+    "read_spill",
 ]

@@ -527,6 +527,7 @@ class Accumulator:
 
     def sweep(self, now: float) -> float | None:
         """End what is overdue; the instant when to look again (None: nothing waits)."""
+        flying = {lane for shipment in self.in_flight for lane, _ in shipment.parts if lane.number is not None}
         for lane in self.lanes.all():
             batch = lane.open
             if batch is not None and (
@@ -534,7 +535,9 @@ class Accumulator:
             ):
                 self.seal(lane)
             if lane.queue:
-                lane.queue = deque(part for part in lane.queue if not self._expire(part, now))
+                # A lane's records end in order: behind a request that is out they wait for it, until it is cut off too.
+                at = now - 3 * self._min_attempt_s if lane in flying else now
+                lane.queue = deque(part for part in lane.queue if not self._expire(part, at))
         if not self.live:
             return None
         soonest = min(batch.deadline for batch in self.live) - self._min_attempt_s

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -56,10 +57,17 @@ class ProducerConfig:
     close_timeout_s: float = 30.0
     """How long `close` drains. What is not settled by then is given up: "closed", or unknown."""
 
+    spill_path: str | os.PathLike[str] | None = None
+    """A file for the records that fail: what is not stored is sent again by `disstream produce --resend FILE`; unknown
+    and rejected ones are listed in it, marked. None: they are told of, not kept. One producer at a time."""
+
+    spill_bytes: int = 268_435_456
+    """Bound on that file. Eight times the buffer; a million records of 200 bytes. What does not fit is counted."""
+
     def __post_init__(self) -> None:
         if self.order not in get_args(Order):
             raise ConfigError(f"order={self.order!r}: use one of {', '.join(get_args(Order))}")
-        for name in ("max_batch_records", "max_batch_bytes", "max_in_flight", "buffer_bytes"):
+        for name in ("max_batch_records", "max_batch_bytes", "max_in_flight", "buffer_bytes", "spill_bytes"):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise ConfigError(f"{name}={value!r}: must be a whole number, at least 1")
@@ -69,6 +77,9 @@ class ProducerConfig:
         for name in ("linger_s", "send_timeout_s", "close_timeout_s"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ConfigError(f"{name}={getattr(self, name)!r}: must not be negative, and finite")
+        path = self.spill_path
+        if path is not None and not (isinstance(path, str | os.PathLike) and os.fspath(path)):
+            raise ConfigError(f"spill_path={path!r}: name a file, or leave it out")
         if self.linger_s >= self.delivery_timeout_s:
             raise ConfigError(
                 f"linger_s={self.linger_s} must be below delivery_timeout_s={self.delivery_timeout_s}: "

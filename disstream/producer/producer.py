@@ -25,7 +25,7 @@ from ..model import NewRecord, StreamInfo
 from ..wire.partitioning import partition_id as long_partition_id
 from ..wire.protobuf import encode_put_protobuf
 from ..wire.records import encode_put
-from .accumulator import RECORD_OVERHEAD, Accumulator
+from .accumulator import MIN_ATTEMPT_S, RECORD_OVERHEAD, Accumulator
 from .budget import ByteBudget
 from .config import ProducerConfig
 from .delivery import BatchDelivery, Delivery, Share
@@ -34,11 +34,9 @@ from .outcome import Batch, Receipt
 from .pacing import Backoff
 from .payload import MAX_RECORD_BYTES, Payload, as_bytes, checked_record, new_record
 from .shipment import Shipment, weight_of
+from .spill import Spill
 
 log = logging.getLogger("disstream.producer")
-
-GRACE_S = 0.05
-"""How long behind its records' deadline an attempt is cut, should the transport not have done it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +58,10 @@ class ProducerStats:
     """Requests on the wire."""
     buffered_bytes: int
     """Of ProducerConfig.buffer_bytes."""
+    spilled: int
+    """Failed records that are in the spill file."""
+    unspilled: int
+    """Failed records that could not be written there."""
 
 
 class Producer:
@@ -92,6 +94,7 @@ class Producer:
         self._changed = anyio.Event()  # something was settled, or the layout task has work
         self._sweep_wake = anyio.Event()
         self._raising = False
+        self._spill: Spill | None = None
         self._troubled_since: float | None = None  # loop time of the first failure of a streak
         self._why_closed = "the producer was closed before the record was settled"
         self._last_index = self._config.max_batch_records - 1
@@ -140,6 +143,9 @@ class Producer:
         core = Accumulator(config, info.partitions, Backoff(config.retry_base_s, config.retry_max_s, self._rng))
         self._core = core
         self._adopt_lanes()
+        if config.spill_path is not None:
+            self._spill = Spill(config, self._stream, self._give_back)
+            core.spill = self._spill.take
         self._wakes = [anyio.Event() for _ in core.lanes.groups]
         self._budget.open(anyio.current_time())
         try:
@@ -148,6 +154,8 @@ class Producer:
                     tasks.start_soon(self._send_loop, i, tasks.cancel_scope, name=f"send-{i}")
                 tasks.start_soon(self._sweep_loop, name="sweep")
                 tasks.start_soon(self._layout_loop, name="layout")
+                if self._spill is not None:
+                    tasks.start_soon(self._spill.run, name="spill")
                 tasks.start_soon(self._drain_on, scope.closing, tasks.cancel_scope, name="drain")
                 scope.started()
         except Exception as exc:
@@ -163,12 +171,17 @@ class Producer:
             self._give_back()
             try:
                 with anyio.CancelScope(shield=True):
+                    if self._spill is not None:
+                        await self._spill.close()
                     while core.ledger.waking:  # who awaited a failed record sees it first
                         await checkpoint()
             finally:
                 self._log_undelivered()
         if not self._raising and (report := core.ledger.report()):
-            raise Undelivered(report, core.ledger.samples())
+            samples, spill = core.ledger.samples(), self._spill
+            if spill is None:
+                raise Undelivered(report, samples)
+            raise Undelivered(report, samples, spilled=spill.spilled, unspilled=spill.unspilled, spill_path=spill.path)
 
     def _log_undelivered(self) -> None:
         """Where something else is raised, or nothing may be, what nobody awaited is logged."""
@@ -415,7 +428,7 @@ class Producer:
             return
         try:
             # The client bounds the exchange, but not what stands around it: new credentials, a transport's own ideas.
-            with anyio.fail_after(shipment.deadline - now + GRACE_S):
+            with anyio.fail_after(shipment.deadline - now + MIN_ATTEMPT_S):
                 answer = await self._client.records.put_encoded(body, timeout_s=timeout_s)
         except TimeoutError:
             told = f"no answer within delivery_timeout_s={self._config.delivery_timeout_s:g}"
@@ -460,9 +473,9 @@ class Producer:
                 error,
             )
 
-    def _give_back(self) -> None:
-        """Return to the budget what the core has settled, and tell who waits for progress."""
-        freed = self._core.freed
+    def _give_back(self, spilled: int = 0) -> None:
+        """Return to the budget what the core has settled, or what was spilled, and tell who waits for progress."""
+        freed = self._core.freed + spilled
         if freed:
             self._core.freed = 0
             self._budget.leave(freed)
@@ -563,6 +576,8 @@ class Producer:
             refused_attempts=counts.refused_attempts,
             in_flight=len(core.in_flight),
             buffered_bytes=self._budget.used,
+            spilled=self._spill.spilled if self._spill else 0,
+            unspilled=self._spill.unspilled if self._spill else 0,
         )
 
 
