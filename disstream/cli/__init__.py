@@ -8,6 +8,7 @@ metrics    what was counted of a stream
 checkpoint show, set and delete how far an app has read
 dump       create, start, stop and delete tasks that copy a stream
 record     produce and consume records           formats: records as text; feed: the input of produce; sending: its run
+resend     a spill file, sent again
 demo       the main job on real data
 bench      measure and verify
 listing    rows, for people and for pipes

@@ -3,7 +3,8 @@
     lines     each line is a record, without its line end
     jsonl     each line is a JSON value and the record; the key is a field of it
     csv       each row becomes a JSON object, named by the header; the key is a column
-    records   what `consume --format jsonl` writes: key, timestamp and data come back as they were
+    records   what `consume --format jsonl` writes: key, timestamp and data come back as they were; a spill file too,
+              as long as nothing in it may be stored
 
 A parser turns lines into `Line`s; what it cannot read becomes a `BadLine` in the same place, so that the caller decides
 whether to stop. A key that no record would get (a column that the header lacks, a field that the first row lacks)
@@ -24,6 +25,7 @@ import msgspec
 
 from ..errors import ConfigError
 from ..model import Record
+from ..producer.spillfile import SPILL_HEADER
 
 MAX_LINE_BYTES = 8 * 1024 * 1024
 """More than any record needs: 1 MiB as base64 with its key. Longer lines are bad lines, not memory."""
@@ -42,6 +44,10 @@ class Line(NamedTuple):
     data: bytes
     key: str | None = None
     timestamp: int | None = None
+    partition_id: str | None = None
+    explicit_hash_key: str | None = None
+    maybe_stored: bool = False  # of a spill file: an attempt may have stored it already
+    offset: int = 0  # of a spill file: where its line begins
 
 
 class BadLine(NamedTuple):
@@ -85,16 +91,23 @@ def parser(name: str, key_field: str | None) -> Parser:
     if name == "jsonl":
         return lambda lines: _each(lines, _json_line if key_field is None else _KeyedJson(key_field).line)
     if name == "records":
-        return lambda lines: _each(lines, _record_line)
+        return lambda lines: _each(lines, _record_line, left_out=SPILL_HEADER)
     if name == "csv":
         return lambda lines: _csv_rows(lines, key_field)
     return lambda lines: _each(lines, Line, blank_is_data=True)
 
 
 def _each(
-    lines: Iterator[bytes], read: Callable[[int, bytes], Line], *, blank_is_data: bool = False
+    lines: Iterator[bytes],
+    read: Callable[[int, bytes], Line],
+    *,
+    blank_is_data: bool = False,
+    left_out: bytes | None = None,
 ) -> Iterator[Line | BadLine]:
+    """`left_out`: how lines begin that are no records."""
     for number, raw in enumerate(lines, 1):
+        if left_out is not None and raw.startswith(left_out):
+            continue
         line = raw.removesuffix(b"\n").removesuffix(b"\r")
         if len(line) > MAX_LINE_BYTES:
             yield BadLine(number, f"longer than {MAX_LINE_BYTES} bytes")
@@ -213,7 +226,9 @@ class _ReadBack(msgspec.Struct):
     data: str
     key: str | None = None
     timestamp: int | None = None
+    explicit_hash_key: str | None = None
     encoding: str = "utf-8"
+    end: str = "not stored"
 
 
 _read_back = msgspec.json.Decoder(_ReadBack)
@@ -221,6 +236,8 @@ _read_back = msgspec.json.Decoder(_ReadBack)
 
 def _record_line(number: int, line: bytes) -> Line:
     row = _read_back.decode(line)
+    if row.end != "not stored":
+        raise ValueError(f"its end was {row.end!r}: send a spill file with --resend, which knows what to leave out")
     if row.encoding == "utf-8":
         data = row.data.encode()
     elif row.encoding == "base64":
@@ -230,7 +247,7 @@ def _record_line(number: int, line: bytes) -> Line:
             raise ValueError(f"data is not base64: {exc}") from exc
     else:
         raise ValueError(f"encoding {row.encoding!r} is neither 'utf-8' nor 'base64'")
-    return Line(number, data, row.key or None, row.timestamp)
+    return Line(number, data, row.key or None, row.timestamp, explicit_hash_key=row.explicit_hash_key)
 
 
 # --- writing -----------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 
 import anyio
 import click
+from click.core import ParameterSource
 
 from ..bench.reader import reached
 from ..client.config import Body
@@ -21,6 +22,8 @@ from ..model import MAX_HASH_KEY, Partition, Record
 from ..wire.compression import Compression
 from ..wire.partitioning import partition_id, partition_number
 from . import formats
+from .feed import Feed
+from .resend import resend
 from .sending import Sending
 from .session import Target, body_option, compression_option, connects, given, reader_left, run, say
 
@@ -53,7 +56,7 @@ class _Input(click.File):
 
 
 @click.command(short_help="Send the records of a file or of standard input to STREAM.")
-@click.argument("stream")
+@click.argument("stream", required=False)
 @click.argument("file", type=_Input("rb"), default="-", required=False)
 @click.option(
     "--format",
@@ -71,17 +74,30 @@ class _Input(click.File):
 )
 @click.option("--rate", type=_Positive(), metavar="N", help="At most N records a second.")
 @click.option("--skip-bad", is_flag=True, help="Name lines that cannot be read and go on, instead of stopping.")
+@click.option(
+    "--resend",
+    "spill_path",
+    type=click.Path(exists=True, dir_okay=False),
+    metavar="FILE",
+    help="Send what a producer left in this spill file, to the stream that it names. What is stored then is taken out "
+    "of the file.",
+)
+@click.option(
+    "--include-unknown", is_flag=True, help="With --resend: also records that may be stored already, so perhaps twice."
+)
 @body_option
 @compression_option
 @connects
 def produce(
     target: Target,
-    stream: str,
+    stream: str | None,
     file: BinaryIO,
     form: str,
     key: str | None,
     rate: float | None,
     skip_bad: bool,
+    spill_path: str | None,
+    include_unknown: bool,
     body: Body,
     compression: Compression | None,
 ) -> None:
@@ -95,23 +111,36 @@ def produce(
     Examples:
       disstream produce orders orders.csv --format csv --key customer
       tail -f app.log | disstream produce logs
+      disstream produce --resend orders.spill
     """
+    if spill_path is None:
+        if stream is None:
+            raise click.UsageError("Missing argument 'STREAM'.")
+        if include_unknown:
+            raise click.UsageError("--include-unknown needs --resend")
+    else:
+        context = click.get_current_context()
+        for name, told in (("file", "FILE"), ("form", "--format"), ("key", "--key")):
+            if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+                raise click.UsageError(f"--resend names the file and knows its form: leave {told} out")
     if key is not None and form not in ("jsonl", "csv"):
         raise click.UsageError(f"--key names a field of jsonl or csv; --format {form} has none")
+    if spill_path is not None:
+        if not resend(
+            target.connect(body=body, compression=compression), stream, spill_path, rate, skip_bad, include_unknown
+        ):
+            sys.exit(1)
+        return
     parse = formats.parser(form, key)
 
     async def work() -> Sending:
-        async with target.connect(body=body, compression=compression) as dis, dis.producer(stream) as producer:
+        async with target.connect(body=body, compression=compression) as dis, dis.producer(str(stream)) as producer:
             sending = Sending(producer, rate, skip_bad)
-            await sending.run(file, parse)
+            await sending.run(Feed(file, parse))
             return sending
 
     sending = run(work)
-    for cause, count in sending.causes.most_common():
-        example = " ".join(sending.examples[cause].split())
-        say(f"failed: {count} x {cause}" + (f", for example: {example}" if example else ""), err=True)
-    skipped = f", skipped {sending.skipped}" if sending.skipped else ""
-    say(f"sent {sending.sent}, stored {sending.stored}, failed {sending.failed}{skipped}")
+    sending.tell()
     if sending.failed or sending.stopped:
         sys.exit(1)
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import signal
 from collections import Counter, deque
-from typing import BinaryIO
+from collections.abc import Callable
+from typing import Protocol
 
 import anyio
 from rich.console import Console
 
 from ..errors import BufferFull, ConfigError, DeliveryFailed, NotStored, RecordRejected
 from ..producer import Delivery, Producer
-from .feed import Chunk, Feed
-from .formats import BadLine, Parser
+from .feed import Chunk
+from .formats import BadLine, Line
 from .session import say, show_progress
 
 UNSETTLED_RECORDS = 16_000
@@ -22,14 +23,28 @@ QUIET_S = 1.0
 """How long the last records may take at the end of the input before somebody is told."""
 
 
+class Source(Protocol):
+    """Where records come from: `Feed`, or `SpillFeed`."""
+
+    async def next(self) -> Chunk | None: ...
+
+
 class Sending:
     """One run of `produce`: reads, sends, and counts how the records ended."""
 
-    def __init__(self, producer: Producer, rate: float | None, skip_bad: bool) -> None:
+    def __init__(
+        self,
+        producer: Producer,
+        rate: float | None,
+        skip_bad: bool,
+        on_end: Callable[[Line, DeliveryFailed | None], None] | None = None,
+    ) -> None:
+        """`on_end` hears of each record and its failure (None: stored), in the order of sending."""
         self._producer = producer
         self._rate = rate
         self._skip_bad = skip_bad
-        self._unsettled: deque[Delivery] = deque()
+        self._on_end = on_end
+        self._unsettled: deque[tuple[Line, Delivery]] = deque()
         self._warned = False  # that records are under way, and how to give them up
         self.sent = self.stored = self.failed = self.skipped = 0
         self.causes: Counter[str] = Counter()
@@ -38,14 +53,14 @@ class Sending:
         self.stopped = False
         """The input was not sent to its end."""
 
-    async def run(self, source: BinaryIO, parse: Parser) -> None:
+    async def run(self, source: Source) -> None:
         async with anyio.create_task_group() as tasks:
             reading, draining = anyio.CancelScope(), anyio.CancelScope()
             tasks.start_soon(self._obey_signals, reading, draining, name="signals")
             if show_progress():
                 tasks.start_soon(self._draw, name="progress")
             with reading:
-                await self._send_all(Feed(source, parse))
+                await self._send_all(source)
             tasks.start_soon(self._warn_later, name="warn")
             with draining:
                 await self._producer.flush()
@@ -78,9 +93,9 @@ class Sending:
         if waiting := self._producer.stats().waiting:
             say(f"waiting for {waiting} records; {remedy}", err=True)
 
-    async def _send_all(self, feed: Feed) -> None:
+    async def _send_all(self, source: Source) -> None:
         begun = anyio.current_time()
-        while (chunk := await feed.next()) is not None:
+        while (chunk := await source.next()) is not None:
             if not await self._send_chunk(chunk, begun):
                 self.stopped = True
                 return
@@ -97,7 +112,13 @@ class Sending:
             if self._rate is not None:
                 await anyio.sleep_until(begun + self.sent / self._rate)
             try:
-                delivery = await self._producer.send(item.data, key=item.key, timestamp=item.timestamp)
+                delivery = await self._producer.send(
+                    item.data,
+                    key=item.key,
+                    partition_id=item.partition_id,
+                    explicit_hash_key=item.explicit_hash_key,
+                    timestamp=item.timestamp,
+                )
             except ConfigError as exc:  # the record itself cannot be sent, whatever the service
                 if not self._bad(BadLine(item.number, str(exc))):
                     return False
@@ -105,7 +126,7 @@ class Sending:
             except BufferFull as exc:
                 say(f"line {item.number}: {exc}", err=True)
                 return False
-            self._unsettled.append(delivery)
+            self._unsettled.append((item, delivery))
             self.sent += 1
         return True
 
@@ -116,15 +137,28 @@ class Sending:
 
     async def _settle_oldest(self) -> None:
         """Count how the oldest record ended. Cancelled: it is still to be counted."""
+        line, delivery = self._unsettled[0]
+        failure: DeliveryFailed | None = None
         try:
-            await self._unsettled[0]
+            await delivery
             self.stored += 1
         except DeliveryFailed as exc:
+            failure = exc
             self.failed += 1
             cause, detail = _cause(exc)
             self.causes[cause] += 1
             self.examples.setdefault(cause, detail)
         self._unsettled.popleft()
+        if self._on_end is not None:
+            self._on_end(line, failure)
+
+    def tell(self) -> None:
+        """Print what failed, with an example of each cause, and the counts."""
+        for cause, count in self.causes.most_common():
+            example = " ".join(self.examples[cause].split())
+            say(f"failed: {count} x {cause}" + (f", for example: {example}" if example else ""), err=True)
+        skipped = f", skipped {self.skipped}" if self.skipped else ""
+        say(f"sent {self.sent}, stored {self.stored}, failed {self.failed}{skipped}")
 
     async def _draw(self) -> None:
         with Console(stderr=True).status("sending") as status:

@@ -48,6 +48,9 @@ SpillEnd = Literal["not stored", "unknown", "rejected", "stored"]
 MAX_LINE_BYTES = 16 * 1024 * 1024
 """More than any record needs: 1 MiB of control characters is escaped to 6 MiB."""
 
+SPILL_HEADER = b'{"spill":'
+"""How the first line begins."""
+
 _OPENING = b'{"end":'
 _MARKS: dict[SpillEnd, bytes] = {
     "not stored": b'"not stored"',
@@ -55,6 +58,8 @@ _MARKS: dict[SpillEnd, bytes] = {
     "rejected": b'"rejected"  ',
     "stored": b'"stored"    ',
 }
+MARK_BYTES = 12
+_ENDS = {mark: end for end, mark in _MARKS.items()}
 
 
 class SpilledRecord(NamedTuple):
@@ -227,13 +232,14 @@ class SpillResend:
         """Write over the line at `offset` how its record ended. Raises OSError."""
         _write(self._fd, _MARKS[end], offset + len(_OPENING))
 
-    def finish(self) -> Counter[SpillEnd]:
-        """Keep only what is not stored, and return how many records of each end that is; a file with none is removed.
+    def finish(self) -> Counter[SpillEnd | None]:
+        """Keep only what is not stored, and return how many lines of each end that is (None: they tell none).
 
-        Raises OSError; the file is then as it was, with its marks.
+        A file without any is removed. Raises OSError; the file is then as it was, with its marks.
         """
         os.fsync(self._fd)
-        left: Counter[SpillEnd] = Counter(line.end for line in self.records())
+        left = Counter(_end_of(raw) for raw, offset in _raw_lines(self._fd) if offset)
+        del left["stored"]
         if not left:
             os.unlink(self._path)
             return left
@@ -241,8 +247,8 @@ class SpillResend:
         new = os.open(new_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             with open(new, "wb") as target:
-                for number, (raw, _) in enumerate(_raw_lines(self._fd)):
-                    if number == 0 or not raw.startswith(_OPENING + _MARKS["stored"]):
+                for raw, _ in _raw_lines(self._fd):
+                    if _end_of(raw) != "stored":
                         target.write(raw)
                 target.flush()
                 os.fsync(new)
@@ -306,6 +312,11 @@ def _raw_lines(fd: int) -> Iterator[tuple[bytes, int]]:
             offset += len(raw)
 
 
+def _end_of(raw: bytes) -> SpillEnd | None:
+    """The end a line tells, without decoding it."""
+    return _ENDS.get(raw[len(_OPENING) : len(_OPENING) + MARK_BYTES]) if raw.startswith(_OPENING) else None
+
+
 def _read_header(fd: int, path: str) -> _Header:
     try:
         first, _ = next(_raw_lines(fd), (b"", 0))
@@ -324,7 +335,7 @@ def _lines(fd: int, path: str) -> Iterator[SpilledRecord]:
             continue
         try:
             line = _line_decoder.decode(raw)
-            if not raw.startswith(_OPENING + _MARKS[line.end]):
+            if _end_of(raw) != line.end:
                 raise ValueError('it does not begin with "end", padded to twelve bytes')
             data = line.data.encode() if line.encoding == "utf-8" else b64decode(line.data, validate=True)
         except (ValueError, binascii.Error, RecursionError) as exc:  # errors of JSON and UTF-8 are ValueErrors

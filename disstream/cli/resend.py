@@ -1,0 +1,101 @@
+"""`produce --resend`: a spill file sent again, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import click
+from anyio import to_thread
+
+from ..door import DisClient
+from ..errors import ConfigError, DeliveryFailed, NotStored, RecordRejected
+from ..producer.spillfile import SpilledRecord, SpillResend
+from .feed import CHUNK_RECORDS, Chunk
+from .formats import BadLine, Line
+from .sending import Sending
+from .session import run, say
+
+CHUNK_BYTES = 4 * 1024 * 1024
+
+
+class SpillFeed:
+    """The records of a spill file that are to be sent, and what became of them on the way back into the file."""
+
+    def __init__(self, file: SpillResend, include_unknown: bool) -> None:
+        self._file = file
+        self._ends = ("not stored", "unknown") if include_unknown else ("not stored",)
+        self._records: Iterator[SpilledRecord] = file.records()
+        self._last_line = 1
+        self.broken = False
+        """A line cannot be read; nothing behind it was."""
+
+    async def next(self) -> Chunk | None:
+        """The next chunk, None at the end. Raises OSError."""
+        return await to_thread.run_sync(self._read)
+
+    def _read(self) -> Chunk | None:
+        chunk: Chunk = []
+        size = 0
+        try:
+            for spilled in self._records:
+                self._last_line = spilled.line
+                if spilled.end not in self._ends:
+                    continue
+                row = spilled.record
+                chunk.append(
+                    Line(
+                        spilled.line,
+                        row.data,
+                        row.key,
+                        row.timestamp,
+                        row.partition_id,
+                        row.explicit_hash_key,
+                        maybe_stored=spilled.end == "unknown",
+                        offset=spilled.offset,
+                    )
+                )
+                size += len(row.data)
+                if len(chunk) >= CHUNK_RECORDS or size >= CHUNK_BYTES:
+                    return chunk
+        except ConfigError as exc:
+            self.broken = True
+            chunk.append(BadLine(self._last_line + 1, str(exc)))
+        return chunk or None
+
+    def ended(self, line: Line, failure: DeliveryFailed | None) -> None:
+        """Write into the file how a record ended. What may have been stored before stays unknown, unless it is now."""
+        match failure:
+            case None:
+                self._file.mark(line.offset, "stored")
+            case _ if line.maybe_stored:
+                pass
+            case RecordRejected():
+                self._file.mark(line.offset, "rejected")
+            case NotStored():
+                pass
+            case _:
+                self._file.mark(line.offset, "unknown")
+
+
+def resend(
+    dis: DisClient, stream: str | None, path: str, rate: float | None, skip_bad: bool, include_unknown: bool
+) -> bool:
+    """Send a spill file again, tell the counts and what is left in it. Returns whether all that was sent is stored."""
+    with SpillResend(path) as file:
+        if stream not in (None, file.stream):
+            raise click.UsageError(f"{path} holds records of {file.stream!r}, not of {stream!r}")
+        feed = SpillFeed(file, include_unknown)
+
+        async def work() -> Sending:
+            async with dis, dis.producer(file.stream) as producer:
+                sending = Sending(producer, rate, skip_bad, feed.ended)
+                await sending.run(feed)
+                return sending
+
+        sending = run(work)
+        left = file.finish()
+    sending.tell()
+    if left:
+        told = ", ".join(f"{count} {end or 'unreadable'}" for end, count in left.items())
+        say(f"{left.total()} left in {path}: {told}")
+    return not (sending.failed or sending.stopped or feed.broken)
