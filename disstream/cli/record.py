@@ -113,28 +113,25 @@ def produce(
       tail -f app.log | disstream produce logs
       disstream produce --resend orders.spill
     """
-    if spill_path is None:
-        if stream is None:
-            raise click.UsageError("Missing argument 'STREAM'.")
-        if include_unknown:
-            raise click.UsageError("--include-unknown needs --resend")
-    else:
+    if spill_path is not None:
         context = click.get_current_context()
         for name, told in (("file", "FILE"), ("form", "--format"), ("key", "--key")):
             if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
                 raise click.UsageError(f"--resend names the file and knows its form: leave {told} out")
-    if key is not None and form not in ("jsonl", "csv"):
-        raise click.UsageError(f"--key names a field of jsonl or csv; --format {form} has none")
-    if spill_path is not None:
-        if not resend(
-            target.connect(body=body, compression=compression), stream, spill_path, rate, skip_bad, include_unknown
-        ):
+        dis = target.connect(body=body, compression=compression)
+        if not resend(dis, stream, spill_path, rate, skip_bad, include_unknown):
             sys.exit(1)
         return
+    if stream is None:
+        raise click.UsageError("Missing argument 'STREAM'.")
+    if include_unknown:
+        raise click.UsageError("--include-unknown needs --resend")
+    if key is not None and form not in ("jsonl", "csv"):
+        raise click.UsageError(f"--key names a field of jsonl or csv; --format {form} has none")
     parse = formats.parser(form, key)
 
     async def work() -> Sending:
-        async with target.connect(body=body, compression=compression) as dis, dis.producer(str(stream)) as producer:
+        async with target.connect(body=body, compression=compression) as dis, dis.producer(stream) as producer:
             sending = Sending(producer, rate, skip_bad)
             await sending.run(Feed(file, parse))
             return sending

@@ -209,10 +209,7 @@ class SpillWriter:
 
 
 class SpillResend:
-    """A spill file whose records are sent again. How each ended is written over its line at once.
-
-    A crash in between loses only what was not marked yet: those records may be sent once more.
-    """
+    """A spill file whose records are sent again; how each ended is written over its line."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         """Lock the file. Raises OSError, ConfigError: in use, or no spill file."""
@@ -232,12 +229,16 @@ class SpillResend:
         """Write over the line at `offset` how its record ended. Raises OSError."""
         _write(self._fd, _MARKS[end], offset + len(_OPENING))
 
+    def sync(self) -> None:
+        """Put the marks on the disk. Raises OSError."""
+        os.fsync(self._fd)
+
     def finish(self) -> Counter[SpillEnd | None]:
         """Keep only what is not stored, and return how many lines of each end that is (None: they tell none).
 
         A file without any is removed. Raises OSError; the file is then as it was, with its marks.
         """
-        os.fsync(self._fd)
+        self.sync()
         left = Counter(_end_of(raw) for raw, offset in _raw_lines(self._fd) if offset)
         del left["stored"]
         if not left:
