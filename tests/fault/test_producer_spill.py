@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -464,3 +466,45 @@ async def test_a_producer_that_spills_nothing_leaves_no_file(tmp_path: Path) -> 
         with pytest.raises(ConfigError, match=r"spill_path=.*cannot be written"):
             await missing.start()
     await world.engine.close()
+
+
+INTERRUPTED = """
+import asyncio, os, signal, sys
+from disstream.client import Client, ClientConfig
+from disstream.errors import TransportError
+from disstream.engine.memory import MemoryEngine
+from disstream.producer import Producer, ProducerConfig
+from disstream.server import App, ServerConfig
+from disstream.testing.network import AppTransport
+
+class Down(AppTransport):
+    async def exchange(self, request):
+        if request.method == "POST":
+            raise TransportError("no route", outcome_unknown=False)
+        return await super().exchange(request)
+
+async def main():
+    engine = MemoryEngine()
+    await engine.start()
+    app = App(engine, ServerConfig(data_dir=None))
+    async with Client(AppTransport(app), "demo", ClientConfig()) as direct:
+        await direct.streams.create("s", partitions=2)
+    async with Client(Down(app), "demo", ClientConfig()) as client:
+        async with Producer(client, "s", ProducerConfig(spill_path=sys.argv[1])) as producer:
+            for i in range(3000):
+                await producer.send(b"%d" % i, key=f"k{i % 7}")
+            os.kill(os.getpid(), signal.SIGINT)  # cancels this task: closing begins, and would take 30 s
+            asyncio.get_running_loop().call_later(0.1, os.kill, os.getpid(), signal.SIGINT)  # impatient
+            await asyncio.sleep(60)
+
+asyncio.run(main())
+"""
+
+
+def test_ctrl_c_twice_leaves_everything_in_the_file(tmp_path: Path) -> None:
+    """A process that is interrupted, again while it closes, ends at once; all it had accepted is in the file."""
+    command = [sys.executable, "-W", "error", "-c", INTERRUPTED, str(tmp_path / "s")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=25, check=False)
+    assert done.stderr.rstrip().endswith("KeyboardInterrupt")
+    assert "was never" not in done.stderr
+    assert sorted(int(line.record.data) for line in spilled(tmp_path / "s")) == list(range(3_000))
