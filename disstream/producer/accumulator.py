@@ -481,7 +481,7 @@ class Accumulator:
         weight = weight_of(row) + RECORD_OVERHEAD
         if isinstance(end, Failure):
             if self.spill is not None and (spilled := self.spill(row, end, weight)) is not None:
-                end = end._replace(spilled=spilled)
+                end = Failure(end.kind, end.code, end.detail, spilled)
                 weight = 0  # given back when the record is written, so that the budget bounds what waits for that
             cause = batch.settle(index, end)
             if cause is not None and self.ledger.lacks_samples(cause):
@@ -517,12 +517,15 @@ class Accumulator:
     def _give_up(self, part: Part, reason: Literal["expired", "throttled", "closed"], detail: str) -> None:
         if reason == "closed" and part.last_error:
             detail += f"; the last of {part.attempts} attempts: {part.last_error}"
+        # One value for all: in an outage a whole buffer is given up at once, and the loop stands still for it.
+        if part.maybe_applied:
+            self.counts.unknown += len(part)
+            end = Failure("unknown", "", f"{reason}: {detail}; an attempt may have stored it")
+        else:
+            self.counts.not_stored += len(part)
+            end = Failure("not stored", reason, detail)
         for i in part.each():
-            if part.maybe_applied:
-                self._unknown(part, i, f"{reason}: {detail}; an attempt may have stored it")
-            else:
-                self.counts.not_stored += 1
-                self._end(part.batch, i, Failure("not stored", reason, detail))
+            self._end(part.batch, i, end)
         self._wake(part)
 
     def sweep(self, now: float) -> float | None:

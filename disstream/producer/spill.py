@@ -96,6 +96,7 @@ class Spill:
         self.spilled = self.unspilled = 0
         self._stream = stream
         self._give_back = give_back
+        # A few system calls, once, as at the close: what is written in between is what may take long.
         self._file = SpillWriter(self.path, stream, config.spill_bytes)
         self._lock = threading.Lock()
         self._limiter = anyio.CapacityLimiter(1)  # of our own: threads of the application must not hold us up
