@@ -102,21 +102,25 @@ class Producer:
     # --- life -----------------------------------------------------------------------------------------------------
 
     async def start(self) -> Self:
-        """Read the stream's layout and begin. Raises ApiError (NotFoundError: no such stream), TransportError."""
+        """Read the stream's layout and begin.
+
+        Raises ApiError (NotFoundError: no such stream), TransportError, ConfigError (spill_path cannot be used).
+        """
         await self._supervisor.start()
         return self
 
     async def close(self) -> None:
         """Stop accepting, send what was accepted (at most close_timeout_s), end the rest as not stored or unknown.
 
-        Raises Undelivered if records failed that nobody awaited. Twice is fine. Cancelled: as `abort`.
+        With a spill file it is on the disk then, or given up (10 s more). Raises Undelivered if records failed that
+        nobody awaited. Twice is fine. Cancelled: as `abort`.
         """
         if self._supervisor.running:
             self._budget.close(ClosedError(f"the producer of {self._stream!r} is closed"))
         await self._supervisor.close()
 
     async def abort(self) -> None:
-        """End now: what was not sent is "not stored (closed)", what is on the wire unknown. Raises nothing."""
+        """End now: what was not sent is "not stored (closed)", what is on the wire unknown. It raises nothing."""
         self._raising = True
         if self._supervisor.running:
             self._budget.close(ClosedError(f"the producer of {self._stream!r} was aborted"))
