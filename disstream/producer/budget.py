@@ -15,7 +15,10 @@ holds the door until its task has run, for the same reason.
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import anyio
 
@@ -95,6 +98,16 @@ class ByteBudget:
         except ClosedError:
             self.leave(need)
             raise
+
+    @contextmanager
+    def prepaid(self) -> Iterator[None]:
+        """What enters in this block was promised room before: it does not wait. Raises ClosedError."""
+        self._check_open()
+        self.mark = sys.maxsize
+        try:
+            yield
+        finally:
+            self._set_mark()
 
     def leave(self, amount: int) -> None:
         """Give `amount` back and let in who waits, in order."""

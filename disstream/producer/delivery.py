@@ -29,6 +29,11 @@ class Delivery(msgspec.Struct, frozen=True, gc=False, eq=False):
         batch = self._batch
         return batch.answer is not None or (batch.ends is not None and self._index in batch.ends)
 
+    def _stored(self) -> Receipt | None:
+        """The receipt, if its batch was stored as a whole: the one end that any thread may look at."""
+        batch = self._batch
+        return batch.answer.receipt(batch.offset + self._index, batch.attempts) if batch.answer is not None else None
+
     def __repr__(self) -> str:
         return f"<Delivery: {'settled' if self.done() else 'under way'}>"
 
@@ -96,15 +101,22 @@ class BatchDelivery:
     for each record, in order. Cancelling the wait does not touch the records.
     """
 
-    __slots__ = ("_order", "_shares")
+    __slots__ = ("_found", "_order", "_shares")
 
     def __init__(self, order: list[Share], shares: Collection[Share]) -> None:
         """`order[i]`: the share record i is in."""
         self._order = order
         self._shares = shares
+        self._found: list[tuple[Batch, int]] | None = None
 
     def __len__(self) -> int:
         return len(self._order)
+
+    def __getitem__(self, index: int) -> Delivery:
+        """The delivery of one of them."""
+        if self._found is None:
+            self._found = _places(self._order)
+        return Delivery(*self._found[index])
 
     def __repr__(self) -> str:
         return f"<BatchDelivery of {len(self)}: {'settled' if self.done() else 'under way'}>"

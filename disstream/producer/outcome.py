@@ -122,20 +122,21 @@ NOWHERE = Receipt("", -1)
 
 
 class Answer:
-    """The answer to a put that stored every record; a body is decoded when the first receipt is looked at."""
+    """The answer to a put that stored every record; a body is decoded when the first receipt is looked at.
 
-    __slots__ = ("_body", "_receipts")
+    One attribute, so that threads may look at the same time: at worst both decode.
+    """
+
+    __slots__ = ("_told",)
 
     def __init__(self, body: bytes | PutResults) -> None:
-        self._body = body
-        self._receipts: list[Receipt] | None = None
+        self._told: bytes | PutResults | tuple[Receipt, ...] = body
 
     def receipt(self, index: int, attempts: int) -> Receipt:
-        receipts = self._receipts
-        if receipts is None:
-            receipts = self._receipts = _receipts(self._body)
-            self._body = b""
-        receipt = receipts[index] if index < len(receipts) else NOWHERE
+        told = self._told
+        if not isinstance(told, tuple):
+            told = self._told = tuple(_receipts(told))
+        receipt = told[index] if index < len(told) else NOWHERE
         if attempts == 1:
             return receipt
         return Receipt(receipt.partition_id, receipt.sequence_number, attempts)
@@ -238,9 +239,9 @@ class Batch:
         """All records were stored by one request, at `offset` in its answer."""
         assert not self.settled
         assert self.ends is None
-        self.answer = answer
         self.offset = offset
         self.attempts = attempts
+        self.answer = answer  # last: other threads look at it, and then at the others
         self._release()
 
     def settle(self, index: int, end: End) -> str | None:

@@ -1,0 +1,134 @@
+"""How a record gets from a thread into the loop without a round trip.
+
+    thread   stage(data, key)  a lock and an append: the record is in the open chunk, and that is accepted
+    loop     take_over()       the open chunk goes into the producer by `send_many`, and a new one is open
+
+The first record of a chunk wakes the loop; until the loop looks, others join. A round trip (`behind`) is made where the
+caller must wait for an answer: there is no room, or somebody waits for room already; the chunk is full (the loop is
+behind, and a thread that never let go of the interpreter would keep it there); or only the loop can check the record.
+It takes over the chunk first, so the calls of a thread keep their order.
+
+What can never happen: a staged record that is refused. It was checked, and counted against the producer's budget,
+before it was staged, so `take_over` asks for no room. (Calls that enter the budget at the same moment do not see what
+is staged: the bound is buffer_bytes and a chunk.) Only a producer that died meanwhile refuses a chunk: then its records
+are not stored, and told so.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Coroutine
+from typing import Any, ParamSpec, TypeVar
+
+from ..client import Client
+from ..errors import DisError, NotStored
+from ..producer import BatchDelivery, Delivery, Payload, Producer, ProducerConfig
+from ..producer.accumulator import RECORD_OVERHEAD
+from ..producer.payload import as_bytes, checked_key
+from .portal import Portal, finished
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+log = logging.getLogger("disstream.producer")
+
+CHUNK_RECORDS = 1_000
+"""What is staged before a thread waits for the loop: half a millisecond of its work, and of the loop's to take over."""
+
+CHUNK_BYTES = 1_048_576
+
+
+class Chunk:
+    """Records staged together. `placed`: their deliveries, once the producer has them; `failure`: why it has not."""
+
+    __slots__ = ("failure", "home", "placed", "rows", "weight")
+
+    def __init__(self, home: StagedProducer, placed: BatchDelivery | list[Delivery] | None = None) -> None:
+        self.home = home
+        self.rows: list[tuple[Payload, str | None]] = []
+        self.weight = 0
+        self.placed = placed
+        self.failure: DisError | None = None
+
+    def delivery(self, index: int) -> Delivery | None:
+        """None: it is not taken over yet. Raises NotStored if the producer refused it."""
+        if self.placed is not None:
+            return self.placed[index]
+        if self.failure is not None:
+            raise NotStored("closed", str(self.failure))
+        return None
+
+
+class StagedProducer(Producer):
+    """A producer into which threads put records. `stage` is for any thread, everything else for the loop."""
+
+    def __init__(self, portal: Portal, client: Client, stream: str, config: ProducerConfig | None) -> None:
+        super().__init__(client, stream, config)
+        self.portal = portal
+        self._limit = self._budget.limit
+        self._lock = threading.Lock()
+        self._chunk = Chunk(self)
+
+    def stage(self, data: Payload, key: str | None) -> tuple[Chunk, int] | None:
+        """Accept a record and return where it is; None: ask the loop. Never waits. Raises ConfigError."""
+        if type(data) is not bytes:
+            data = as_bytes(data)
+        need = len(data) + RECORD_OVERHEAD
+        if key is not None:
+            need += len(checked_key(key))
+        budget = self._budget
+        with self._lock:
+            chunk = self._chunk
+            rows = chunk.rows
+            index = len(rows)
+            weight = chunk.weight + need
+            if (
+                budget.used + weight > self._limit
+                or budget.mark < 0  # somebody waits: nobody overtakes
+                or index >= CHUNK_RECORDS
+                or weight > CHUNK_BYTES
+            ):
+                return None
+            chunk.weight = weight
+            rows.append((data, key))
+            if not index:
+                self.portal.loop.call_soon_threadsafe(self.take_over)
+        return chunk, index
+
+    def take_over(self) -> None:
+        """Give the open chunk to the producer. Does not suspend, so that nothing comes between."""
+        with self._lock:
+            chunk, self._chunk = self._chunk, Chunk(self)
+        if not chunk.rows:
+            return
+        try:
+            with self._budget.prepaid():
+                chunk.placed = finished(self.send_many(chunk.rows))
+        except DisError as exc:
+            chunk.failure = exc
+            log.warning("staged records are not stored stream=%s count=%d cause=%s", self._stream, len(chunk.rows), exc)
+        chunk.rows = []
+
+    async def behind(self, call: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> T:
+        """What `call` returns, called behind what is staged."""
+        self.take_over()
+        return await call(*args, **kwargs)
+
+    async def close(self) -> None:
+        self._shut()
+        await super().close()
+
+    async def abort(self) -> None:
+        self._shut()
+        await super().abort()
+
+    def _shut(self) -> None:
+        with self._lock:
+            self._limit = -1  # from now on all ask the loop, and are told that it is closed
+        self.take_over()
+
+    def forked(self) -> None:
+        """This is the child of a `fork`: a lock may be held for ever, and what is staged is the parent's."""
+        self._lock = threading.Lock()
+        self._limit = -1
