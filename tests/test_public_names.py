@@ -8,6 +8,7 @@ from pathlib import Path
 LIST = Path(__file__).with_name("public_names.txt")
 MODULES = (
     "disstream",
+    "disstream.blocking",
     "disstream.client",
     "disstream.consumer",
     "disstream.engine",

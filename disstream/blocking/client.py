@@ -13,6 +13,7 @@ from typing import Final, Self
 from .. import door
 from ..client import ClientConfig, ClientStats, Credentials, Provider, Transport
 from ..consumer import ConsumerConfig, Pattern
+from ..door import FROM_ENVIRONMENT, _Default
 from ..errors import DisError
 from ..producer import ProducerConfig
 from .consumer import Consumer, consumer_in
@@ -104,7 +105,8 @@ class DisClient:
             try:
                 resident.end(None, max(0.0, until - time.monotonic()))
             except DisError as error:
-                log.warning("the interpreter ends before %r was closed: %s", resident, error)
+                resident.abort()
+                log.warning("not closed before the interpreter ended: %s error=%s", resident.stats(), error)
         self.abort()
 
     def _forked(self) -> None:
@@ -136,7 +138,7 @@ def connect(
     endpoint: str | None = None,
     *,
     project_id: str | None = None,
-    credentials: Credentials | Provider | door._Default | None = door.FROM_ENVIRONMENT,
+    credentials: Credentials | Provider | _Default | None = FROM_ENVIRONMENT,
     config: ClientConfig | None = None,
     transport: Transport | None = None,
 ) -> DisClient:

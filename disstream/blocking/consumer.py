@@ -1,8 +1,8 @@
 """The consumer for threads: `disstream.Consumer`, in the client's loop.
 
-`fetch` is a round trip for a batch of records. A `for` over the consumer takes a *run* of records in one round trip, and
-then from the run itself, as `async for` does. `SharedConsumer` guards the run by a lock, because a commit or a change
-of hands may look at it, or end it, in the loop meanwhile.
+`fetch` is a round trip for a batch of records. A `for` over the consumer takes a *run* of records in one round trip,
+and then from the run itself, as `async for` does. `SharedConsumer` guards the run by a lock, because a commit or a
+change of hands may look at it, or end it, in the loop meanwhile.
 """
 
 from __future__ import annotations
@@ -48,6 +48,11 @@ class SharedConsumer(consumer.Consumer):
     async def next(self) -> Record:
         """The next record. A coroutine, as a call from a thread has to be."""
         return await self.__anext__()
+
+    def forked(self) -> None:
+        """This is the child of a `fork`: what was read ahead is the parent's."""
+        self._run_lock = threading.RLock()
+        self._rest = iter(())
 
     def _note(self) -> None:
         with self._run_lock:
@@ -100,7 +105,7 @@ class Consumer(Resident):
         """
         self._done.append(record)
         if len(self._done) == 1:  # else the loop has still to come to one of before
-            self._portal.loop.call_soon_threadsafe(self._finish)
+            self._portal.call_soon(self._finish)
 
     def _finish(self) -> None:
         while self._done:
@@ -138,6 +143,10 @@ class Consumer(Resident):
             return self._portal.call(returned(self._inner.stats))
         except ClosedError:
             return self._inner.stats()
+
+    def forked(self) -> None:
+        """See `Resident`."""
+        self._inner.forked()
 
 
 def consumer_in(

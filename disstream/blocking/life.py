@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -19,7 +20,7 @@ class Living(Protocol):
     ) -> None: ...
 
 
-class Resident:
+class Resident(ABC):
     """A producer or a consumer. Use it with `with`, or `start()` and `close()`, from any threads."""
 
     def __init__(self, portal: Portal, inner: Living, started: Residents) -> None:
@@ -65,8 +66,13 @@ class Resident:
         finally:
             self._started.pop(self, None)
 
+    @abstractmethod
+    def stats(self) -> object:
+        """What has happened so far. Works after `close`."""
+
+    @abstractmethod
     def forked(self) -> None:
-        """This is the child of a `fork`."""
+        """This is the child of a `fork`: the loop is not here, and a lock may be held for ever."""
 
 
 Residents = dict[Resident, None]

@@ -129,5 +129,5 @@ class Producer(Resident):
         return self._portal.call(self._inner.behind(call, *args, **kwargs))
 
     def forked(self) -> None:
-        """This is the child of a `fork`."""
+        """See `Resident`."""
         self._inner.forked()

@@ -93,7 +93,7 @@ class StagedProducer(Producer):
             chunk.weight = weight
             rows.append((data, key))
             if not index:
-                self.portal.loop.call_soon_threadsafe(self.take_over)
+                self.portal.call_soon(self.take_over)
         return chunk, index
 
     def take_over(self) -> None:
