@@ -3,7 +3,8 @@
 connect   a client for a service: `disstream.connect("http://127.0.0.1:8080", project_id="demo")`
 serve     a service in this process: `disstream.serve(disstream.ServerConfig(data_dir=None, port=0))`
 
-Everything public is here, except `disstream.testing`, which tests import themselves.
+Everything public is here, except `disstream.blocking`, the same for scripts and threads, and `disstream.testing`: who
+wants those imports them.
 """
 
 __version__ = "0.1.0"

@@ -204,3 +204,12 @@ def test_the_test_of_the_guide(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout
     assert "1 passed" in done.stdout
+
+
+def test_the_script_of_the_guide(disstream_server: Server, tmp_path: Path) -> None:
+    """docs/using.md: the blocking example lists, sends, reads and ends by itself, without a warning."""
+    script = blocks("python", "docs/using.md")[7]
+    lines = run(disstream_server, sys.executable, "-W", "error", "-c", script, directory=tmp_path).splitlines()
+    assert lines[0] == "readings"
+    assert lines[1].endswith(" 2")
+    assert "attic 24.5" in lines

@@ -3,17 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
 from .. import producer
-from ..errors import ClosedError
-from ..producer import Receipt, Receipts
+from ..errors import ClosedError, DisError, NotStored
+from ..producer import Payload, Receipt, Receipts
 from .portal import Portal, finished
-from .staging import Chunk
+
+if TYPE_CHECKING:
+    from .staging import StagedProducer
 
 T = TypeVar("T")
+
+
+class Chunk:
+    """Records staged together. `placed`: their deliveries, once the producer has them; `failure`: why it has not."""
+
+    __slots__ = ("failure", "home", "placed", "rows", "weight")
+
+    def __init__(
+        self, home: StagedProducer, placed: producer.BatchDelivery | list[producer.Delivery] | None = None
+    ) -> None:
+        self.home = home
+        self.rows: list[tuple[Payload, str | None]] = []
+        self.weight = 0
+        self.placed = placed
+        self.failure: DisError | None = None
+
+    def delivery(self, index: int) -> producer.Delivery | None:
+        """None: it is not taken over yet. Raises NotStored if the producer refused it."""
+        if self.placed is not None:
+            return self.placed[index]
+        if self.failure is not None:
+            raise NotStored("closed", str(self.failure))
+        return None
 
 
 class Delivery(msgspec.Struct, frozen=True, gc=False, eq=False):

@@ -8,10 +8,10 @@ from typing import Any, ParamSpec, TypeVar
 from ..errors import ClosedError
 from ..model import NewRecord
 from ..producer import Payload, ProducerStats, Receipt
-from .delivery import BatchDelivery, Delivery
+from .delivery import BatchDelivery, Chunk, Delivery
 from .life import Resident, Residents
 from .portal import Portal, returned
-from .staging import Chunk, StagedProducer
+from .staging import StagedProducer
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -47,7 +47,7 @@ class Producer(Resident):
         if partition_id is None and explicit_hash_key is None and timestamp is None:
             staged = self._inner.stage(data, key)
             if staged is not None:
-                return Delivery(*staged)
+                return staged
         delivery = self._behind(
             self._inner.send,
             data,
@@ -71,7 +71,7 @@ class Producer(Resident):
         if partition_id is None and explicit_hash_key is None and timestamp is None:
             staged = self._inner.stage(data, key)
             if staged is not None:
-                return Delivery(*staged)
+                return staged
         delivery = self._behind(
             returned,
             self._inner.try_send,

@@ -22,10 +22,11 @@ from collections.abc import Callable, Coroutine
 from typing import Any, ParamSpec, TypeVar
 
 from ..client import Client
-from ..errors import DisError, NotStored
-from ..producer import BatchDelivery, Delivery, Payload, Producer, ProducerConfig
+from ..errors import DisError
+from ..producer import Payload, Producer, ProducerConfig
 from ..producer.accumulator import RECORD_OVERHEAD
 from ..producer.payload import as_bytes, checked_key
+from .delivery import Chunk, Delivery
 from .portal import Portal, finished
 
 P = ParamSpec("P")
@@ -39,27 +40,6 @@ CHUNK_RECORDS = 1_000
 CHUNK_BYTES = 1_048_576
 
 
-class Chunk:
-    """Records staged together. `placed`: their deliveries, once the producer has them; `failure`: why it has not."""
-
-    __slots__ = ("failure", "home", "placed", "rows", "weight")
-
-    def __init__(self, home: StagedProducer, placed: BatchDelivery | list[Delivery] | None = None) -> None:
-        self.home = home
-        self.rows: list[tuple[Payload, str | None]] = []
-        self.weight = 0
-        self.placed = placed
-        self.failure: DisError | None = None
-
-    def delivery(self, index: int) -> Delivery | None:
-        """None: it is not taken over yet. Raises NotStored if the producer refused it."""
-        if self.placed is not None:
-            return self.placed[index]
-        if self.failure is not None:
-            raise NotStored("closed", str(self.failure))
-        return None
-
-
 class StagedProducer(Producer):
     """A producer into which threads put records. `stage` is for any thread, everything else for the loop."""
 
@@ -70,13 +50,18 @@ class StagedProducer(Producer):
         self._lock = threading.Lock()
         self._chunk = Chunk(self)
 
-    def stage(self, data: Payload, key: str | None) -> tuple[Chunk, int] | None:
-        """Accept a record and return where it is; None: ask the loop. Never waits. Raises ConfigError."""
+    def stage(self, data: Payload, key: str | None) -> Delivery | None:
+        """Accept a record; None: ask the loop. Never waits. Raises ConfigError."""
         if type(data) is not bytes:
             data = as_bytes(data)
         need = len(data) + RECORD_OVERHEAD
         if key is not None:
-            need += len(checked_key(key))
+            try:
+                if key not in self._by_key:  # nor sent before
+                    checked_key(key)
+            except TypeError:  # not even hashable, as the check will say
+                checked_key(key)
+            need += len(key)
         budget = self._budget
         with self._lock:
             chunk = self._chunk
@@ -90,11 +75,11 @@ class StagedProducer(Producer):
                 or weight > CHUNK_BYTES
             ):
                 return None
+            if not index:
+                self.portal.call_soon(self.take_over)  # first: an interrupt between the two must not leave it asleep
             chunk.weight = weight
             rows.append((data, key))
-            if not index:
-                self.portal.call_soon(self.take_over)
-        return chunk, index
+        return Delivery(chunk, index)
 
     def take_over(self) -> None:
         """Give the open chunk to the producer. Does not suspend, so that nothing comes between."""

@@ -59,6 +59,18 @@ async def test_several_producers_on_one_loop(disstream_client: DisClient) -> Non
             assert [text for text in found if text.startswith(name)] == [f"{name} {i}" for i in range(600)]
 
 
+async def test_one_record_of_many(disstream_client: DisClient) -> None:
+    """batch[i] is the delivery of record i of a send_many, and iterating gives all of them."""
+    await disstream_client.streams.create("a", partitions=3)
+    async with disstream_client.producer("a") as producer:
+        batch = await producer.send_many([(b"x", f"key {i % 5}") for i in range(20)])
+        last = await batch[-1]
+        assert [await delivery for delivery in batch] == list(await batch)
+        assert last == (await batch)[19]
+        with pytest.raises(IndexError):
+            batch[20]
+
+
 async def test_a_stream_that_stands_still_holds_up_no_other(disstream_server: Server) -> None:
     """While all puts of one client hang, with its buffer full, the producer of another one on the same loop goes on."""
     gate = Gate(disstream_server.url)
