@@ -1,7 +1,7 @@
 """How a record gets from a thread into the loop without a round trip.
 
     thread   stage(data, key)  a lock and an append: the record is in the open chunk, and that is accepted
-    loop     take_over()       the open chunk goes into the producer by `send_many`, and a new one is open
+    loop     take_over()       the open chunk goes into the producer, and a new one is open
 
 The first record of a chunk wakes the loop; until the loop looks, others join. A round trip (`behind`) is made where the
 caller must wait for an answer: there is no room, or somebody waits for room already; the chunk is full (the loop is
@@ -27,7 +27,7 @@ from ..producer import Payload, Producer, ProducerConfig
 from ..producer.accumulator import RECORD_OVERHEAD
 from ..producer.payload import as_bytes, checked_key
 from .delivery import Chunk, Delivery
-from .portal import Portal, finished
+from .portal import Portal
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -82,14 +82,15 @@ class StagedProducer(Producer):
         return Delivery(chunk, index)
 
     def take_over(self) -> None:
-        """Give the open chunk to the producer. Does not suspend, so that nothing comes between."""
+        """Give the open chunk to the producer, as `send_many` does once it has room."""
         with self._lock:
             chunk, self._chunk = self._chunk, Chunk(self)
         if not chunk.rows:
             return
         try:
-            with self._budget.prepaid():
-                chunk.placed = finished(self.send_many(chunk.rows))
+            order, by_lane, need = self._share_out(chunk.rows)
+            self._budget.take(need)
+            chunk.placed = self._put_in(order, by_lane)
         except DisError as exc:
             chunk.failure = exc
             log.warning("staged records are not stored stream=%s count=%d cause=%s", self._stream, len(chunk.rows), exc)

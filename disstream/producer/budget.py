@@ -15,10 +15,7 @@ holds the door until its task has run, for the same reason.
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import anyio
 
@@ -99,15 +96,11 @@ class ByteBudget:
             self.leave(need)
             raise
 
-    @contextmanager
-    def prepaid(self) -> Iterator[None]:
-        """What enters in this block was promised room before: it does not wait. Raises ClosedError."""
+    def take(self, need: int) -> None:
+        """Take `need` that was promised before, whatever is used now. Raises ClosedError."""
         self._check_open()
-        self.mark = sys.maxsize
-        try:
-            yield
-        finally:
-            self._set_mark()
+        self.used += need
+        self._set_mark()
 
     def leave(self, amount: int) -> None:
         """Give `amount` back and let in who waits, in order."""

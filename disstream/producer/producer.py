@@ -289,6 +289,27 @@ class Producer:
 
         Raises as `send`; then none was accepted. Order per key is the order given.
         """
+        order, by_lane, need = self._share_out(records)
+        budget = self._budget
+        used = budget.used + need
+        if used > budget.mark:
+            self._supervisor.check()
+            lanes = self._core.lanes
+            await budget.enter(need, self._config.send_timeout_s, f"{len(order)} records for {self._stream!r}")
+            if lanes is not self._core.lanes:
+                try:
+                    order, by_lane = self._share_out_again(order)
+                except ConfigError:
+                    budget.leave(need)
+                    raise
+        else:
+            budget.used = used
+        return self._put_in(order, by_lane)
+
+    def _share_out(
+        self, records: Iterable[tuple[Payload, str | None] | NewRecord]
+    ) -> tuple[list[Share], dict[Lane, Share], int]:
+        """Each record's share, in order; each lane's; and the room they need together. Raises ConfigError."""
         order: list[Share] = []
         shares: dict[str | None, Share] = {}  # of keys; records that are routed otherwise have the lane's alone
         by_lane: dict[Lane, Share] = {}
@@ -316,21 +337,10 @@ class Producer:
             share.rows.append(row)
             share.weight += weight_of(row)
             order.append(share)
-        need = sum(share.weight for share in by_lane.values()) + len(order) * RECORD_OVERHEAD
-        budget = self._budget
-        used = budget.used + need
-        if used > budget.mark:
-            self._supervisor.check()
-            lanes = self._core.lanes
-            await budget.enter(need, self._config.send_timeout_s, f"{len(order)} records for {self._stream!r}")
-            if lanes is not self._core.lanes:
-                try:
-                    order, by_lane = self._share_out_again(order)
-                except ConfigError:
-                    budget.leave(need)
-                    raise
-        else:
-            budget.used = used
+        return order, by_lane, sum(share.weight for share in by_lane.values()) + len(order) * RECORD_OVERHEAD
+
+    def _put_in(self, order: list[Share], by_lane: dict[Lane, Share]) -> BatchDelivery:
+        """Accept what was shared out, and has its room."""
         now = anyio.current_time()
         for share in by_lane.values():
             share.spans = self._core.extend(share.lane, share.rows, share.weight, now)

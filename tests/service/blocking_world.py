@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import subprocess
 import sys
 import threading
@@ -76,6 +75,3 @@ def run(server: Server, program: str) -> subprocess.CompletedProcess[str]:
         check=False,
         timeout=30,
     )
-
-
-INTERRUPTED = -signal.SIGINT

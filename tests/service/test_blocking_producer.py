@@ -350,7 +350,7 @@ class Held(HttpTransport):
             await asyncio.sleep(1e6)
         return await super().exchange(request)
 
-config = ProducerConfig(buffer_bytes=1000, max_batch_bytes=1000)
+config = ProducerConfig(buffer_bytes=1000, max_batch_bytes=1000, close_timeout_s=5.0)
 with disstream.blocking.connect(transport=Held(url, ClientConfig()), project_id="demo") as dis:
     dis.streams.create("orders", partitions=1)
     try:

@@ -60,12 +60,12 @@ async def test_several_producers_on_one_loop(disstream_client: DisClient) -> Non
 
 
 async def test_one_record_of_many(disstream_client: DisClient) -> None:
-    """batch[i] is the delivery of record i of a send_many, and iterating gives all of them."""
+    """batch[i] is the delivery of record i of a send_many, and the receipt is the same."""
     await disstream_client.streams.create("a", partitions=3)
     async with disstream_client.producer("a") as producer:
         batch = await producer.send_many([(b"x", f"key {i % 5}") for i in range(20)])
         last = await batch[-1]
-        assert [await delivery for delivery in batch] == list(await batch)
+        assert [await batch[i] for i in range(len(batch))] == list(await batch)
         assert last == (await batch)[19]
         with pytest.raises(IndexError):
             batch[20]
