@@ -13,7 +13,8 @@ delivery    `Delivery` and `BatchDelivery`: what `send` and `send_many` return
 consumer    `Consumer`
 
 What a call means, raises and promises is told by its counterpart of the same name in `disstream`; what differs is told
-here. Everything may be shared between threads. It stands on the roof: nothing imports it, `import disstream` neither.
+here. Everything may be shared between threads, but one thread at a time reads from a consumer. The room stands on the
+roof: nothing imports it, `import disstream` neither.
 """
 
 from .client import DisClient, connect

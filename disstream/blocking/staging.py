@@ -35,7 +35,7 @@ T = TypeVar("T")
 log = logging.getLogger("disstream.producer")
 
 CHUNK_RECORDS = 1_000
-"""What is staged before a thread waits for the loop: half a millisecond of its work, and of the loop's to take over."""
+"""What is staged before a thread waits for the loop: 0.7 ms of its work, and as much of the loop's to take over."""
 
 CHUNK_BYTES = 1_048_576
 
