@@ -7,6 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Final, Self
 
@@ -63,8 +64,8 @@ class DisClient:
     def close(self) -> None:
         """Close what is still open of its producers and consumers, then the client and its thread. Twice is fine.
 
-        Raises what the first of them raises (Undelivered) once all are closed. Interrupted (Ctrl-C): what is being
-        closed is aborted; close again, or leave the rest to the end of the interpreter.
+        Raises what one of them raises (Undelivered) once all are closed. Interrupted (Ctrl-C): the one that is being
+        closed is aborted.
         """
         self.__exit__(None, None, None)
 
@@ -82,17 +83,13 @@ class DisClient:
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
-        failure: DisError | None = None
-        for resident in reversed(list(self._residents)):
-            try:
-                resident.end(exc)
-            except DisError as error:
-                failure = failure or error
-        if self._portal.running:
-            self._portal.call(self._inner.close())
-        self._end()
-        if failure is not None:
-            raise failure
+        if not self._portal.running:
+            return
+        with ExitStack() as ends:  # each of them comes, whatever those before it raise
+            ends.callback(self._end)
+            ends.callback(lambda: self._portal.call(self._inner.close()))
+            for resident in list(self._residents):
+                ends.callback(resident.end, exc)
 
     def _end(self) -> None:
         self._portal.close()

@@ -137,7 +137,7 @@ class Portal:
             raise
 
     def _check_thread(self) -> None:
-        if threading.get_ident() == self._thread_id:
+        if self.running and threading.get_ident() == self._thread_id:  # a later thread may get the number of ours
             raise ConcurrencyError(
                 "a blocking call in the client's own thread would wait for itself: make it from another one"
             )

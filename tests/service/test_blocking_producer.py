@@ -320,18 +320,22 @@ def test_a_producer_whose_client_died(world: World) -> None:
 
 
 def test_closing_the_client_closes_its_producers(disstream_server: Server) -> None:
-    """A producer left open is drained by the client's end, which raises its Undelivered."""
+    """Producers left open are drained by the client's end, which raises an Undelivered, and ends all the same."""
     service = Refusing(disstream_server.url)
+    before = set(threading.enumerate())
     dis = blocking.connect(transport=service, project_id="demo").start()
     dis.streams.create("orders", partitions=1)
-    good, bad = dis.producer("orders").start(), dis.producer("orders").start()
+    good, bad, worse = (dis.producer("orders").start() for _ in range(3))
     delivery = good.send(b"x", key="k")
     good.flush()
     service.refuse = True
     bad.send(b"x", key="k")
+    worse.send(b"x", key="k")
     with pytest.raises(Undelivered, match="rejected"):
         dis.close()
     dis.close()
+    assert set(threading.enumerate()) == before
+    assert [producer.stats().rejected for producer in (good, bad, worse)] == [0, 1, 1]
     assert delivery.result().sequence_number == 0
 
 
