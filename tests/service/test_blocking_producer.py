@@ -125,7 +125,11 @@ def test_the_order_of_a_thread_is_kept(world: World) -> None:
                 producer.send(data(), key=name)
             producer.send_many([(data(), name), (data(), name)])
             producer.send(data(), key=name, timestamp=i)
-            producer.try_send(data(), key=name)
+            last = data()
+            try:
+                producer.try_send(last, key=name)
+            except BufferFull:
+                producer.send(last, key=name)
             if i % 10 == 0:
                 producer.send_and_wait(data(), key=name)
 
