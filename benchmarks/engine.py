@@ -26,7 +26,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from disstream.engine.api import PartitionRef, Row
+from disstream.engine.api import Entry, PartitionRef, Row
 from disstream.engine.embedded import EmbeddedConfig, EmbeddedEngine, batch
 from disstream.testing.engine import opened
 from disstream.wire.records import PageRow, encode_page
@@ -84,7 +84,7 @@ async def measure_append(directory: Path, config: EmbeddedConfig, appenders: int
 
         async def append(ref: PartitionRef) -> None:
             while (at := time.perf_counter()) < end:
-                await engine.log.append([(ref, rows, 1)], NOW)
+                await engine.log.append([Entry(ref, rows, 1)], NOW)
                 took.append(time.perf_counter() - at)
 
         await asyncio.gather(*[append(ref) for ref in refs])
@@ -112,7 +112,7 @@ async def measure_read(directory: Path, size: int, seconds: float) -> str:
     async with opened(EmbeddedEngine(directory, EmbeddedConfig(durability="relaxed"))) as engine:
         await engine.log.open({ref: 1})
         for _ in range(200):
-            await engine.log.append([(ref, rows, 1)], NOW)
+            await engine.log.append([Entry(ref, rows, 1)], NOW)
         found = 0
         begin = time.perf_counter()
         while time.perf_counter() < begin + seconds:

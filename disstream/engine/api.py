@@ -7,7 +7,7 @@ a stream deleted and created again under its name is another stream, and no old 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import msgspec
 
@@ -49,10 +49,16 @@ class Bounds(NamedTuple):
 
 
 class AppendRefused(NamedTuple):
-    """Why an entry of an append stored nothing: its partition is not open, or its epoch is not the expected one."""
+    """Why rows were not stored.
+
+    `kind`: "epoch" (the partition is not open, or its epoch, told in `epoch`, is not the expected one), "gap" (numbers
+    of the writer before these are missing, or the writer is not known any more) or "fenced" (the writer has been here
+    with a later epoch, or a later request).
+    """
 
     reason: str
     epoch: int | None = None
+    kind: Literal["epoch", "gap", "fenced"] = "epoch"
 
 
 class Writer(NamedTuple):
@@ -68,7 +74,10 @@ class Writer(NamedTuple):
 
 
 class Span(NamedTuple):
-    """Rows of a producer that are stored: those from `number` to before `end`, in sequence from `first` on."""
+    """Rows of a producer that are stored: those from `number` to before `end`, in sequence from `first` on.
+
+    A `first` of -1: stored, but too long ago to know where.
+    """
 
     number: int
     end: int
@@ -76,23 +85,40 @@ class Span(NamedTuple):
 
 
 class Replayed(NamedTuple):
-    """Some rows of an entry had been stored before; together with what was stored now, `spans` tells where they are.
+    """Some rows of an entry had been stored before.
 
-    They are in order of their numbers and cover the entry from its first row on; a `first` of -1: stored, but too long
-    ago to know where. `refused`: why the rows behind them were not stored; None: the spans cover all rows.
+    `spans`, in order of their numbers, cover the entry from its first row on. The last `stored` rows of them were
+    stored by this call, the others before. `refused`: why the rows behind the spans were not; None: there are none.
     """
 
     spans: tuple[Span, ...]
+    stored: int = 0
     refused: AppendRefused | None = None
 
 
 class Entry(NamedTuple):
-    """Rows (not empty) for one partition. `writer`: for a partition that must not store a producer's row twice."""
+    """Rows (not empty) for one partition. `writer`: a producer whose rows the partition must not store twice."""
 
     partition: PartitionRef
     rows: Sequence[Row]
     expected_epoch: int
     writer: Writer | None = None
+
+
+class Known(NamedTuple):
+    """What a partition knows of rows that were asked for.
+
+    `spans` tell which of them are stored, from the first one on. `refused`: why an append would not store the others;
+    None: it would, as far as the writer is concerned.
+    """
+
+    spans: tuple[Span, ...]
+    refused: AppendRefused | None = None
+
+    @property
+    def rows(self) -> int:
+        """How many of them are stored."""
+        return self.spans[-1].end - self.spans[0].number if self.spans else 0
 
 
 class Log(Protocol):
@@ -112,14 +138,34 @@ class Log(Protocol):
         """
         ...
 
-    async def append(
-        self, entries: Sequence[tuple[PartitionRef, Sequence[Row], int]], now_ms: int
-    ) -> list[int | AppendRefused]:
+    async def append(self, entries: Sequence[Entry], now_ms: int) -> list[int | AppendRefused | Replayed]:
         """Append each entry's rows (not empty) to its partition, if the partition has the expected epoch.
 
-        Result i belongs to entry i: the sequence number of its first row, or why the entry stored nothing. Durable when
-        it returns. Calls made one after another store in that order. Raises StorageError (nothing was stored) or
-        OutcomeUnknown. Cancellation: the append may still take effect, as a whole.
+        Result i belongs to entry i: the sequence number of its first row, why the entry stored nothing, or, with a
+        writer, what was stored before. Durable when it returns. Calls made one after another store in that order.
+        Raises StorageError (nothing was stored) or OutcomeUnknown. Cancellation: the append may still take effect, as
+        a whole.
+
+        An entry with a *writer* stores rows of each number once. The partition remembers, in one step with the rows, of
+        each producer the epoch, the next number, the last request that stored, and the places of its latest rows:
+
+            older epoch, or next rows of a request not newer than the last one   fenced
+            newer epoch, or unknown producer: number 0                           stored; older epochs are forgotten
+                                              another number                     gap
+            the next number                                                      stored
+            a lower number                                                       Replayed; rows from the next number on
+                                                                                 are stored or fenced
+            a higher number                                                      gap
+
+        A producer is forgotten a day (`rules.FORGET_WRITER_MS`) after it last stored, and when so many others have
+        stored in the partition since: `rules.MAX_WRITERS` are known for sure.
+        """
+        ...
+
+    async def recall(self, asked: Sequence[tuple[PartitionRef, Writer, int]], now_ms: int) -> list[Known]:
+        """What each partition knows of so many rows of a writer, without storing anything, whatever its epoch is.
+
+        Appends that were answered are known, others may be. A partition that is not open refuses with "epoch".
         """
         ...
 

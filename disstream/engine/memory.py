@@ -10,9 +10,19 @@ from bisect import bisect_left, bisect_right, insort
 from collections.abc import Collection, Mapping, Sequence
 
 from ..errors import CatalogConflict, StorageError
-from .api import AppendRefused, Batch, Bounds, PartitionRef, Row, Versioned
-from .rules import MAX_READ_ROWS, check_append, check_open, check_transaction, weigh
+from .api import AppendRefused, Batch, Bounds, Entry, Known, PartitionRef, Replayed, Row, Span, Versioned, Writer
+from .rules import (
+    MAX_READ_ROWS,
+    MAX_WRITERS,
+    WRITERS_SLACK,
+    check_append,
+    check_open,
+    check_recall,
+    check_transaction,
+    weigh,
+)
 from .waiters import Waiters
+from .writers import WriterState, judge, overdue, stored
 
 
 class MemoryEngine:
@@ -63,6 +73,7 @@ class _Partition:
         self.next = 0
         self.last_ms = 0
         self.batches: list[Batch] = []
+        self.writers: dict[str, WriterState] = {}
 
     def append(self, rows: Sequence[Row], now_ms: int) -> int:
         first = self.next
@@ -70,6 +81,25 @@ class _Partition:
         self.batches.append(Batch(first, self.last_ms, list(rows)))
         self.next += len(rows)
         return first
+
+    def append_once(self, rows: Sequence[Row], writer: Writer, now_ms: int) -> int | AppendRefused | Replayed:
+        known = self.recall(writer, len(rows), now_ms)
+        if known.refused is not None:
+            return Replayed(known.spans, 0, known.refused) if known.spans else known.refused
+        left = rows[known.rows :]
+        if not left:
+            return Replayed(known.spans)
+        first = self.append(left, now_ms)
+        span = Span(writer.number + known.rows, writer.number + len(rows), first)
+        state = self.writers.get(writer.producer)
+        if state is None and len(self.writers) >= MAX_WRITERS + WRITERS_SLACK:
+            for producer in overdue((producer, state.seen_ms) for producer, state in self.writers.items()):
+                del self.writers[producer]
+        self.writers[writer.producer] = stored(state, writer, span, self.last_ms)
+        return Replayed((*known.spans, span), len(left)) if known.spans else first
+
+    def recall(self, writer: Writer, rows: int, now_ms: int) -> Known:
+        return judge(self.writers.get(writer.producer), writer, rows, max(self.last_ms, now_ms))
 
     def read(self, from_sequence: int, max_bytes: int) -> list[Batch]:
         found: list[Batch] = []
@@ -119,24 +149,38 @@ class MemoryLog:
             known = self._partitions.setdefault(ref, _Partition(epoch))
             known.epoch = epoch
 
-    async def append(
-        self, entries: Sequence[tuple[PartitionRef, Sequence[Row], int]], now_ms: int
-    ) -> list[int | AppendRefused]:
+    async def append(self, entries: Sequence[Entry], now_ms: int) -> list[int | AppendRefused | Replayed]:
         self._life.check()
         check_append(entries, now_ms)
-        for _, rows, _ in entries:
-            weigh(rows)  # refuses keys that no other engine could keep
-        results: list[int | AppendRefused] = []
-        for ref, rows, expected in entries:
+        for entry in entries:
+            weigh(entry.rows)  # refuses keys that no other engine could keep
+        results: list[int | AppendRefused | Replayed] = []
+        for ref, rows, expected, writer in entries:
             partition = self._partitions.get(ref)
             if partition is None:
                 results.append(AppendRefused(f"{ref} is not open"))
-            elif partition.epoch != expected:
+                continue
+            if partition.epoch != expected:
                 results.append(AppendRefused(f"{ref} has epoch {partition.epoch}, not {expected}", partition.epoch))
-            else:
+                continue
+            if writer is None:
                 results.append(partition.append(rows, now_ms))
-                self._waiters.advanced(ref, partition.next)
+            else:
+                results.append(partition.append_once(rows, writer, now_ms))
+            self._waiters.advanced(ref, partition.next)
         return results
+
+    async def recall(self, asked: Sequence[tuple[PartitionRef, Writer, int]], now_ms: int) -> list[Known]:
+        self._life.check()
+        check_recall(asked, now_ms)
+        found: list[Known] = []
+        for ref, writer, rows in asked:
+            partition = self._partitions.get(ref)
+            if partition is None:
+                found.append(Known((), AppendRefused(f"{ref} is not open")))
+            else:
+                found.append(partition.recall(writer, rows, now_ms))
+        return found
 
     async def read(self, partition: PartitionRef, from_sequence: int, max_bytes: int) -> list[Batch]:
         self._life.check()

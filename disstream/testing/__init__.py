@@ -2,6 +2,9 @@
 
 plugin    fixtures for pytest: a server in its own thread, a client on it; registered by installing the package
 engine    check_engine(): whether an engine keeps the contract
+writers   of the contract, what is promised to writers
+catalog   of the contract, what is promised of the catalog
+checks    how checks of a contract are written and collected
 network   transports without sockets: straight into an application, or with seeded faults in between
 clock     an event loop whose time jumps to the next timer
 

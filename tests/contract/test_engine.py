@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from disstream.engine.api import Engine, PartitionRef, Row
+from disstream.engine.api import Engine, Entry, PartitionRef, Row, Writer
 from disstream.engine.embedded import EmbeddedConfig, EmbeddedEngine
 from disstream.engine.memory import MemoryEngine
 from disstream.engine.rules import MAX_READ_ROWS
@@ -47,7 +47,7 @@ async def test_reads_are_bounded_in_rows(kind: str, tmp_path: Path) -> None:
     async with opened(MemoryEngine() if kind == "memory" else EmbeddedEngine(tmp_path, SMALL)) as engine:
         await engine.log.open({ref: 1})
         for length in (MAX_READ_ROWS - 1, 1, 5, 2 * MAX_READ_ROWS):
-            await engine.log.append([(ref, [Row(b"")] * length, 1)], 1)
+            await engine.log.append([Entry(ref, [Row(b"")] * length, 1)], 1)
         read = 0
         for expected in ([MAX_READ_ROWS - 1, 1], [5, MAX_READ_ROWS - 5], [MAX_READ_ROWS], [5], []):
             batches = await engine.log.read(ref, read, 1000)
@@ -100,9 +100,13 @@ async def _compare(tmp_path: Path, seed: int, steps: int) -> None:
             for _ in range(dice.randrange(1, 9))
         ]
         some = dice.sample(keys, dice.randrange(4))
+        writer = Writer(dice.choice("ab") * 32, dice.randrange(3), dice.choice([0, 0, dice.randrange(25)]), step // 2)
         calls: list[tuple[Any, ...]] = [
             ("open", {r: dice.randrange(1, 3) for r in dice.sample(refs, 3)}),
-            *[("append", [(ref, rows, dice.choice([1, 2])), (dice.choice(refs), rows[:2], 2)], number + 500)] * 6,
+            *[("append", [Entry(ref, rows, dice.choice([1, 2])), Entry(dice.choice(refs), rows[:2], 2)], number + 500)]
+            * 6,
+            *[("append", [Entry(ref, rows, 2, writer), Entry(ref, rows[:2], 2, writer)], number + 500)] * 6,
+            *[("recall", [(ref, writer, 5), (dice.choice(refs), writer, 5)], number + 500)] * 3,
             *[("read", ref, number, dice.choice([0, 10, 100, 1000, 1 << 30]))] * 6,
             ("bounds", refs),
             ("seek", ref, number + 500),

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterable
 from itertools import count
 
-from disstream.engine.api import PartitionRef, Row
+from disstream.engine.api import Entry, PartitionRef, Row
 from disstream.engine.embedded import EmbeddedConfig, EmbeddedEngine
 
 PARTITIONS = [PartitionRef("crash", number) for number in range(4)]
@@ -39,9 +39,9 @@ def digest(rows: Iterable[Row]) -> str:
 
 async def append_for_ever(engine: EmbeddedEngine, dice: random.Random) -> None:
     while True:
-        entries = [(ref, make_rows(dice), 1) for ref in dice.sample(PARTITIONS, dice.randrange(1, 4))]
+        entries = [Entry(ref, make_rows(dice), 1) for ref in dice.sample(PARTITIONS, dice.randrange(1, 4))]
         results = await engine.log.append(entries, 1)
-        for (ref, rows, _), first in zip(entries, results, strict=True):
+        for (ref, rows, *_), first in zip(entries, results, strict=True):
             print("rows", ref.number, first, len(rows), digest(rows), flush=True)
 
 

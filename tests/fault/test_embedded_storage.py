@@ -16,7 +16,7 @@ from typing import Any
 import lmdb
 import pytest
 
-from disstream.engine.api import Bounds, PartitionRef, Row
+from disstream.engine.api import Bounds, Entry, PartitionRef, Row
 from disstream.engine.embedded import EmbeddedConfig, EmbeddedEngine, commit
 from disstream.engine.embedded.environment import Environment
 from disstream.errors import ConfigError, OutcomeUnknown, StorageError
@@ -28,7 +28,7 @@ CONFIG = EmbeddedConfig(map_size_bytes=1 << 30)
 
 
 async def append(engine: EmbeddedEngine, *data: bytes, ref: PartitionRef = A) -> object:
-    (first,) = await engine.log.append([(ref, [Row(item) for item in data], 1)], 1)
+    (first,) = await engine.log.append([Entry(ref, [Row(item) for item in data], 1)], 1)
     return first
 
 
@@ -78,7 +78,7 @@ async def test_full_map_stores_nothing(tmp_path: Path) -> None:
         await engine.log.open({A: 1, B: 1})
         assert await append(engine, b"before") == 0
         with pytest.raises(StorageError, match="map_size_bytes") as caught:
-            await engine.log.append([(B, [Row(b"small")], 1), (A, [Row(bytes(4 << 20))], 1)], 1)
+            await engine.log.append([Entry(B, [Row(b"small")], 1), Entry(A, [Row(bytes(4 << 20))], 1)], 1)
         assert not isinstance(caught.value, OutcomeUnknown)
         assert await engine.log.bounds([A, B]) == [Bounds(0, 1, 1), Bounds(0, 0, 1)]
         assert await append(engine, b"after") == 1

@@ -12,7 +12,7 @@ from dump_samples import SAMPLES
 from server_http import AppCaller, data
 
 from disstream import clock
-from disstream.engine import AppendRefused, PartitionRef, Row
+from disstream.engine import AppendRefused, Entry, Replayed
 from disstream.engine.memory import MemoryEngine, MemoryLog
 from disstream.errors import StorageError
 from disstream.server import App, ServerConfig
@@ -42,9 +42,7 @@ class TrippedLog(MemoryLog):
 
     before_append: Callable[[], Awaitable[None]] | None = None
 
-    async def append(
-        self, entries: Sequence[tuple[PartitionRef, Sequence[Row], int]], now_ms: int
-    ) -> list[int | AppendRefused]:
+    async def append(self, entries: Sequence[Entry], now_ms: int) -> list[int | AppendRefused | Replayed]:
         if self.before_append is not None:
             await self.before_append()
         return await super().append(entries, now_ms)

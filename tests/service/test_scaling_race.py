@@ -13,7 +13,7 @@ import anyio
 import pytest
 from server_http import AppCaller, data
 
-from disstream.engine import AppendRefused, PartitionRef, Row
+from disstream.engine import AppendRefused, Entry, PartitionRef, Replayed
 from disstream.engine.memory import MemoryCatalog, MemoryEngine, MemoryLog
 from disstream.server import App, ServerConfig
 from disstream.testing.clock import run_simulated
@@ -44,9 +44,7 @@ class SlowLog(_Slow, MemoryLog):
         await super().open(partitions)
         await self.pause()
 
-    async def append(
-        self, entries: Sequence[tuple[PartitionRef, Sequence[Row], int]], now_ms: int
-    ) -> list[int | AppendRefused]:
+    async def append(self, entries: Sequence[Entry], now_ms: int) -> list[int | AppendRefused | Replayed]:
         await self.pause()
         results = await super().append(entries, now_ms)
         await self.pause()

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from server_http import FOUR_KEYS, data, serving
 
-from disstream.engine import AppendRefused, PartitionRef, Row
+from disstream.engine import AppendRefused, Entry, Replayed
 from disstream.engine.memory import MemoryEngine, MemoryLog
 from disstream.errors import ClosedError, ConfigError, DisError
 from disstream.server import App, Server, ServerConfig
@@ -84,9 +84,7 @@ class GatedLog(MemoryLog):
         self.entered = asyncio.Event()
         self.gate = asyncio.Event()
 
-    async def append(
-        self, entries: Sequence[tuple[PartitionRef, Sequence[Row], int]], now_ms: int
-    ) -> list[int | AppendRefused]:
+    async def append(self, entries: Sequence[Entry], now_ms: int) -> list[int | AppendRefused | Replayed]:
         self.entered.set()
         await self.gate.wait()
         return await super().append(entries, now_ms)

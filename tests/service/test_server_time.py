@@ -12,7 +12,7 @@ import pytest
 from server_http import AppCaller, data
 
 from disstream import clock
-from disstream.engine import AppendRefused, PartitionRef, Row
+from disstream.engine import AppendRefused, Entry, PartitionRef, Replayed
 from disstream.engine.memory import MemoryEngine, MemoryLog
 from disstream.errors import OutcomeUnknown, StorageError
 from disstream.server import App, ServerConfig, retention
@@ -30,9 +30,7 @@ class FaultyLog(MemoryLog):
     before_append: Callable[[], Awaitable[None]] | None = None
     before_drop: Callable[[], Awaitable[None]] | None = None
 
-    async def append(
-        self, entries: Sequence[tuple[PartitionRef, Sequence[Row], int]], now_ms: int
-    ) -> list[int | AppendRefused]:
+    async def append(self, entries: Sequence[Entry], now_ms: int) -> list[int | AppendRefused | Replayed]:
         if self.before_append is not None:
             await self.before_append()
         return await super().append(entries, now_ms)

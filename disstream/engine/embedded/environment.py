@@ -9,7 +9,8 @@ Tables, numbers big endian:
     meta         "format" -> 4 bytes: FORMAT         "slot", "version" -> 8 bytes: the last one given out
     partitions   stream id length (2 bytes), stream id, partition number (4 bytes) -> PartitionState, 5 x 8 bytes
     batches      see batch.py
-    dropped      slot (8 bytes) -> nothing: partitions whose rows are still to be swept
+    writers      see writers.py
+    dropped      slot (8 bytes) -> nothing: partitions whose rows and writers are still to be swept
     catalog      key -> version (8 bytes), value
 
 A partition's record is written when it is opened and trimmed, not when it is appended to: what `next` and `last_ms`
@@ -34,6 +35,7 @@ from ...errors import ConfigError, StorageError
 from ..api import PartitionRef
 from ..rules import MAX_KEY_BYTES
 from . import batch
+from .writers import Writers
 
 FORMAT = 1
 
@@ -103,7 +105,7 @@ class Environment:
             os.fspath(data_dir),
             map_size=config.map_size_bytes,
             sync=config.durability == "fsync",
-            max_dbs=5,
+            max_dbs=6,
             max_spare_txns=2,
         )
         try:
@@ -113,6 +115,7 @@ class Environment:
             self._check_format(data_dir)
             self.partitions = env.open_db(b"partitions")
             self.batches = env.open_db(b"batches")
+            self.writers = Writers(env)  # a directory of an earlier version gets an empty table
             self.dropped = env.open_db(b"dropped")
             self.catalog = env.open_db(b"catalog")
         except BaseException:
@@ -195,7 +198,10 @@ class Environment:
         return dropped + [(state.slot, state.oldest) for state in states.values() if state.oldest]
 
     def sweep(self, txn: lmdb.Transaction[Any], slot: int, before: int, limit: int) -> bool:
-        """Delete up to `limit` batches whose rows are all below `before`; True if none is left."""
+        """Delete up to `limit` batches whose rows are all below `before`; True if none is left.
+
+        Before EVERYTHING the partition's writers go as well.
+        """
         cursor = txn.cursor(db=self.batches)
         cursor.set_range(batch.key(slot, 0))
         for _ in range(limit):
@@ -209,6 +215,7 @@ class Environment:
         else:
             return False
         if before == EVERYTHING:
+            self.writers.drop(txn, slot)
             txn.delete(_NUMBER.pack(slot), db=self.dropped)
         return True
 
