@@ -3,7 +3,8 @@
 api        the two protocols (`Log` for records, `Catalog` for everything else) and their value types
 memory     both in plain containers; forgets everything; the oracle of the contract tests
 embedded   both in one LMDB environment, durable, with group commit
-rules      what every engine refuses before it touches its storage (pure)
+rules      what every engine refuses before it touches its storage, and the sizes all of them keep to (pure)
+writers    what a partition remembers of a producer, so that it stores each of its rows once (pure)
 waiters    tasks that wait for a partition to grow
 
 The server's handlers call them; an engine knows nothing of HTTP, names, apps or tags. `disstream.testing.check_engine`

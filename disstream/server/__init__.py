@@ -21,6 +21,7 @@ auth        who sent a request, and whether it may
 settings    the configuration file
 openapi     the description of the API for machines, a module per resource
 directory   the streams of all projects: found, made, changed, deleted; claims on quotas
+turns       one at a time for each of several things
 partitions  partitions as they are told to clients
 scaling     changes of the number of partitions, step by step
 autoscaling looks once a minute which streams should scale themselves
@@ -48,6 +49,7 @@ meter       what is counted of the traffic, minute by minute
 tagging     what tags may be, and which streams a question about them means
 layout      where records go
 admission   what is taken in, and what becomes of each record of a put (the suffix rule)
+sessions    what becomes of the records of a put that may be a repetition
 
 Stands on an engine and the wire; never imports client, producer or consumer.
 """

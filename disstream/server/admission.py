@@ -16,9 +16,9 @@ request as a whole, before anything is stored.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from ..engine import AppendRefused, PartitionRef, Row
+from ..engine import AppendRefused, Entry, PartitionRef, Replayed, Row, Writer
 from ..errors import ApiError
 from ..model import NewRecord
 from ..wire.errors import api_error
@@ -26,7 +26,9 @@ from ..wire.records import PutFailure, encode_put_answer
 from .flow import Pace, exceeded
 from .layout import Layout, row_of, weight_of
 
-PutAnswerEncoder = Callable[[Sequence[int], dict[int, int], dict[int, PutFailure] | None], bytes]
+PutAnswerEncoder = Callable[
+    [Sequence[int], Mapping[int, int], Mapping[int, PutFailure] | None, Mapping[int, int] | None], bytes
+]
 
 
 class Admission:
@@ -64,14 +66,16 @@ class Admission:
 class PutPlan:
     """One put on its way into the log."""
 
-    def __init__(self, records: Sequence[NewRecord], layout: Layout) -> None:
-        """Raises ApiError if any record cannot be placed."""
-        routed = layout.route(records)
+    def __init__(self, records: Sequence[NewRecord], layout: Layout, lanes: list[int] | None = None) -> None:
+        """`lanes`: where the records go, if `layout` was asked before. Raises ApiError if any cannot be placed."""
+        routed = layout.route(records, lanes)
         self._records = records
         self._epochs = layout.epochs
         self._groups: dict[int, list[Row]] = routed.groups
         self._refused: set[int] = set()
         self.lanes = routed.lanes
+        self.writers: Mapping[int, Writer] = {}
+        """Partition -> who numbered its records, in a session (sessions.py, which places them and gives the answer)."""
         self.weight = routed.weight
         self._payload = routed.payload
         self.first: dict[int, int] = {}
@@ -132,20 +136,30 @@ class PutPlan:
         if not group:
             del self._groups[self.lanes[index]]
 
-    def entries(self, stream_id: str) -> list[tuple[PartitionRef, Sequence[Row], int]]:
+    def entries(self, stream_id: str) -> list[Entry]:
         """What to append now; may be empty."""
-        return [(PartitionRef(stream_id, lane), rows, self._epochs[lane]) for lane, rows in self._groups.items()]
+        writers, epochs = self.writers, self._epochs
+        return [
+            Entry(PartitionRef(stream_id, lane), rows, epochs[lane], writers.get(lane))
+            for lane, rows in self._groups.items()
+        ]
 
-    def settle(self, results: Sequence[int | AppendRefused]) -> bool:
+    def settle(self, results: Sequence[int | AppendRefused | Replayed]) -> bool:
         """What the log said to `entries`. True: some partition refused; `reroute` or `give_up`."""
         for lane, result in zip(self._groups, results, strict=True):
             if isinstance(result, AppendRefused):
                 self._refused.add(lane)
+                continue
+            rows = self._groups[lane]
+            if isinstance(result, Replayed):
+                placed = result.spans[-1].end - result.spans[0].number
+                rows = rows[placed - result.stored : placed]
             else:
                 self.first[lane] = result
-                rows = self._groups[lane]
-                whole = len(rows) == len(self._records)  # what an ordered producer sends
-                self.stored[lane] = len(rows), self._payload if whole else sum([len(row.data) for row in rows])
+            if not rows:
+                continue
+            whole = len(rows) == len(self._records)  # what an ordered producer sends
+            self.stored[lane] = len(rows), self._payload if whole else sum([len(row.data) for row in rows])
         self._groups = {}
         return bool(self._refused)
 
@@ -201,7 +215,7 @@ class PutPlan:
         if not self.first:
             raise self.failures[0]
         failures = {i: PutFailure(error.code, error.message) for i, error in self.failures.items()}
-        return encode(self.lanes, self.first, failures)
+        return encode(self.lanes, self.first, failures, None)
 
     def check(self) -> None:
         """Assert the suffix rule, and that every record is stored, failed or on its way."""

@@ -14,6 +14,7 @@ from ..errors import ApiError, StorageError
 from ..wire.errors import api_error, encode_error, refusal
 from ..wire.http import JSON, Request, Response, json_response, media_type, split_target
 from ..wire.routes import NoMatch, match
+from ..wire.sessions import HEADER as SESSION
 from .apps import Apps
 from .auth import Auth
 from .blacklist import Blacklist
@@ -38,7 +39,7 @@ from .tokens import Tokens
 
 logger = logging.getLogger("disstream.server")
 
-EXTENSIONS = "bounds"
+EXTENSIONS = "bounds, sessions"
 """What this server offers beyond the API, told in the header X-Disstream of every answer that is no refusal."""
 
 
@@ -167,7 +168,8 @@ class App:
         if claimed and claimed != project:
             raise api_error("DIS.4117", f"[X-Project-Id is {claimed[:80]!r}, the path has {project}]")
         handler = self._handlers[found.operation]
-        call = Call(project, found.params, query, request.body, caller, media_type(request.headers))
+        session = request.headers.get(SESSION)
+        call = Call(project, found.params, query, request.body, caller, media_type(request.headers), session)
         if "content-encoding" not in request.headers:
             return await handler(call)
         # After the signature, which covers the bytes as they were sent.

@@ -31,6 +31,8 @@ class Call(NamedTuple):
     caller: Caller = ANYONE
     media_type: str = ""
     """Of the body, and for records also the one wanted of the answer: lower case, without parameters."""
+    session: str | None = None
+    """Of a put: the header of wire/sessions.py."""
 
     @property
     def stream_id(self) -> str:

@@ -49,8 +49,8 @@ class Layout:
         self._turn = 0
         self._known: dict[str, int] = {}
 
-    def route(self, records: Sequence[NewRecord]) -> Routed:
-        """Check and place every record of a request.
+    def route(self, records: Sequence[NewRecord], lanes: list[int] | None = None) -> Routed:
+        """Check and place every record of a request. `lanes`: where they were placed before.
 
         Raises ApiError: 413 with DIS.4200 for a record or a request that is too large; DIS.4200 (key, hash key),
         DIS.4201 or DIS.4302 for the first record that cannot be placed.
@@ -64,7 +64,7 @@ class Layout:
             raise _too_large(f"record {index} has {sizes[index]} bytes, more than {config.max_record_bytes}")
         if payload > config.max_request_bytes:
             raise _too_large(f"the records have {payload} bytes together, more than {config.max_request_bytes}")
-        lanes = self._lanes(records)
+        lanes = self._lanes(records) if lanes is None else lanes
         rows = [Row(r.data, None if r.partition_id else r.key or None, r.timestamp) for r in records]
         if len(set(lanes)) == 1:  # what an ordered producer sends
             groups = {lanes[0]: rows}

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
 import anyio
 
 from .. import clock
 from ..engine import Bounds, Engine, PartitionRef
 from ..errors import ApiError
+from ..model import NewRecord
 from ..wire.cursors import (
     LIFETIME_MS,
     CursorQuery,
@@ -21,6 +25,7 @@ from ..wire.http import JSON, PROTOBUF, Response, json_response
 from ..wire.partitioning import partition_id, partition_number
 from ..wire.protobuf import decode_put_protobuf, encode_page_protobuf, encode_put_answer_protobuf
 from ..wire.records import PageRow, decode_put, encode_page, too_many_records
+from ..wire.sessions import Session, decode_session
 from .admission import Admission, PutPlan
 from .call import Call
 from .config import ServerConfig
@@ -29,6 +34,8 @@ from .flow import Flow, exceeded
 from .meter import Meter
 from .reshape import EXPIRED
 from .scaling import Scaler
+from .sessions import Refusals, SessionPlan
+from .turns import Turns
 
 # What a policy of another account's stream must allow.
 _PUT, _GET = "putRecords", "getRecords"
@@ -51,6 +58,8 @@ class Records:
         self._flow = flow
         self._meter = meter
         self.admission = Admission(config.max_pending_bytes)
+        self._turns = Turns()
+        self._refusals = Refusals()
 
     async def put(self, call: Call) -> Response:
         began = anyio.current_time()
@@ -66,17 +75,10 @@ class Records:
         if not (name or stream_id):
             raise api_error("DIS.4200", "[stream_name is missing]")
         stream = await self._directory.find(call.project, name, stream_id, caller=call.caller, action=_PUT)
-        plan = PutPlan(records, stream.layout)
-        if (pace := self._flow.of(stream.doc)) is not None:
-            plan.pace(pace, stream.doc.stream_id, anyio.current_time())
-        plan.admit(self.admission)
-        try:
-            if await self._append(plan, stream):
-                await self._append_again(plan, stream, call)
-        finally:
-            self.admission.release(plan.weight)
-        # Not after a failure or a cancellation: the records may be stored, and are paid.
-        plan.unpace(anyio.current_time())
+        if call.session is None:
+            plan: PutPlan | SessionPlan = await self._put(call, stream, records)
+        else:
+            plan = await self._put_in_session(call, stream, records, decode_session(call.session))
         self._meter.put(
             stream.doc.stream_id, plan.stored, anyio.current_time() - began, clock.wall_ms(), throttled=plan.throttled
         )
@@ -86,6 +88,26 @@ class Records:
             )
         return json_response(plan.answer())
 
+    async def _put(self, call: Call, stream: Stream, records: Sequence[NewRecord]) -> PutPlan:
+        plan = PutPlan(records, stream.layout)
+        with self._taken_in(plan, stream):
+            if await self._append(plan, stream):
+                await self._append_again(plan, stream, call)
+        return plan
+
+    @contextmanager
+    def _taken_in(self, plan: PutPlan, stream: Stream) -> Iterator[None]:
+        """What bandwidth and memory let pass of it is theirs inside the block."""
+        if (pace := self._flow.of(stream.doc)) is not None:
+            plan.pace(pace, stream.doc.stream_id, anyio.current_time())
+        plan.admit(self.admission)
+        try:
+            yield
+        finally:
+            self.admission.release(plan.weight)
+        # Not after a failure or a cancellation: the records may be stored, and are paid.
+        plan.unpace(anyio.current_time())
+
     async def _append(self, plan: PutPlan, stream: Stream) -> bool:
         """True: some partition refused."""
         entries = plan.entries(stream.doc.stream_id)
@@ -93,18 +115,49 @@ class Records:
 
     async def _append_again(self, plan: PutPlan, stream: Stream, call: Call) -> None:
         """The layout changed after it was looked up, or is changing; or the stream is being deleted."""
-        doc = stream.doc
         try:
-            stream = await self._directory.find(
-                call.project, doc.name, doc.stream_id, caller=call.caller, action=_PUT, exact=True
-            )
-            stream = await self._scaling.settled(stream)
+            stream = await self._find_again(stream, call)
         except ApiError as error:
             plan.give_up(error)
             return
         plan.reroute(stream.layout, anyio.current_time())
         if await self._append(plan, stream):
             plan.give_up(api_error("DIS.4303"))
+
+    async def _find_again(self, stream: Stream, call: Call) -> Stream:
+        """The stream once no change of its layout is under way. Raises ApiError DIS.4301."""
+        doc = stream.doc
+        stream = await self._directory.find(
+            call.project, doc.name, doc.stream_id, caller=call.caller, action=_PUT, exact=True
+        )
+        return await self._scaling.settled(stream)
+
+    async def _put_in_session(
+        self, call: Call, stream: Stream, records: Sequence[NewRecord], session: Session
+    ) -> SessionPlan:
+        plan = SessionPlan(session, records, stream.doc.stream_id, self._refusals)
+        async with self._turns.take(plan.keys()):
+            error = api_error("DIS.4303")
+            for again in (False, True):
+                known = await self._log.recall(plan.asked(), clock.wall_ms())
+                if (put := plan.round(stream.layout, known)) is None:
+                    break
+                with self._taken_in(put, stream):
+                    entries = put.entries(stream.doc.stream_id)
+                    # To its end even if nobody waits any more: who repeats this must not find it half done.
+                    with anyio.CancelScope(shield=True):
+                        results = await self._log.append(entries, clock.wall_ms()) if entries else []
+                    put.settle(results)
+                plan.settle(entries, results)
+                if plan.settled or again:
+                    break
+                try:
+                    stream = await self._find_again(stream, call)
+                except ApiError as gone:
+                    error = gone
+                    break
+            plan.end(error)
+        return plan
 
     async def get_cursor(self, call: Call) -> Response:
         wanted = parse_cursor_query(call.query)

@@ -5,7 +5,7 @@ Everything but these two bodies is JSON, refusals included.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Field
@@ -181,12 +181,15 @@ def _varint(body: bytes, at: int) -> tuple[int, int]:
 
 
 def encode_put_answer_protobuf(
-    lanes: Sequence[int], first: dict[int, int], failures: dict[int, PutFailure] | None = None
+    lanes: Sequence[int],
+    first: Mapping[int, int],
+    failures: Mapping[int, PutFailure] | None = None,
+    runs: Mapping[int, int] | None = None,
 ) -> bytes:
     """As records.encode_put_answer."""
     message = _PutResult(failedRecordCount=len(failures) if failures else 0)
     following = dict(first)
-    names = {n: partition_id(n) for n in first}
+    names = {n: partition_id(runs[n] if runs else n) for n in first}
     add = message.records.add
     for index, number in enumerate(lanes):
         entry = add()

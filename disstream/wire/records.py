@@ -6,7 +6,7 @@ each side. What is per record here is measured in `benchmarks/wire.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -68,24 +68,29 @@ class PutFailure(msgspec.Struct, frozen=True):
 
 
 def encode_put_answer(
-    lanes: Sequence[int], first: dict[int, int], failures: dict[int, PutFailure] | None = None
+    lanes: Sequence[int],
+    first: Mapping[int, int],
+    failures: Mapping[int, PutFailure] | None = None,
+    runs: Mapping[int, int] | None = None,
 ) -> bytes:
     """The answer to a put. `lanes[i]` is record i's partition number, `first[p]` the sequence number of the first
     record stored in p; stored records of a partition are numbered from there on.
 
     `failures`: record index -> why it was not stored (it takes no number and shows none: a classic client takes its
-    presence for success).
+    presence for success). `runs`: where the records of a partition have no consecutive numbers, `lanes` and `first`
+    tell of runs that have, and `runs[r]` is the partition of run r.
     """
+    homes = runs or {n: n for n in first}
     if not failures and len(first) == 1:
         # One partition, no failure: what an ordered producer sends. A join costs a third of the general form.
         ((number, start),) = first.items()
-        opening = f'{{"partition_id":"{partition_id(number)}","sequence_number":"'
+        opening = f'{{"partition_id":"{partition_id(homes[number])}","sequence_number":"'
         entries = ('"},' + opening).join(map(str, range(start, start + len(lanes))))
         text = f'{{"failed_record_count":0,"records":[{opening}{entries}"}}]}}' if lanes else ""
         if text:
             return text.encode("ascii")
     following = dict(first)
-    openings = {n: f'{{"partition_id":"{partition_id(n)}","sequence_number":"' for n in first}
+    openings = {n: f'{{"partition_id":"{partition_id(homes[n])}","sequence_number":"' for n in first}
     parts: list[str] = []
     for index, number in enumerate(lanes):
         failure = failures.get(index) if failures else None

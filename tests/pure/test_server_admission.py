@@ -99,7 +99,7 @@ def test_the_suffix_rule(
 
     def append(verdicts: st.SearchStrategy[bool]) -> bool:
         answers: list[int | AppendRefused] = []
-        for _, rows, _ in plan.entries("id"):
+        for _, rows, *_ in plan.entries("id"):
             assert rows
             if data.draw(verdicts):
                 answers.append(numbers["next"])
@@ -116,7 +116,7 @@ def test_the_suffix_rule(
         else:
             plan.reroute(layout(after, epoch=2), 1.0)
             plan.check()
-            assert all(epoch == 2 for _, _, epoch in plan.entries("id"))
+            assert all(epoch == 2 for _, _, epoch, _ in plan.entries("id"))
             twice = append(st.booleans())
             if twice:
                 plan.give_up(ThrottledError("busy", status=400, code="DIS.4303"))
@@ -166,7 +166,7 @@ def test_refused_records_follow_their_keys() -> None:
     plan = PutPlan(batch, layout(1))
     assert plan.settle([AppendRefused("moved", 2)])
     plan.reroute(layout(10, epoch=2), 0.0)
-    assert [(ref.number, [row.data for row in rows], epoch) for ref, rows, epoch in plan.entries("id")] == [
+    assert [(ref.number, [row.data for row in rows], epoch) for ref, rows, epoch, _ in plan.entries("id")] == [
         (4, [b"1", b"3"], 2),
         (8, [b"2"], 2),
     ]
@@ -182,7 +182,7 @@ def test_bandwidth_ends_a_partition() -> None:
     plan.pace(Pace(100, None, None), "id", 5.0)
     assert plan.throttled
     assert {i: error.code for i, error in plan.failures.items()} == {2: "DIS.4303"}
-    assert [(ref, len(rows)) for ref, rows, _ in plan.entries("id")] == [
+    assert [(ref, len(rows)) for ref, rows, *_ in plan.entries("id")] == [
         (PartitionRef("id", 0), 2),
         (PartitionRef("id", 1), 2),
     ]
