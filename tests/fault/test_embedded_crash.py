@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from appender import CONFIG, PARTITIONS, digest
 
-from disstream.engine.api import Row
+from disstream.engine.api import Row, Writer
 from disstream.engine.embedded import EmbeddedEngine
 from disstream.testing.engine import opened
 
@@ -21,6 +21,8 @@ class Acknowledged:
     """Everything the processes so far were told to be durable."""
 
     rows: list[tuple[int, int, int, str]] = field(default_factory=list)
+    written: dict[tuple[str, int], dict[int, int]] = field(default_factory=dict)
+    """(producer, partition) -> number -> sequence number"""
     pair: int = 0
 
     def add(self, line: str) -> None:
@@ -28,6 +30,9 @@ class Acknowledged:
         if kind == "rows":
             partition, first, length, found = words
             self.rows.append((int(partition), int(first), int(length), found))
+        elif kind == "wrote":
+            producer, partition, number, first = words
+            self.written.setdefault((producer, int(partition)), {})[int(number)] = int(first)
         else:
             self.pair = max(self.pair, int(words[0]))
 
@@ -62,9 +67,26 @@ async def verify(directory: Path, acknowledged: Acknowledged) -> None:
             stored.append(rows)
         for partition, first, length, expected in acknowledged.rows:
             assert digest(stored[partition][first : first + length]) == expected
+        await verify_written(engine, acknowledged, stored)
         left, right = await engine.catalog.get("left"), await engine.catalog.get("right")
         assert (left and left.value) == (right and right.value), "no half transaction"
         assert int(left.value if left else 0) >= acknowledged.pair
+
+
+async def verify_written(engine: EmbeddedEngine, acknowledged: Acknowledged, stored: list[list[Row]]) -> None:
+    """The rows of a producer are there once, as many as are remembered of it, and where that was told."""
+    for (producer, partition), places in acknowledged.written.items():
+        begin = bytes.fromhex(producer)[:4]
+        there = [row.data[:10] for row in stored[partition] if row.data.startswith(begin)]
+        assert len(set(there)) == len(there), "no row twice"
+        (known,) = await engine.log.recall([(PARTITIONS[partition], Writer(producer, 0, 0, 1 << 40), 1 << 30)], 1)
+        assert (known.rows, known.refused) == (len(there), None)
+        remembered = {
+            number + n: first + n for number, end, first in known.spans if first >= 0 for n in range(end - number)
+        }
+        last = max(places)
+        assert remembered[last] == places[last]
+        assert all(remembered.get(number, first) == first for number, first in places.items())
 
 
 async def crash(directory: Path, rounds: int, seed: int) -> None:
@@ -75,6 +97,7 @@ async def crash(directory: Path, rounds: int, seed: int) -> None:
             acknowledged.add(line)
         await verify(directory, acknowledged)
     assert len(acknowledged.rows) > rounds
+    assert acknowledged.written
 
 
 async def test_acknowledged_rows_survive_kill(tmp_path: Path) -> None:

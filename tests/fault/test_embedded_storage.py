@@ -16,7 +16,7 @@ from typing import Any
 import lmdb
 import pytest
 
-from disstream.engine.api import Bounds, Entry, PartitionRef, Row
+from disstream.engine.api import Bounds, Entry, PartitionRef, Replayed, Row, Span, Writer
 from disstream.engine.embedded import EmbeddedConfig, EmbeddedEngine, commit
 from disstream.engine.embedded.environment import Environment
 from disstream.errors import ConfigError, OutcomeUnknown, StorageError
@@ -299,6 +299,57 @@ async def test_newer_format_is_refused(tmp_path: Path) -> None:
         assert env.dbs() == [b"meta"]
 
 
+P = "0123456789abcdef" * 2
+
+
+async def write(engine: EmbeddedEngine, writer: Writer, *data: bytes) -> object:
+    (result,) = await engine.log.append([Entry(A, [Row(item) for item in data], 1, writer)], 1)
+    return result
+
+
+async def test_directory_from_before_there_were_writers(tmp_path: Path) -> None:
+    """A directory without the table of producers is opened, and gets one."""
+    async with opened(EmbeddedEngine(tmp_path, CONFIG)) as engine:
+        await engine.log.open({A: 1})
+        await append(engine, b"old")
+    with lmdb.Environment(str(tmp_path), max_dbs=6) as env, env.begin(write=True) as txn:
+        txn.drop(env.open_db(b"writers", txn=txn))
+    async with opened(EmbeddedEngine(tmp_path, CONFIG)) as engine:
+        assert await write(engine, Writer(P, 0, 0, 1), b"new") == 1
+        assert await write(engine, Writer(P, 0, 0, 1), b"new") == Replayed((Span(0, 1, 1),))
+
+
+async def test_damaged_producer_is_reported(tmp_path: Path) -> None:
+    """What is remembered of a producer cannot be read: its rows are refused with the remedy, and nobody else's."""
+    async with opened(EmbeddedEngine(tmp_path, CONFIG)) as engine:
+        await engine.log.open({A: 1})
+        await write(engine, Writer(P, 0, 0, 1), b"x")
+    with lmdb.Environment(str(tmp_path), max_dbs=6) as env, env.begin(write=True) as txn:
+        table = env.open_db(b"writers", txn=txn)
+        ((key, _),) = txn.cursor(db=table)
+        txn.put(key, b"\x00", db=table)
+    async with opened(EmbeddedEngine(tmp_path, CONFIG)) as engine:
+        with pytest.raises(StorageError, match=f"{P}.*damaged"):
+            await write(engine, Writer(P, 0, 1, 2), b"y")
+        with pytest.raises(StorageError, match=f"{P}.*damaged"):
+            await engine.log.recall([(A, Writer(P, 0, 1, 2), 1)], 1)
+        assert await append(engine, b"y") == 1
+        assert await write(engine, Writer("f" * 32, 0, 0, 1), b"z") == 2
+
+
+async def test_failed_write_forgets_its_producer(tmp_path: Path) -> None:
+    """Rows that were not stored are not remembered either: the same numbers are stored on the next try."""
+    async with opened(EmbeddedEngine(tmp_path, CONFIG)) as engine:
+        await engine.log.open({A: 1})
+        await write(engine, Writer(P, 0, 0, 1), b"0")
+        env = environment(engine)
+        env.env = FailingEnv(env.env, "pages")  # type: ignore[assignment]
+        with pytest.raises(StorageError):
+            await write(engine, Writer(P, 0, 1, 2), b"1")
+        assert await write(engine, Writer(P, 0, 1, 2), b"1") == 1
+        assert await write(engine, Writer(P, 0, 0, 3), b"0", b"1") == Replayed((Span(0, 2, 0),))
+
+
 async def test_unusable_directories(tmp_path: Path) -> None:
     """What cannot be created, is no LMDB file, or does not fit the address space is a StorageError with a remedy."""
     (tmp_path / "file").write_text("")
@@ -340,7 +391,10 @@ async def test_commits_are_shared(tmp_path: Path) -> None:
 
 
 async def test_forgotten_rows_are_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trimmed and dropped batches leave the file piece by piece, also when the engine was closed in between."""
+    """Trimmed and dropped batches leave the file piece by piece, also when the engine was closed in between.
+
+    So does what is remembered of producers in a dropped partition.
+    """
     monkeypatch.setattr(commit, "SWEEP_BATCHES", 10)
     other = PartitionRef("other", 0)
     async with opened(EmbeddedEngine(tmp_path, CONFIG)) as engine:
@@ -348,10 +402,11 @@ async def test_forgotten_rows_are_swept(tmp_path: Path, monkeypatch: pytest.Monk
         for ref in (A, B, other):
             await asyncio.gather(*[append(engine, b"x", b"y", ref=ref) for _ in range(50)])
         assert stored_batches(engine) == 150
+        await write(engine, Writer(P, 0, 0, 1), b"z")
         await engine.log.trim(A, 41)
         for _ in range(5):
             await engine.catalog.transact({}, {"k": b""})
-        assert stored_batches(engine) == 130
+        assert stored_batches(engine) == 131
         assert (await engine.log.read(A, 41, 99))[0].first_sequence == 41
         await engine.log.trim(A, 60)
         await engine.log.drop("s")
@@ -363,6 +418,7 @@ async def test_forgotten_rows_are_swept(tmp_path: Path, monkeypatch: pytest.Monk
         env = environment(engine)
         with env.reading() as txn:
             assert txn.stat(env.dropped)["entries"] == 0
+            assert txn.stat(env.env.open_db(b"writers"))["entries"] == 0
         assert len(await engine.log.read(other, 0, 1 << 20)) == 50
 
 

@@ -29,6 +29,7 @@ from disstream.model import NewRecord
 from disstream.server import Server, ServerConfig
 from disstream.wire.http import PROTOBUF
 from disstream.wire.protobuf import encode_put_protobuf
+from disstream.wire.sessions import HEADER, Session, SessionLane, encode_session
 
 
 class World:
@@ -125,6 +126,14 @@ class World:
             case.body = encode_put_protobuf("s", [record] * chance.randrange(1, 4))
         else:
             case.body = placed(case.body)
+        if operation_of(case) == "put_records" and HEADER in case.headers:
+            kind = chance.random()
+            if kind < 0.5:
+                del case.headers[HEADER]  # or hardly a put would be without one
+            elif kind < 0.9:
+                # One that fits the body, if it has one record.
+                lane = SessionLane(chance.randrange(3), chance.randrange(2), chance.randrange(3), 1)
+                case.headers[HEADER] = encode_session(Session("0" * 32, chance.randrange(100), (lane,)))
         if operation_of(case) == "get_records" and chance.random() < 0.3:
             case.headers["Content-Type"] = PROTOBUF
 

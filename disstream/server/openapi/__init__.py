@@ -11,7 +11,7 @@ not know mean nothing to it, numbers may come as text in many places, and an emp
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -21,7 +21,7 @@ from ...wire.errors import ERRORS, ErrorSpec
 from ...wire.http import JSON, PROTOBUF
 from ...wire.routes import ROUTES, Route
 from . import consuming, destinations, dumps, iam, metrics, records, streams, tags
-from .parts import PARTITION_ID, STREAM_ID, STREAM_NAME, Answer, Body, Operation, Schema, record, ref, text
+from .parts import PARTITION_ID, STREAM_ID, STREAM_NAME, Answer, Body, Operation, Parameter, Schema, record, ref, text
 
 _MODULES = (streams, records, consuming, dumps, metrics, tags, iam)
 _OPERATIONS: dict[str, Operation] = {name: op for module in _MODULES for name, op in module.OPERATIONS.items()}
@@ -124,16 +124,8 @@ def _operation(route: Route, path: str, *, alias: bool) -> dict[str, Any]:
         **({"security": []} if route.operation in _OPEN else {}),
         "parameters": [
             *({"name": name, "in": "path", "required": True, "schema": _PATH_PARAMETERS[name]} for name in names),
-            *(
-                {
-                    "name": name,
-                    "in": "query",
-                    "required": parameter.required,
-                    **({"deprecated": True} if parameter.deprecated else {}),
-                    "schema": parameter.schema,
-                }
-                for name, parameter in told.query.items()
-            ),
+            *_parameters("query", told.query),
+            *_parameters("header", told.headers),
         ],
         **({"requestBody": _body(told.body)} if told.body else {}),
         "responses": {
@@ -141,6 +133,19 @@ def _operation(route: Route, path: str, *, alias: bool) -> dict[str, Any]:
             **_refusals(route.operation, told),
         },
     }
+
+
+def _parameters(place: str, parameters: Mapping[str, Parameter]) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": name,
+            "in": place,
+            "required": parameter.required,
+            **({"deprecated": True} if parameter.deprecated else {}),
+            "schema": parameter.schema,
+        }
+        for name, parameter in parameters.items()
+    ]
 
 
 _OPEN = ("create_token", "openapi")

@@ -67,7 +67,7 @@ SHARED_ID = text(
 
 
 class Parameter(NamedTuple):
-    """Of the query."""
+    """Of the query, or a header."""
 
     schema: Schema
     required: bool = False
@@ -103,3 +103,4 @@ class Operation(NamedTuple):
     description: str = ""
     query: Mapping[str, Parameter] = {}
     body: Body | None = None
+    headers: Mapping[str, Parameter] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ...wire.cursors import CURSOR_TYPES, LIFETIME_MS, MAX_TOKEN_CHARS
+from ...wire.sessions import FENCED, GAP, MOVED
 from .parts import (
     PARTITION_ID,
     SEQUENCE_NUMBER,
@@ -32,6 +33,8 @@ _DATA = text(
     contentEncoding="base64",
     pattern="^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$",
 )
+_NUMBER = "(0|[1-9][0-9]{0,17})"
+_LANE = f"{_NUMBER}={_NUMBER}:{_NUMBER}:[1-9][0-9]{{0,17}}"
 
 SCHEMAS: dict[str, Schema] = {
     "PutRecordsRequest": record(
@@ -63,8 +66,14 @@ SCHEMAS: dict[str, Schema] = {
         {},
         {
             "partition_id": PARTITION_ID,
-            "sequence_number": SEQUENCE_NUMBER,
-            "error_code": text("Why it was not stored; most often DIS.4303, flow control."),
+            "sequence_number": text(
+                "0 to 9223372036854775807, in decimal digits; -1 for a repetition of a record that was stored too long "
+                "ago to know where.",
+                pattern=r"^(-1|[0-9]{1,19})$",
+            ),
+            "error_code": text(
+                f"Why it was not stored; most often DIS.4303, flow control. In a session also {GAP}, {FENCED}, {MOVED}."
+            ),
             "error_message": text(),
         },
         "Partition and sequence number of a record that is stored, or the error of one that is not. Once a record "
@@ -124,6 +133,17 @@ OPERATIONS: dict[str, Operation] = {
             },
             protobuf="PutRecordsRequest",
         ),
+        headers={
+            "X-Disstream-Session": Parameter(
+                text(
+                    "Makes it safe to repeat the put: each record is stored once. The producer's random id, a dot, the "
+                    "number of this request; then for each partition, in the order of the records: "
+                    "partition=epoch:number of its first record:count. In each partition and epoch a producer numbers "
+                    "its records from 0.",
+                    pattern=rf"^[0-9a-f]{{32}}\.{_NUMBER}; {_LANE}(, {_LANE})*$",
+                )
+            )
+        },
     ),
     "get_records": Operation(
         "Records",
