@@ -307,7 +307,12 @@ def test_whoever_repeats_is_not_throttled() -> None:
         # A copy of the attempt that was throttled does not slip in behind.
         assert await sender.put(3, (0, 0, 990, 20), (1, 0, 0, 1)) == [*places[990:], *[FENCED] * 10, (1, 0)]
         assert await sender.put(5, (0, 0, 1000, 10)) == [(0, n) for n in range(1000, 1010)]
-        assert await sender.put(6, (0, 0, 1010, 1005)) == [(0, n) for n in range(1010, 2000)] + [THROTTLED] * 15
+        assert await sender.put(6, (0, 0, 1010, 1005), (1, 0, 1, 1010)) == [
+            *[(0, n) for n in range(1010, 2000)],
+            *[THROTTLED] * 15,
+            *[(1, n) for n in range(1, 1001)],
+            *[THROTTLED] * 10,
+        ]
 
     simulate(test, **SERVICE_LIMITS)
 
