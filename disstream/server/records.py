@@ -34,7 +34,7 @@ from .flow import Flow, exceeded
 from .meter import Meter
 from .reshape import EXPIRED
 from .scaling import Scaler
-from .sessions import Refusals, SessionPlan
+from .sessions import LaneKey, Refusals, SessionPlan
 from .turns import Turns
 
 # What a policy of another account's stream must allow.
@@ -58,7 +58,7 @@ class Records:
         self._flow = flow
         self._meter = meter
         self.admission = Admission(config.max_pending_bytes)
-        self._turns = Turns()
+        self._turns = Turns[LaneKey]()
         self._refusals = Refusals()
 
     async def put(self, call: Call) -> Response:

@@ -1,31 +1,58 @@
-"""One at a time for each of several things, which are taken together: no two wait for each other."""
+"""One at a time for each of several things: a line of those who wait before each of them.
+
+Who comes first goes first. Things are taken in the same order by everybody, so that nobody waits for somebody who waits
+for him; a release wakes one, however many wait.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Hashable, Iterable
+from collections import deque
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from typing import Generic, TypeVar
 
 import anyio
 
+K = TypeVar("K", bound=tuple[object, ...])
 
-class Turns:
-    """Who comes first goes first only if what it needs is free; what is free costs no waiting."""
+
+class Turns(Generic[K]):
+    """What is free costs no waiting."""
 
     def __init__(self) -> None:
-        self._taken: dict[Hashable, anyio.Event] = {}
+        self._lines: dict[K, deque[anyio.Event]] = {}  # of everything that is taken
 
     @asynccontextmanager
-    async def take(self, keys: Iterable[Hashable]) -> AsyncIterator[None]:
-        """Wait until all of `keys` are free; they are taken inside the block."""
-        keys = list(keys)
-        while (taken := next((self._taken[key] for key in keys if key in self._taken), None)) is not None:
-            await taken.wait()
-        free = anyio.Event()
-        for key in keys:
-            self._taken[key] = free
+    async def take(self, keys: Iterable[K]) -> AsyncIterator[None]:
+        """Wait for the turn with each of `keys`, which are different and can be sorted; they are taken in the block."""
+        taken: list[K] = []
         try:
+            for key in sorted(keys):
+                if key in self._lines:
+                    await self._wait(key)
+                else:
+                    self._lines[key] = deque()
+                taken.append(key)
             yield
         finally:
-            for key in keys:
-                del self._taken[key]
-            free.set()
+            for key in taken:
+                self._release(key)
+
+    async def _wait(self, key: K) -> None:
+        turn = anyio.Event()
+        self._lines[key].append(turn)
+        try:
+            await turn.wait()
+        except anyio.get_cancelled_exc_class():
+            if turn.is_set():  # it was ours already
+                self._release(key)
+            else:
+                self._lines[key].remove(turn)
+            raise
+
+    def _release(self, key: K) -> None:
+        line = self._lines[key]
+        if line:
+            line.popleft().set()
+        else:
+            del self._lines[key]

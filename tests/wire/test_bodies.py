@@ -11,6 +11,7 @@ from disstream.errors import ApiError, NotFoundError, ServerFault, ThrottledErro
 from disstream.model import HashRange, NewRecord, PartitionInfo, SequenceRange, StreamInfo, StreamSummary
 from disstream.wire.errors import ERRORS, api_error, decode_error, encode_error, sequence_out_of_range, stream_not_found
 from disstream.wire.http import Response
+from disstream.wire.protobuf import decode_put_answer_protobuf, encode_put_answer_protobuf
 from disstream.wire.records import (
     PageRow,
     PutFailure,
@@ -117,6 +118,18 @@ def test_put_answer_with_failures() -> None:
     assert [r.sequence_number for r in results] == [4, 7, 5, None]
     assert [i for i, _ in results.failed] == [3]
     assert decode_failed_count(body) == 1
+
+
+def test_put_answer_of_runs() -> None:
+    """Records of a partition whose numbers are not consecutive are told run by run, in either form of the body."""
+    lanes, first, runs = [7, 7, 9, 8, 9, 8], {7: 4, 8: 90, 9: -1}, {7: 0, 8: 0, 9: 2}
+    failures = {4: PutFailure("DIS.4303", "busy")}
+    told = decode_put_answer(encode_put_answer(lanes, first, failures, runs))
+    places = [(r.partition_id, r.sequence_number) for r in told]
+    zero, two = "shardId-0000000000", "shardId-0000000002"
+    assert places == [(zero, 4), (zero, 5), (two, -1), (zero, 90), (None, None), (zero, 91)]
+    assert decode_put_answer_protobuf(encode_put_answer_protobuf(lanes, first, failures, runs)) == told
+    assert encode_put_answer([5, 5], {5: 3}, None, {5: 2}) == encode_put_answer([2, 2], {2: 3})
 
 
 def test_page() -> None:
