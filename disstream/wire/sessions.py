@@ -9,6 +9,10 @@ An extension: a server that offers it names `sessions` in X-Disstream, and a cli
 
 Every record belongs to a lane: the partition in which the producer expects it. In a partition, the records of one
 producer and epoch are numbered from 0 without gaps, so that the server can tell a record it has from the next one.
+
+The answer to a put in a session tells of each record: its place, which for one that was stored before is the place it
+has (the sequence number is -1 if that was too long ago to know), or why it is not stored: as without a session, or by
+one of the codes below. Sessions refuse no well-formed request as a whole, so DIS.4303 comes record by record, too.
 """
 
 from __future__ import annotations
