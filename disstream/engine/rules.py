@@ -37,11 +37,15 @@ _PRODUCER = re.compile(r"[0-9a-f]{32}", re.ASCII)
 
 def weigh(rows: Sequence[Row]) -> int:
     """What the rows weigh together; the same as the sum of `Row.weight`, at a third of its price."""
-    try:
-        keys = "".join([row.key or "" for row in rows]).encode()
-    except UnicodeEncodeError as exc:
-        raise ConfigError(f"a key cannot be written as UTF-8 ({exc}): give a key without lone surrogates") from exc
-    return sum([len(row.data) for row in rows]) + len(keys)
+    keys = "".join([row.key or "" for row in rows])
+    if keys.isascii():
+        size = len(keys)
+    else:
+        try:
+            size = len(keys.encode())
+        except UnicodeEncodeError as exc:
+            raise ConfigError(f"a key cannot be written as UTF-8 ({exc}): give a key without lone surrogates") from exc
+    return size + sum(map(len, [row.data for row in rows]))
 
 
 def check_append(entries: Sequence[Entry], now_ms: int) -> None:

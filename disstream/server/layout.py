@@ -13,6 +13,7 @@ from ..engine import Row
 from ..model import MAX_HASH_KEY, NewRecord
 from ..wire.errors import api_error
 from ..wire.partitioning import HashRouter, hash_key, partition_id, partition_number
+from ..wire.records import are_plain
 from .config import RECORD_BYTES, ServerConfig
 from .documents import PartitionDoc
 
@@ -47,7 +48,7 @@ class Layout:
         self._router = HashRouter((p.number, p.hash_range) for p in writable)
         self._turns = [p.number for p in writable]
         self._turn = 0
-        self._known: dict[str, int] = {}
+        self._known: dict[str | None, int] = {}
 
     def route(self, records: Sequence[NewRecord], lanes: list[int] | None = None) -> Routed:
         """Check and place every record of a request. `lanes`: where they were placed before.
@@ -56,16 +57,26 @@ class Layout:
         DIS.4201 or DIS.4302 for the first record that cannot be placed.
         """
         config = self._config
-        # Whole columns at once: a comprehension costs a third of a loop that does it all record by record.
-        sizes = [len(record.data) for record in records]
+        # Whole columns at once: a comprehension costs a third of a loop that does it all record by record, and a map a
+        # third of a comprehension.
+        data = [record.data for record in records]
+        sizes = list(map(len, data))
         payload = sum(sizes)
         if max(sizes, default=0) > config.max_record_bytes:
             index = next(i for i, size in enumerate(sizes) if size > config.max_record_bytes)
             raise _too_large(f"record {index} has {sizes[index]} bytes, more than {config.max_record_bytes}")
         if payload > config.max_request_bytes:
             raise _too_large(f"the records have {payload} bytes together, more than {config.max_request_bytes}")
-        lanes = self._lanes(records) if lanes is None else lanes
-        rows = [Row(r.data, None if r.partition_id else r.key or None, r.timestamp) for r in records]
+        if are_plain(records):
+            keys = [record.key or None for record in records]
+            rows = list(map(Row, data, keys))
+            if lanes is None:
+                found = list(map(self._known.get, keys))
+                lanes = self._lanes(records) if None in found else cast("list[int]", found)
+        else:
+            lanes = self._lanes(records) if lanes is None else lanes
+            rows = list(map(row_of, records))
+            keys = [row.key for row in rows]
         if len(set(lanes)) == 1:  # what an ordered producer sends
             groups = {lanes[0]: rows}
         else:
@@ -76,8 +87,8 @@ class Layout:
                     groups[lane] = [row]
                 else:
                     group.append(row)
-        keys = sum([len(row.key) for row in rows if row.key])
-        return Routed(lanes, groups, payload + keys + RECORD_BYTES * len(rows), payload)
+        weight = payload + sum(map(len, filter(None, keys))) + RECORD_BYTES * len(rows)
+        return Routed(lanes, groups, weight, payload)
 
     def _lanes(self, records: Sequence[NewRecord]) -> list[int]:
         known = self._known

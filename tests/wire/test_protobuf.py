@@ -129,7 +129,13 @@ def test_a_put_says_the_same_in_both_forms(name: str, records: list[NewRecord]) 
     """A put reads back as it was written, and as its JSON does, empty strings apart, which mean nothing in either."""
     read = decode_put_protobuf(encode_put_protobuf(name, records, "id"))
     other = decode_put(encode_put(name, records, "id"))
-    assert (read.stream_name or "", read.stream_id, read.records) == (other.stream_name, other.stream_id, other.records)
+    assert (read.stream_name or "", read.stream_id) == (other.stream_name, other.stream_id)
+    assert list(map(told, read.records)) == list(map(told, other.records))
+
+
+def told(record: NewRecord) -> tuple[object, ...]:
+    """All that a record says: of JSON, records that say little are of a class of their own."""
+    return record.data, record.key, record.partition_id, record.explicit_hash_key, record.timestamp
 
 
 @given(lanes=st.lists(st.integers(0, 2), max_size=8), failing=st.sets(st.integers(0, 7)))
