@@ -6,7 +6,7 @@ of a frozen dataclass, and the collector never walks them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, NamedTuple, Self
 
 import msgspec
@@ -42,6 +42,9 @@ class Record(msgspec.Struct, frozen=True, gc=False, eq=False, rename={"key": "pa
     """A record as read from a stream. Immutable.
 
     `timestamp` is milliseconds since the epoch: the producer's own if it gave one, else when the service wrote it.
+    What only records out of an envelope have is None for the others: `headers`, and the identity by which a record that
+    was stored twice is known, `producer_id` and the `number` that producer gave it.
+    `count` records share the sequence number, this is number `index` of them; 1 and 0 without an envelope.
     """
 
     data: bytes
@@ -50,6 +53,13 @@ class Record(msgspec.Struct, frozen=True, gc=False, eq=False, rename={"key": "pa
     key: str | None = None
     stream: str = ""
     partition_id: str = ""
+
+    # Of the class: what pages decode into grows by nothing.
+    index: ClassVar[int] = 0
+    count: ClassVar[int] = 1
+    headers: ClassVar[Mapping[str, str] | None] = None
+    producer_id: ClassVar[str | None] = None
+    number: ClassVar[int | None] = None
 
     @property
     def partition(self) -> Partition:
@@ -80,11 +90,31 @@ class Record(msgspec.Struct, frozen=True, gc=False, eq=False, rename={"key": "pa
         return (Record, self._values())
 
 
-class NewRecord(msgspec.Struct, gc=False, omit_defaults=True, rename={"key": "partition_key"}):
+class InnerRecord(Record, frozen=True, gc=False, eq=False):
+    """A record taken out of an envelope (wire/envelope.py). To users it is a `Record`."""
+
+    index: int = 0  # type: ignore[misc]
+    count: int = 1  # type: ignore[misc]
+    headers: Mapping[str, str] | None = None  # type: ignore[misc]
+    producer_id: str | None = None  # type: ignore[misc]
+    number: int | None = None  # type: ignore[misc]
+
+    def _values(self) -> tuple[object, ...]:
+        return (*super()._values(), self.index, self.count, self.headers, self.producer_id, self.number)
+
+    def __hash__(self) -> int:
+        return hash((self.stream, self.partition_id, self.sequence_number, self.index))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (InnerRecord, self._values())
+
+
+class NewRecord(msgspec.Struct, gc=False, omit_defaults=True, rename={"key": "partition_key", "headers": "(headers)"}):
     """A record to be written; also its form on the wire (PutRecordsRequestEntry, API 5.4.1).
 
     Routing precedence: `partition_id`, `explicit_hash_key` (decimal digits, 0 to 2**63-1), `key`; with none of them the
     service picks a partition. With `partition_id` the service does not keep the key. `timestamp`: ms since the epoch.
+    `headers` travel in an envelope, which only a producer makes; the name keeps what others call so apart from them.
     """
 
     data: bytes
@@ -92,6 +122,7 @@ class NewRecord(msgspec.Struct, gc=False, omit_defaults=True, rename={"key": "pa
     partition_id: str | None = None
     explicit_hash_key: str | None = None
     timestamp: Annotated[int, msgspec.Meta(ge=0, le=MAX_HASH_KEY)] | None = None
+    headers: dict[str, str] | None = None
 
 
 class PutResult(msgspec.Struct, frozen=True, gc=False):
@@ -148,6 +179,8 @@ class Page(msgspec.Struct, frozen=True):
 
     records: Sequence[Record]
     next_cursor: Cursor
+    plain: bool = False
+    """Whether it is certain that no record holds an envelope, which `disstream.unwrap` would open."""
 
 
 class LayoutBound(NamedTuple):

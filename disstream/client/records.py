@@ -15,6 +15,7 @@ from ..errors import ApiError, ConfigError, TransportError
 from ..model import Cursor, NewRecord, Page, PutResults
 from ..wire.compression import compress
 from ..wire.cursors import MAX_TOKEN_CHARS, decode_cursor
+from ..wire.envelope import may_hold_envelopes
 from ..wire.http import JSON, PROTOBUF, Response, media_type
 from ..wire.partitioning import partition_id
 from ..wire.protobuf import decode_page_protobuf, decode_put_answer_protobuf, encode_put_protobuf
@@ -98,6 +99,7 @@ class Records:
         """One page from the cursor on, possibly empty; `page.next_cursor` continues behind it.
 
         API 5.4.2. `max_bytes` caps the page; a record larger than it can never be read.
+        What travels in an envelope comes as it is: `disstream.unwrap(page.records)` opens it.
         Records name their stream and partition if the cursor is a `Cursor`, or a string that tells them.
         Raises CursorExpired (get a new one), SequenceOutOfRange (the records there have expired).
         """
@@ -110,11 +112,13 @@ class Records:
             query["max_fetch_bytes"] = str(max_bytes)
         stream, partition = _place(cursor)
         answer = await self._client.call("get_records", query=query, headers=self._headers)
-        if _is_protobuf(answer):
+        protobuf = _is_protobuf(answer)
+        if protobuf:
             records, following = decode_page_protobuf(answer.body, stream, partition)
         else:
             records, following = self._decoder(stream, partition)(answer.body)
-        return Page(records=records, next_cursor=Cursor(following, stream, partition))
+        plain = not may_hold_envelopes(answer.body, base64=not protobuf)
+        return Page(records=records, next_cursor=Cursor(following, stream, partition), plain=plain)
 
 
 def _is_protobuf(answer: Response) -> bool:
@@ -145,6 +149,8 @@ def _check_records(stream: str, records: Sequence[object]) -> None:
         if not isinstance(data, bytes | bytearray | memoryview):
             remedy = "encode it: data=text.encode()" if isinstance(data, str) else "data is bytes"
             raise ConfigError(f"record {index} has {type(data).__name__} as data: {remedy}")
+        if record.headers is not None:
+            raise ConfigError(f"record {index} has headers: they travel in an envelope, which only a producer makes")
         for field in ("key", "partition_id", "explicit_hash_key"):
             value = getattr(record, field)
             if value is None:

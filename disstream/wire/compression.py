@@ -1,4 +1,4 @@
-"""Bodies of requests that travel compressed, as one official client sends them; answers never do.
+"""Bodies of requests that travel compressed, as one official client sends them, answers never do; and payloads.
 
     Content-Encoding   body                         size before compression
     lz4                one raw block, no frame      header x-dis-lz4-content-length, required
@@ -7,6 +7,9 @@
 
 What comes out is never larger than what was announced, and nothing is taken up before the announcement is compared with
 the limit. gzip and deflate are refused: no client of the service sends them, and each coding more is one more to guard.
+
+A payload may be a raw snappy block too, which nothing says: whoever reads it must know (the official Java client's
+`data.compress.enabled`, our `record_compression`).
 """
 
 from __future__ import annotations
@@ -94,6 +97,25 @@ class Packed(NamedTuple):
                     if len(reader.read(self.size_bytes + 1)) > self.size_bytes:
                         raise too_large("more bytes", self.size_bytes) from None
             raise
+
+
+RecordCompression = Literal["snappy"]
+
+
+def compress_payload(payload: bytes) -> bytes:
+    packed: bytes = snappy.compress(payload)
+    return packed
+
+
+def decompress_payload(block: bytes, limit: int) -> bytes | None:
+    """What the block holds; None: it is no block of snappy, or says that it holds more than `limit` bytes."""
+    try:
+        if _snappy_size(block) > limit:
+            return None
+        payload: bytes = snappy.decompress(block)
+    except (ApiError, snappy.UncompressError):
+        return None
+    return payload
 
 
 def announced(headers: Mapping[str, str], body: bytes, limit: int) -> Packed | None:
