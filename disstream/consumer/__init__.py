@@ -11,6 +11,7 @@ progress*     what of a partition was handed out, finished, committed
 assignment*   which partitions a consumer reads by its own choice, and where each begins
 reader        Reader, the task that reads one partition ahead; Intake, where readers and taker meet
 cursor*       where reading of a partition stands, and what to ask the service next (the core)
+opening       from records as they are stored to records as they were sent
 prefetch*     what was fetched and not handed out, under one budget of bytes
 
 `*` = pure. Stands on `client` (streams, cursors, records, apps, checkpoints, groups). Knows nothing of HTTP or of the

@@ -10,6 +10,7 @@ from typing import Literal
 
 from ..errors import ConfigError
 from ..model import MAX_HASH_KEY, Partition
+from ..wire.compression import RecordCompression
 from .cursor import OnExpired, Since, Where
 from .progress import Finish
 
@@ -163,7 +164,18 @@ class ConsumerConfig:
     retry_max_s: float = 30.0
     """Longest pause. Failures that may heal are tried again for ever."""
 
+    unwrap: bool = True
+    """Take records out of envelopes (wire/envelope.py). A page without any costs one search of its text. False hands
+    them out as they were stored."""
+
+    record_compression: RecordCompression | None = None
+    """"snappy": every payload is a block of it, as producers with the same option and the official Java client with
+    `data.compress.enabled` write them. Nothing in a record says so. What is no such block, or would grow beyond 1 MiB,
+    is handed out as it is and counted in `stats().undecoded_records`: one odd record must not stop a partition."""
+
     def __post_init__(self) -> None:
+        if self.record_compression not in (None, "snappy"):
+            raise ConfigError(f"record_compression={self.record_compression!r}: use 'snappy' or None")
         if not isinstance(self.coordination, ServiceGroup | Static | None):
             raise ConfigError(
                 f"coordination={self.coordination!r}: use ServiceGroup(), Static() or Static([partition ids])"

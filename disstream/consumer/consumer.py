@@ -37,7 +37,7 @@ from .assignment import assign
 from .config import ConsumerConfig, Pattern, ServiceGroup, Static, to_where
 from .holdings import GAP, Holding, Holdings
 from .member import CLOSE_COMMIT_S, GroupSource, Member
-from .progress import Progress
+from .progress import INDEX_BITS, Progress, first_place, place_behind, place_of
 from .reader import Source
 
 log = logging.getLogger("disstream.consumer")
@@ -62,6 +62,9 @@ class ConsumerStats:
     """Fetched and not taken, with the overhead per record. At most prefetch_bytes and one page for each partition."""
     gap_records: int
     """Sequence numbers that never came: expired before they were read, or missing in a page."""
+    undecoded_records: int
+    """Handed out as they were stored: they begin like an envelope and are none or damaged, or are not compressed as
+    `record_compression` says."""
     repeated_records: int
     """Records that the service sent again and that were dropped."""
     retries: int
@@ -292,7 +295,7 @@ class Consumer:
         if holding is None:
             return
         progress = holding.progress
-        progress.done(record.sequence_number)
+        progress.done(record)
         if self._explicit and progress.outstanding <= self._config.max_gap:
             self._unpause(partition, holding, GAP)
         if not progress.unfinished:
@@ -351,8 +354,9 @@ class Consumer:
     def _handed_out(self, partition: Partition, run: list[Record]) -> None:
         progress = self._holdings.held[partition].progress
         if progress.finished is None:
-            progress.begin(run[0].sequence_number)
-        progress.hand_out(run[-1].sequence_number + 1, [r.sequence_number for r in run] if self._explicit else ())
+            progress.begin(place_of(run[0]))
+        places = [r.sequence_number << INDEX_BITS | r.index for r in run] if self._explicit else ()
+        progress.hand_out(place_behind(run[-1]), places)
         if not self._explicit:
             self._in_hand.append(progress)
         elif progress.outstanding > self._config.max_gap:
@@ -370,7 +374,7 @@ class Consumer:
         """Of the current run all is finished but the record handed out last."""
         handed = len(self._run) - length_hint(self._rest)
         if handed and self._run_of is not None and (holding := self._holdings.held.get(self._run_of)) is not None:
-            holding.progress.finish_below(self._run[handed - 1].sequence_number)
+            holding.progress.finish_below(place_of(self._run[handed - 1]))
 
     def __aiter__(self) -> Self:
         return self
@@ -449,7 +453,7 @@ class Consumer:
             holding = self._holdings.held.get(self._run_of)
             if holding is not None:  # else it was dropped, and so is what was fetched of it
                 self._prefetch.give_back(self._run_of, self._run[-left:])
-                holding.progress.take_back(self._run[-left].sequence_number)
+                holding.progress.take_back(place_of(self._run[-left]))
                 if self._explicit and holding.progress.outstanding <= self._config.max_gap:
                     self._unpause(self._run_of, holding, GAP)
         self._run = []
@@ -463,6 +467,7 @@ class Consumer:
     def position(self, partition: Partition) -> int | None:
         """The sequence number of the next record to be handed out; None while only the service knows it.
 
+        Between records of one envelope it is theirs: a seek there would begin with the first of them.
         That is so after a start or a seek by time or to an end of the stream, until the first answer.
         """
         reader, _ = self._holding(partition)
@@ -501,7 +506,7 @@ class Consumer:
         self._end_run()
         self._prefetch.drop(partition)
         self._prefetch.resume(partition, GAP)
-        progress.seek(where if isinstance(where, int) else None)
+        progress.seek(first_place(where) if isinstance(where, int) else None)
         self._holdings.notify_finished()
         reader.cursor.seek(where)
         reader.wake()
@@ -547,6 +552,7 @@ class Consumer:
             pages=ended.pages + sum(r.pages for r in readers),
             buffered_bytes=self._prefetch.held_bytes,
             gap_records=ended.gap_records + sum(r.cursor.gap_records for r in readers),
+            undecoded_records=self._holdings.opener.undecoded,
             repeated_records=ended.repeated_records + sum(r.cursor.repeated_records for r in readers),
             retries=ended.retries + sum(r.cursor.retries for r in readers),
             unanswered_since=unanswered_since,

@@ -29,8 +29,9 @@ from .assignment import Begin, begin, explicit_starts
 from .config import ConsumerConfig, to_where
 from .cursor import PartitionCursor, Since, Where
 from .lease import Lease
+from .opening import Opener
 from .prefetch import Prefetch
-from .progress import Progress
+from .progress import Progress, first_place
 from .reader import Intake, Reader, Source, log
 
 T = TypeVar("T")
@@ -102,8 +103,9 @@ class Holdings:
         self._app = app
         self._config = config
         self._rng = rng
-        self.prefetch: Prefetch[Partition] = Prefetch(config.prefetch_bytes, config.max_fetch_bytes)
-        self.intake = Intake(self.prefetch)
+        self.opener = Opener(config)
+        self.prefetch: Prefetch[Partition] = Prefetch(config.prefetch_bytes, config.max_fetch_bytes, self.opener.open)
+        self.intake = Intake(self.prefetch, self.opener.concerns)
         self.held: dict[Partition, Holding] = {}
         self.fence: Fence | None = None
         self.lost: set[Partition] = set()
@@ -266,7 +268,7 @@ class Holdings:
             rng=self._rng,
         )
         cursor.begin(place.where, place.bounds)
-        progress = Progress(config.finish, cursor.next, committed)
+        progress = Progress(config.finish, None if cursor.next is None else first_place(cursor.next), committed)
 
         async def pin(first: int) -> None:
             if progress.committed is None:
@@ -293,7 +295,7 @@ class Holdings:
         lost = 0
         for partition in list(partitions):
             reader, progress = self.held.pop(partition)
-            if progress.handed is not None and progress.handed != progress.committed and self._app is not None:
+            if progress.uncommitted and self._app is not None:
                 self.lost.add(partition)
                 lost += 1
             reader.stop()

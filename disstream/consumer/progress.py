@@ -1,8 +1,10 @@
 """What became of the records of one partition: handed out, finished, committed.
 
-    committed <= finished <= handed        as sequence numbers of the next record each; None while no number is known
+    committed <= finished <= handed        the places of the next record each; None while no number is known
 
-Everything below `finished` is finished, so `finished` is what a checkpoint may say. Who finishes:
+A *place* is a sequence number and, for records that came out of one envelope and share it, which of them, as one
+number: places of records ascend as they are handed out. Everything below `finished` is finished, so a checkpoint may
+say its sequence number: it passes an envelope when the last record of it is finished. Who finishes:
 
     next        asking for the next records finishes all that were handed out before; `done` may finish some earlier
     explicit    only `done` does, record by record, in any order: `finished` is the first number that still is open
@@ -16,7 +18,28 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Literal
 
+from ..model import Record
+from ..wire.envelope import MAX_RECORDS
+
 Finish = Literal["next", "explicit"]
+
+INDEX_BITS = MAX_RECORDS.bit_length()
+
+
+def first_place(sequence: int) -> int:
+    """Of the first record with this sequence number."""
+    return sequence << INDEX_BITS
+
+
+def place_of(record: Record) -> int:
+    return record.sequence_number << INDEX_BITS | record.index
+
+
+def place_behind(record: Record) -> int:
+    """Of the record that follows."""
+    if record.index + 1 < record.count:
+        return place_of(record) + 1
+    return record.sequence_number + 1 << INDEX_BITS
 
 
 class Progress:
@@ -25,19 +48,19 @@ class Progress:
     __slots__ = ("_explicit", "_open", "began", "committed", "finished", "handed")
 
     def __init__(self, finish: Finish, at: int | None = None, committed: int | None = None) -> None:
-        """`at`: where reading begins, if it is known; `committed`: what the service already keeps."""
+        """`at`: the place where reading begins, if it is known; `committed`: the number that the service keeps."""
         self._explicit = finish == "explicit"
         # explicit: those handed out, from the first one that is not finished; whether each is
         self._open: OrderedDict[int, bool] = OrderedDict()
-        self.committed = committed
+        self.committed = committed  # a sequence number, unlike the others
         self.began = at  # where reading began: up to there nothing was read by us
         self.finished = at
         self.handed = at
 
-    def begin(self, sequence: int) -> None:
-        """The place is known now: the first record will be this one."""
+    def begin(self, first: int) -> None:
+        """The place is known now: that of the first record."""
         if self.finished is None:
-            self.began = self.finished = self.handed = sequence
+            self.began = self.finished = self.handed = first
 
     def seek(self, at: int | None) -> None:
         """Reading goes on at `at`; None: at a place only the service knows yet."""
@@ -46,15 +69,15 @@ class Progress:
 
     # --- handing out ---
 
-    def hand_out(self, following: int, sequences: Iterable[int]) -> None:
-        """Records were handed out; `following` comes next. `sequences`: their numbers, looked at if explicit.
+    def hand_out(self, following: int, places: Iterable[int]) -> None:
+        """Records were handed out; `following` comes next. `places`: theirs, looked at if explicit.
 
         The place must be known: `begin` first.
         """
         self.handed = following
         if self._explicit:
-            for sequence in sequences:
-                self._open[sequence] = False
+            for one in places:
+                self._open[one] = False
 
     def take_back(self, following: int) -> None:
         """Of what was handed out last, the records from `following` on never reached anybody."""
@@ -64,24 +87,25 @@ class Progress:
 
     # --- finishing ---
 
-    def finish_below(self, sequence: int) -> None:
-        """Whoever took the records asked for what comes behind: those below `sequence` are finished."""
+    def finish_below(self, following: int) -> None:
+        """Whoever took the records asked for what comes behind: those below `following` are finished."""
         if not self._explicit and self.finished is not None and self.handed is not None:
-            self.finished = max(self.finished, min(sequence, self.handed))
+            self.finished = max(self.finished, min(following, self.handed))
 
     def finish_handed(self) -> None:
         """Whoever took the records asked for the next."""
         if not self._explicit:
             self.finished = self.handed
 
-    def done(self, sequence: int) -> None:
+    def done(self, record: Record) -> None:
         """This record is finished; without `explicit` so are those handed out before it."""
         if not self._explicit:
-            self.finish_below(sequence + 1)
+            self.finish_below(place_behind(record))
             return
-        if sequence not in self._open:
+        one = place_of(record)
+        if one not in self._open:
             return  # of before a seek, or told twice
-        self._open[sequence] = True
+        self._open[one] = True
         while self._open and self._open[first := next(iter(self._open))]:
             del self._open[first]
         self.finished = next(iter(self._open), self.handed)
@@ -100,13 +124,21 @@ class Progress:
 
     @property
     def due(self) -> int | None:
-        """What a checkpoint should say and does not; None: nothing to commit."""
-        return self.finished if self.finished != self.committed else None
+        """The sequence number that a checkpoint should say and does not; None: nothing to commit."""
+        number = None if self.finished is None else self.finished >> INDEX_BITS
+        return number if number != self.committed else None
+
+    @property
+    def uncommitted(self) -> bool:
+        """Whether records were handed out, finished or not, that no checkpoint covers."""
+        return self.handed is not None and (self.committed is None or self.handed != first_place(self.committed))
 
     @property
     def read(self) -> bool:
-        """Whether the record before `finished` was read by this consumer."""
-        return self.finished is not None and self.began is not None and self.finished > self.began
+        """Whether the record before what is `due` was read by this consumer."""
+        if self.finished is None or self.began is None:
+            return False
+        return self.finished >> INDEX_BITS > self.began >> INDEX_BITS
 
     def check(self) -> None:
         """Assert every invariant."""

@@ -60,8 +60,10 @@ class Source(Protocol):
 class Intake:
     """Where the readers of a consumer and the one task that takes meet: buffer, failures, and who waits for what."""
 
-    def __init__(self, prefetch: Prefetch[Partition]) -> None:
+    def __init__(self, prefetch: Prefetch[Partition], is_packed: Callable[[Page], bool]) -> None:
+        """`is_packed`: whether the records of a page must be opened before they are handed out."""
         self.prefetch = prefetch
+        self.is_packed = is_packed
         self.readers: dict[Partition, Reader] = {}
         self._failures: dict[Partition, tuple[DisError, TracebackType | None]] = {}
         self._arrival: anyio.Event | None = None
@@ -244,7 +246,7 @@ class Reader:
         missing = self.cursor.gap_records - gap
         if missing:
             log.warning("%s/%s: %d sequence numbers from %s on are missing", *self.partition, missing, expected)
-        self._prefetch.put(self.partition, records)
+        self._prefetch.put(self.partition, records, packed=self._intake.is_packed(page))
         self._intake.notify()
 
     async def _describe(self, action: Describe) -> None:

@@ -9,7 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from disstream.consumer.progress import Finish, Progress
+from disstream.consumer.progress import Finish, Progress, first_place, place_behind, place_of
+from disstream.model import InnerRecord, Record
+
+
+def numbered(sequence: int) -> Record:
+    return Record(b"", sequence)
 
 
 class ExplicitMachine(RuleBasedStateMachine):
@@ -17,7 +22,7 @@ class ExplicitMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.progress = Progress("explicit", 0)
+        self.progress = Progress("explicit", first_place(0))
         self.start = 0
         self.next = 0
         self.handed: list[int] = []
@@ -29,21 +34,21 @@ class ExplicitMachine(RuleBasedStateMachine):
         for gap in gaps:
             self.next += gap
             numbers.append(self.next - 1)
-        self.progress.hand_out(self.next, numbers)
+        self.progress.hand_out(first_place(self.next), [first_place(n) for n in numbers])
         self.handed += numbers
 
     @precondition(lambda self: self.handed)
     @rule(data=st.data())
     def done(self, data: st.DataObject) -> None:
         number = data.draw(st.sampled_from(self.handed))
-        self.progress.done(number)
+        self.progress.done(numbered(number))
         self.finished.add(number)
 
     @rule(number=st.integers(-5, 60))
     def done_of_what_was_never_handed_out(self, number: int) -> None:
         if number not in self.handed:
             before = self.progress.finished
-            self.progress.done(number)
+            self.progress.done(numbered(number))
             assert self.progress.finished == before
 
     @rule(data=st.data())
@@ -51,13 +56,13 @@ class ExplicitMachine(RuleBasedStateMachine):
         tail = [n for n in self.handed if not any(f >= n for f in self.finished)]
         if tail:
             following = data.draw(st.sampled_from(tail))
-            self.progress.take_back(following)
+            self.progress.take_back(first_place(following))
             self.handed = [n for n in self.handed if n < following]
             self.next = following
 
     @rule(to=st.integers(0, 50))
     def seek(self, to: int) -> None:
-        self.progress.seek(to)
+        self.progress.seek(first_place(to))
         self.start = self.next = to
         self.handed, self.finished = [], set()
 
@@ -67,9 +72,9 @@ class ExplicitMachine(RuleBasedStateMachine):
         still = [n for n in self.handed if n not in self.finished]
         finished = self.progress.finished
         assert finished is not None
-        assert all(n >= finished for n in still), "a checkpoint would pass an unfinished record"
+        assert all(first_place(n) >= finished for n in still), "a checkpoint would pass an unfinished record"
         prefix = [n for n in self.handed if not still or n < still[0]]
-        assert all(n < finished for n in prefix), "finished work would not be committed"
+        assert all(first_place(n) < finished for n in prefix), "finished work would not be committed"
         assert self.progress.unfinished == bool(still)
         held_up = [n for n in self.handed if still and n >= still[0]]
         assert self.progress.outstanding == len(held_up)
@@ -82,34 +87,34 @@ TestExplicit = ExplicitMachine.TestCase
 def test_asking_for_the_next_finishes_what_was_handed_out_before(steps: list[str], seed: int) -> None:
     """With "next" the checkpoint follows the requests, never the records still in hand."""
     dice = random.Random(seed)
-    progress = Progress("next", 5)
+    progress = Progress("next", first_place(5))
     handed = asked = 5
     for step in steps:
         if step == "hand_out":
             progress.finish_handed()
             asked = handed
             handed += dice.randint(1, 4)
-            progress.hand_out(handed, ())
+            progress.hand_out(first_place(handed), ())
         elif step == "ask":
             progress.finish_handed()
             asked = handed
         elif handed > asked:
             asked = dice.randint(asked, handed - 1) + 1
-            progress.done(asked - 1)
+            progress.done(numbered(asked - 1))
         progress.check()
-        assert progress.finished == asked
+        assert progress.finished == first_place(asked)
         assert progress.unfinished == (asked < handed)
         assert progress.read == (asked > 5)
 
 
 def test_what_was_not_handed_out_is_never_finished() -> None:
     """The end of a run that is given back counts as never seen."""
-    progress = Progress("next", 0)
-    progress.hand_out(10, ())
-    progress.finish_below(4)
-    progress.take_back(5)
+    progress = Progress("next", first_place(0))
+    progress.hand_out(first_place(10), ())
+    progress.finish_below(first_place(4))
+    progress.take_back(first_place(5))
     progress.finish_handed()
-    assert [progress.finished, progress.handed] == [5, 5]
+    assert [progress.finished, progress.handed] == [first_place(5), first_place(5)]
 
 
 @pytest.mark.parametrize("finish", ["next", "explicit"])
@@ -117,21 +122,51 @@ def test_an_unknown_place_is_known_with_its_first_record(finish: Finish) -> None
     """Before it there is nothing to commit, and nothing counts as read."""
     progress = Progress(finish, None)
     assert (progress.due, progress.read) == (None, False)
-    progress.begin(7)
+    progress.begin(first_place(7))
     assert (progress.due, progress.read) == (7, False)
-    progress.hand_out(8, [7])
-    progress.done(7)
+    progress.hand_out(first_place(8), [first_place(7)])
+    progress.done(numbered(7))
     assert (progress.due, progress.read) == (8, True)
 
 
 def test_nothing_is_due_that_is_committed() -> None:
     """Only a moved position is worth a request, in either direction."""
-    progress = Progress("next", 3, committed=3)
+    progress = Progress("next", first_place(3), committed=3)
     due = [progress.due]
-    progress.hand_out(6, ())
+    progress.hand_out(first_place(6), ())
     progress.finish_handed()
     due.append(progress.due)
     progress.committed = 6
     due.append(progress.due)
-    progress.seek(2)
+    progress.seek(first_place(2))
     assert [*due, progress.due] == [None, 6, None, 2]
+
+
+@pytest.mark.parametrize("finish", ["next", "explicit"])
+def test_a_checkpoint_passes_an_envelope_with_its_last_record(finish: Finish) -> None:
+    """Until then it stands in front of all of them, so that a crash brings all again; and they count as in hand."""
+    inner = [InnerRecord(b"", 7, index=i, count=3) for i in range(3)]
+    progress = Progress(finish, first_place(7), committed=7)
+    seen = []
+    for record in inner:
+        progress.hand_out(place_behind(record), [place_of(record)])
+        progress.check()
+        assert progress.unfinished
+        assert progress.uncommitted
+        progress.done(record)
+        progress.check()
+        seen.append((progress.due, progress.read, progress.unfinished))
+    assert seen == [(None, False, False), (None, False, False), (8, True, False)]
+
+
+def test_records_of_an_envelope_finish_in_any_order() -> None:
+    """With "explicit" the one that is left holds the checkpoint, whichever it is."""
+    inner = [InnerRecord(b"", 0, index=i, count=4) for i in range(4)]
+    progress = Progress("explicit", first_place(0))
+    progress.hand_out(first_place(1), [place_of(r) for r in inner])
+    due = []
+    for record in (inner[3], inner[0], inner[2], inner[1]):
+        progress.done(record)
+        progress.check()
+        due.append(progress.due)
+    assert due == [0, 0, 0, 1]
