@@ -92,6 +92,7 @@ from .model import (
 from .producer import (
     BatchDelivery,
     Delivery,
+    Envelope,
     Order,
     Payload,
     Producer,
@@ -100,9 +101,11 @@ from .producer import (
     Receipt,
     Receipts,
     SpilledRecord,
+    json,
     read_spill,
 )
 from .server import Server, ServerConfig
+from .wire.envelope import unwrap
 
 __all__ = [
     "AccessKey",
@@ -145,6 +148,7 @@ __all__ = [
     "DumpTaskInfo",
     "DwsDump",
     "DwsOptions",
+    "Envelope",
     "FailedRecord",
     "GroupInfo",
     "GroupMember",
@@ -206,6 +210,8 @@ __all__ = [
     "WaitTimeout",
     "__version__",
     "connect",
+    "json",
     "read_spill",
     "serve",
+    "unwrap",
 ]

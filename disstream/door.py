@@ -5,14 +5,15 @@ from __future__ import annotations
 import enum
 import logging
 import os
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, Final, overload
 
 from .client import AccessKey, Client, ClientConfig, Credentials, Password, Provider, Token, Transport
 from .client.endpoint import is_readable_by_others
 from .consumer import Consumer, ConsumerConfig, Pattern
 from .errors import ConfigError
-from .producer import Producer, ProducerConfig
+from .producer import ConvertingProducer, Producer, ProducerConfig, make_producer
 from .server import Server, ServerConfig
 
 log = logging.getLogger("disstream.client")
@@ -29,9 +30,22 @@ FROM_ENVIRONMENT: Final = _Default.ENVIRONMENT
 class DisClient(Client):
     """A client that also makes producers and consumers. See `connect`."""
 
-    def producer(self, stream: str, config: ProducerConfig | None = None) -> Producer:
-        """A producer for a stream, not started: use it with `async with`, inside the client's."""
-        return Producer(self, stream, config)
+    @overload
+    def producer(self, stream: str, config: ProducerConfig | None = None) -> Producer: ...
+    @overload
+    def producer(
+        self, stream: str, config: ProducerConfig | None = None, *, serializer: Callable[[Any], bytes]
+    ) -> ConvertingProducer: ...
+    def producer(
+        self, stream: str, config: ProducerConfig | None = None, *, serializer: Callable[[Any], bytes] | None = None
+    ) -> Producer:
+        """A producer for a stream, not started: use it with `async with`, inside the client's.
+
+        `serializer`: that of the config, said here so that type checkers know that `send` takes any value.
+        """
+        if serializer is not None:
+            config = replace(config or ProducerConfig(), serializer=serializer)
+        return make_producer(self, stream, config)
 
     def consumer(
         self, streams: str | Sequence[str] | Pattern, config: ConsumerConfig | None = None, *, app: str | None = None

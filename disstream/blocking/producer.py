@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any, ParamSpec, TypeVar
 
 from ..errors import ClosedError
@@ -38,13 +38,14 @@ class Producer(Resident):
         partition_id: str | int | None = None,
         explicit_hash_key: int | str | None = None,
         timestamp: int | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> Delivery:
         """Accept one record, waiting only for room: `.result()` of what this returns waits for its receipt.
 
         As `disstream.Producer.send`. As long as there is room, a record without a place or a time of its own costs no
         round trip to the loop (40 us).
         """
-        if partition_id is None and explicit_hash_key is None and timestamp is None:
+        if partition_id is None and explicit_hash_key is None and timestamp is None and headers is None:
             staged = self._inner.stage(data, key)
             if staged is not None:
                 return staged
@@ -55,6 +56,7 @@ class Producer(Resident):
             partition_id=partition_id,
             explicit_hash_key=explicit_hash_key,
             timestamp=timestamp,
+            headers=headers,
         )
         return Delivery(Chunk(self._inner, [delivery]), 0)
 
@@ -66,9 +68,10 @@ class Producer(Resident):
         partition_id: str | int | None = None,
         explicit_hash_key: int | str | None = None,
         timestamp: int | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> Delivery:
         """As `send`, but does not wait for room: raises BufferFull where `send` would."""
-        if partition_id is None and explicit_hash_key is None and timestamp is None:
+        if partition_id is None and explicit_hash_key is None and timestamp is None and headers is None:
             staged = self._inner.stage(data, key)
             if staged is not None:
                 return staged
@@ -80,6 +83,7 @@ class Producer(Resident):
             partition_id=partition_id,
             explicit_hash_key=explicit_hash_key,
             timestamp=timestamp,
+            headers=headers,
         )
         return Delivery(Chunk(self._inner, [delivery]), 0)
 
@@ -91,6 +95,7 @@ class Producer(Resident):
         partition_id: str | int | None = None,
         explicit_hash_key: int | str | None = None,
         timestamp: int | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> Receipt:
         """`send`, then wait for the receipt. Interrupted: the record may still be stored."""
         return self._behind(
@@ -100,6 +105,7 @@ class Producer(Resident):
             partition_id=partition_id,
             explicit_hash_key=explicit_hash_key,
             timestamp=timestamp,
+            headers=headers,
         )
 
     def send_many(self, records: Iterable[tuple[Payload, str | None] | NewRecord]) -> BatchDelivery:

@@ -3,11 +3,13 @@
 producer      the public object: accepts records, runs one sending task per group
 config        ProducerConfig
 delivery      what callers hold: Delivery, BatchDelivery, Receipts
+conversion    the producer that serialises and traces records before it accepts them
 payload       from what a caller gives to what the wire can carry
 budget        the byte budget: who may enter, in which order
 accumulator*  batches per lane; what goes into the next request; what an answer means (the core)
 shipment*     what travels: parts of batches, and the parts of one request
 lanes*        lanes, groups, and the way from a key to its lane
+packing*      from records as they were sent to records of the service: aggregated, enveloped, compressed
 spill         failed records on their way to the spill file
 spillfile     that file: its lines, who may write it, how it is sent again
 outcome*      the four ends of a record, and the batch that deliveries point into
@@ -16,7 +18,8 @@ pacing*       how long to wait before the next attempt
 `*` = pure. Stands on `client` (one call: records.put_encoded). Knows nothing of HTTP or of the server.
 """
 
-from .config import Order, ProducerConfig
+from .config import Envelope, Order, ProducerConfig
+from .conversion import ConvertingProducer, json, make_producer
 from .delivery import BatchDelivery, Delivery, Receipts
 from .outcome import Receipt
 from .payload import Payload
@@ -25,7 +28,9 @@ from .spillfile import SpilledRecord, SpillEnd, read_spill
 
 __all__ = [
     "BatchDelivery",
+    "ConvertingProducer",
     "Delivery",
+    "Envelope",
     "Order",
     "Payload",
     "Producer",
@@ -35,5 +40,7 @@ __all__ = [
     "Receipts",
     "SpillEnd",
     "SpilledRecord",
+    "json",
+    "make_producer",
     "read_spill",
 ]

@@ -31,8 +31,9 @@ from ..wire.partitioning import partition_id, partition_number
 from ..wire.records import count_stored, decode_failed_count, decode_put_answer
 from .config import ProducerConfig
 from .lanes import Group, Lane, Lanes
-from .outcome import MAX_CODE, Answer, Batch, End, Failure, Ledger, Receipt, Spilled
+from .outcome import MAX_CODE, Answer, Batch, End, Failure, Ledger, Receipt, SharedAnswer, Spilled
 from .pacing import Backoff
+from .packing import Packing
 from .shipment import Part, Shipment, halves, weight_of
 
 RECORD_OVERHEAD = 200
@@ -87,8 +88,18 @@ class _Overtaken:
 class Accumulator:
     """Batches per lane. open -> sealed -> in flight -> settled (retry: back to sealed)."""
 
-    def __init__(self, config: ProducerConfig, partitions: Iterable[PartitionInfo], backoff: Backoff) -> None:
+    def __init__(
+        self,
+        config: ProducerConfig,
+        partitions: Iterable[PartitionInfo],
+        backoff: Backoff,
+        packing: Packing | None = None,
+    ) -> None:
+        """`packing`: how records become those of the service; None: they are."""
         self._config = config
+        self._packing = packing
+        self._numbered = 0
+        self._max_rows = config.max_batch_rows
         self._max_records = config.max_batch_records
         self._max_bytes = config.max_batch_bytes
         self._min_attempt_s = min(MIN_ATTEMPT_S, config.delivery_timeout_s / 10)
@@ -120,7 +131,7 @@ class Accumulator:
         rows = batch.rows
         rows.append(row)
         batch.weight += weight
-        if len(rows) >= self._max_records:
+        if len(rows) >= self._max_rows:
             self.seal(lane)
         return batch
 
@@ -130,12 +141,13 @@ class Accumulator:
         batch = self._start(lane, now)
         batch.rows.append(row)
         batch.weight = weight
-        if self._max_records == 1:
+        if self._max_rows == 1:
             self.seal(lane)
         return batch
 
     def _start(self, lane: Lane, now: float) -> Batch:
         batch = Batch(now, now + self._config.linger_s, now + self._config.delivery_timeout_s, self.ledger)
+        batch.packing = self._packing
         lane.open = batch
         self.live[batch] = None
         self._activate(lane)
@@ -150,12 +162,12 @@ class Accumulator:
             if batch is None:
                 batch = self._start(lane, now)
             first = len(batch.rows)
-            if not done and first + len(rows) <= self._max_records and batch.weight + weight <= self._max_bytes:
+            if not done and first + len(rows) <= self._max_rows and batch.weight + weight <= self._max_bytes:
                 batch.rows += rows
                 batch.weight += weight
                 done = len(rows)
             else:
-                while done < len(rows) and len(batch.rows) < self._max_records:
+                while done < len(rows) and len(batch.rows) < self._max_rows:
                     one = weight_of(rows[done])
                     if batch.rows and batch.weight + one > self._max_bytes:
                         break
@@ -164,13 +176,15 @@ class Accumulator:
                     done += 1
             if len(batch.rows) > first:
                 spans.append((batch, range(first, len(batch.rows))))
-            if done < len(rows) or len(batch.rows) >= self._max_records:
+            if done < len(rows) or len(batch.rows) >= self._max_rows:
                 self.seal(lane)
         return spans
 
     def seal(self, lane: Lane) -> None:
         """Close the open batch, if any: it takes no more records and may go at once."""
         if lane.open is not None:
+            lane.open.first = self._numbered
+            self._numbered += len(lane.open.rows)
             lane.queue.append(Part(lane.open))
             lane.open = None
 
@@ -230,10 +244,12 @@ class Accumulator:
             if self._expire(part, now):
                 lane.queue.popleft()
                 continue
+            if part.wire_count > self._max_records:
+                part = self._cut(lane)
             weight = part.weight
             if shipment.parts and (
                 part.alone
-                or shipment.count + len(part) > self._max_records
+                or shipment.count + part.wire_count > self._max_records
                 or shipment.weight + weight > self._max_bytes
             ):
                 return
@@ -241,6 +257,13 @@ class Accumulator:
             shipment.add(lane, part, weight)
             if part.alone:
                 return
+
+    def _cut(self, lane: Lane) -> Part:
+        """What a request can carry of the first part, which becomes the first; the rest waits behind it."""
+        whole = lane.queue.popleft()
+        pieces = whole.cut(self._max_records)
+        lane.queue.extendleft(reversed(pieces))
+        return pieces[0]
 
     def _pick_one_per_key(self, lane: Lane, shipment: Shipment, now: float) -> None:
         """Order "strict": the first waiting record of each key. What stays keeps its place."""
@@ -322,7 +345,7 @@ class Accumulator:
             return count_stored(body, None) == shipment.count
         per_lane: dict[int | None, int] = {}
         for lane, part in shipment.parts:
-            per_lane[lane.number] = per_lane.get(lane.number, 0) + len(part)
+            per_lane[lane.number] = per_lane.get(lane.number, 0) + part.wire_count
         return all(count_stored(body, number) == count for number, count in per_lane.items())
 
     def _in_place(self, shipment: Shipment, results: PutResults) -> bool:
@@ -332,9 +355,9 @@ class Accumulator:
             return False
         offset = 0
         for lane, part in shipment.parts:
-            end = offset + len(part)
+            end = offset + part.wire_count
             if self._trust_layout and lane.number is not None:
-                if places[offset:end] != [partition_id(lane.number)] * len(part):
+                if places[offset:end] != [partition_id(lane.number)] * (end - offset):
                     return False
             offset = end
         return True
@@ -344,16 +367,18 @@ class Accumulator:
         for lane, part in shipment.parts:
             lane.failures = 0
             count = len(part)
+            sizes = part.sizes
+            own, start = (answer, offset) if sizes is None else (SharedAnswer(answer, offset, sizes), 0)
             if part.indices is None and not part.overtaken:
                 self.counts.stored += count
                 self.freed += part.batch.weight + count * RECORD_OVERHEAD
                 del self.live[part.batch]
-                part.batch.settle_whole(answer, offset, part.attempts)
+                part.batch.settle_whole(own, start, part.attempts)
             else:
-                for place, i in enumerate(part.each(), offset):
-                    self._store(part, i, answer.receipt(place, part.attempts))
+                for place, i in enumerate(part.each(), start):
+                    self._store(part, i, own.receipt(place, part.attempts))
                 self._wake(part)
-            offset += count
+            offset += count if sizes is None else len(sizes)
         self._done(shipment)
 
     def _settle_each(self, shipment: Shipment, results: list[PutResult], now: float) -> None:
@@ -364,12 +389,14 @@ class Accumulator:
         for lane, part in shipment.parts:
             again: list[int] = []
             throttled = unclear = False
-            for result, i in zip(results[offset : offset + len(part)], part.each(), strict=True):
+            wire_count = part.wire_count
+            spread = part.spread(results[offset : offset + wire_count])
+            for (result, index), i in zip(spread, part.each(), strict=True):
                 key = part.batch.rows[i].key if self._ordered else None
                 if result.ok and result.sequence_number is not None:
                     self._compare_place(lane, result)
                     behind.stored(lane, key)
-                    place = Receipt(result.partition_id or "", result.sequence_number, part.attempts)
+                    place = Receipt(result.partition_id or "", result.sequence_number, part.attempts, index=index)
                     self._store(part, i, place)
                 elif result.ok or (result.error_code or "").startswith(RETRYABLE_RECORD_CODES):
                     throttled = result.error_code == "DIS.4303"
@@ -382,7 +409,7 @@ class Accumulator:
                     behind.failed(lane, key, part, i)
                 else:
                     self._refuse_one(part, i, result.error_code or "", result.error_message or "")
-            offset += len(part)
+            offset += wire_count
             if again:
                 rest = part.rest(again)
                 rest.throttled = throttled
@@ -411,12 +438,12 @@ class Accumulator:
         for _, part in shipment.parts:
             part.last_error = str(error)
             part.throttled = isinstance(error, ThrottledError)
-        self.counts.refused_attempts += shipment.count
+        self.counts.refused_attempts += shipment.records
         if error.retryable or error.status == HTTPStatus.REQUEST_TIMEOUT or error.code in _RETRYABLE_CODES:
             self._done(shipment)
             wait = error.retry_after_s if isinstance(error, ThrottledError) else None
             self._again(shipment.parts, now, wait or 0.0)
-        elif error.status in _SPLIT_STATUS and error.code not in _NOT_ABOUT_CONTENT and shipment.count > 1:
+        elif error.status in _SPLIT_STATUS and error.code not in _NOT_ABOUT_CONTENT and shipment.records > 1:
             # One record that the service does not take must not sink the others: halve until it stands alone.
             self._done(shipment)
             self._put_back(
@@ -460,7 +487,7 @@ class Accumulator:
     def _store(self, part: Part, index: int, receipt: Receipt) -> None:
         if index in part.overtaken:
             self.counts.reordered += 1
-            receipt = Receipt(receipt.partition_id, receipt.sequence_number, receipt.attempts, True)
+            receipt = Receipt(receipt.partition_id, receipt.sequence_number, receipt.attempts, True, receipt.index)
         self.counts.stored += 1
         self._end(part.batch, index, receipt)
 
@@ -629,7 +656,8 @@ class Accumulator:
         assert len(groups) == len(set(groups)), "two shipments of one group"
         for shipment in self.in_flight:
             assert shipment.group.busy
-            assert shipment.count == sum(len(part) for _, part in shipment.parts) <= self._max_records
+            assert shipment.records == sum(len(part) for _, part in shipment.parts)
+            assert shipment.count == sum(part.wire_count for _, part in shipment.parts) <= self._max_records
             for _, part in shipment.parts:
                 claim(part)
         assert set(seen) <= set(self.live), "a batch waits that is not live"

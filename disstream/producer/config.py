@@ -4,12 +4,57 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from ..errors import ConfigError
+from ..wire.compression import RecordCompression
+from ..wire.envelope import MAX_RECORDS
 
 Order = Literal["key", "strict", "none"]
+
+Trace = Callable[[], str | None] | Literal["opentelemetry"]
+
+MAX_AGGREGATE_BYTES = 200_000
+"""In characters of key and headers, of which one may take 4 bytes: no envelope passes the service's 1 MiB."""
+
+MAX_BATCH_ROWS = 16_384
+"""Small records in one batch: encoding more would hold the loop for longer than two ms."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Envelope:
+    """What travels beside payloads, and how many share a record of the service (wire/envelope.py).
+
+    Our consumers unwrap by themselves; who reads a stream by other means sees one binary record, under the key of the
+    first in it.
+    """
+
+    aggregate_records: int = MAX_RECORDS
+    """At most so many records share one of the service, of which a COMMON partition takes 1,000 a second. Only records
+    that belong into one partition do. 1: none do, which is what order "none" asks for."""
+
+    aggregate_bytes: int = 16_384
+    """Payload, keys and headers that share one. 64 such records fill the 1 MiB a second of a COMMON partition, and what
+    an envelope adds is 0.4 %. Larger ones save nothing; what a crashed reader gets again begins at one."""
+
+    identity: bool = True
+    """Say who sent a record and which number it gave it (`Record.producer_id`, `Record.number`), which is the same in
+    every copy that retries may have stored: 25 bytes for each envelope. A record within 100 bytes of 1 MiB goes without
+    it. False: a record that travels alone and has no headers goes as it is."""
+
+    trace: Trace | None = None
+    """Give each record a header `traceparent`: of a callable that returns it, or None for no header, asked at each
+    `send`; "opentelemetry": of the current span (and `tracestate`), which needs the package opentelemetry-api."""
+
+    def __post_init__(self) -> None:
+        for name, most in (("aggregate_records", MAX_RECORDS), ("aggregate_bytes", MAX_AGGREGATE_BYTES)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or not 1 <= value <= most:
+                raise ConfigError(f"Envelope({name}={value!r}): must be a whole number from 1 to {most}")
+        if not (self.trace is None or self.trace == "opentelemetry" or callable(self.trace)):
+            raise ConfigError(f"Envelope(trace={self.trace!r}): give 'opentelemetry', or a callable")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +73,8 @@ class ProducerConfig:
     requests."""
 
     max_batch_records: int = 1_000
-    """Per request. A COMMON partition takes 1,000 records a second, and official clients send no more at once."""
+    """Of the service, per request. A COMMON partition takes 1,000 of them a second, and official clients send no more
+    at once."""
 
     max_batch_bytes: int = 1_048_576
     """Payload and keys per request. The service refuses 5 MiB; encoding 1 MiB holds the loop for one to two ms."""
@@ -64,7 +110,49 @@ class ProducerConfig:
     spill_bytes: int = 268_435_456
     """Bound on that file. Eight times the buffer; a million records of 200 bytes. What does not fit is counted."""
 
+    serializer: Callable[[Any], bytes] | None = None
+    """From what `send` is given, whatever it is, to the payload: `disstream.json`, or any callable. What it raises,
+    `send` raises, and nothing was accepted. None: bytes as they are, str as UTF-8, and nothing else."""
+
+    envelope: Envelope | None = None
+    """Headers, identity, and many small records in one of the service, for readers that know of it. None: a record is
+    its payload, as every reader of the service expects."""
+
+    record_compression: RecordCompression | None = None
+    """"snappy": what the service stores of each record is a raw block of it, as with `data.compress.enabled` of the
+    official Java client; every reader must know. Of an envelope it compresses the whole, so aggregated records find
+    what they have in common. To save only the network, compress bodies (ClientConfig)."""
+
+    @property
+    def packs(self) -> bool:
+        """Whether records of the service are others than those that were sent."""
+        return self.envelope is not None or self.record_compression is not None
+
+    @property
+    def converts(self) -> bool:
+        """Whether something is to be done with each record before it is accepted."""
+        return self.serializer is not None or (self.envelope is not None and self.envelope.trace is not None)
+
+    @property
+    def max_batch_rows(self) -> int:
+        """How many records share a batch, which becomes at most `max_batch_records` of the service."""
+        # "strict" looks at every record of a batch for each request.
+        if self.envelope is None or self.envelope.aggregate_records == 1 or self.order == "strict":
+            return self.max_batch_records
+        return min(self.max_batch_records * self.envelope.aggregate_records, MAX_BATCH_ROWS)
+
     def __post_init__(self) -> None:
+        if self.serializer is not None and not callable(self.serializer):
+            raise ConfigError(f"serializer={self.serializer!r:.80}: give a callable from value to bytes")
+        if self.envelope is not None and not isinstance(self.envelope, Envelope):
+            raise ConfigError(f"envelope={self.envelope!r:.80}: give Envelope(...), or None for none")
+        if self.envelope is not None and self.envelope.aggregate_records > 1 and self.order == "none":
+            raise ConfigError(
+                "order='none' knows no partitions, of which aggregated records share one: "
+                "use another order, or Envelope(aggregate_records=1)"
+            )
+        if self.record_compression not in (None, "snappy"):
+            raise ConfigError(f"record_compression={self.record_compression!r}: use 'snappy' or None")
         if self.order not in get_args(Order):
             raise ConfigError(f"order={self.order!r}: use one of {', '.join(get_args(Order))}")
         for name in ("max_batch_records", "max_batch_bytes", "max_in_flight", "buffer_bytes", "spill_bytes"):

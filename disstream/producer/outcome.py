@@ -16,14 +16,19 @@ somebody looks. Everything per record (`ends`) exists only where ends differ.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable
-from typing import Literal, NamedTuple, Protocol
+from itertools import accumulate
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 import msgspec
 
 from ..errors import DeliveryFailed, DeliveryUnknown, FailedRecord, NotStored, RecordRejected
 from ..model import NewRecord, PutResults
+
+if TYPE_CHECKING:
+    from .packing import Packing
 
 MAX_CODE = 40
 MAX_CAUSES = 50
@@ -39,12 +44,14 @@ class Receipt(msgspec.Struct, frozen=True, gc=False):
     `sequence_number` is -1 if the service gave none that can be read.
     `attempts`: requests that carried it; more than 1 with an unknown outcome in between means it may be stored twice.
     `reordered`: a later record of its key was stored before it (only services without the suffix rule do that).
+    `index`: which it is of the records that share the sequence number, see `ProducerConfig.envelope`.
     """
 
     partition_id: str
     sequence_number: int
     attempts: int = 1
     reordered: bool = False
+    index: int = 0
 
 
 class Spilled(Protocol):
@@ -142,6 +149,30 @@ class Answer:
         return Receipt(receipt.partition_id, receipt.sequence_number, attempts)
 
 
+class SharedAnswer(Answer):
+    """The same for records of which several share one of the service; `index` counts those of one batch."""
+
+    __slots__ = ("_answer", "_offset", "_starts")
+
+    def __init__(self, answer: Answer, offset: int, sizes: list[int]) -> None:
+        """`sizes[i]` records share record `offset + i` of the answer."""
+        self._answer = answer
+        self._offset = offset
+        self._starts = [0, *accumulate(sizes)]
+
+    def receipt(self, index: int, attempts: int) -> Receipt:
+        shared = bisect_right(self._starts, index) - 1
+        receipt = self._answer.receipt(self._offset + shared, attempts)
+        return within(receipt, index - self._starts[shared])
+
+
+def within(receipt: Receipt, index: int) -> Receipt:
+    """The receipt of number `index` of those that share the place."""
+    if not index:
+        return receipt
+    return Receipt(receipt.partition_id, receipt.sequence_number, receipt.attempts, receipt.reordered, index)
+
+
 class Ledger:
     """Failures that nobody has looked at yet, by cause, with a few samples: what `Undelivered` reports.
 
@@ -196,9 +227,11 @@ class Batch:
         "deadline",
         "due_at",
         "ends",
+        "first",
         "ledger",
         "offset",
         "opened_at",
+        "packing",
         "rows",
         "unobserved",
         "unsettled",
@@ -220,6 +253,8 @@ class Batch:
         self.unobserved: dict[int, str] | None = None  # failed records nobody has looked at -> cause
         self.watchers: set[Callable[[], None]] = set()  # who waits for some record's end
         self.ledger = ledger
+        self.packing: Packing | None = None
+        self.first = 0  # the number of the first record among all of the producer, known once it is sealed
 
     @property
     def settled(self) -> bool:

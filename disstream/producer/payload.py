@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from ..errors import ConfigError
 from ..model import MAX_HASH_KEY, NewRecord
 from ..wire.partitioning import partition_id as long_partition_id
 
 MAX_RECORD_BYTES = 1_048_576
 """The service takes at most 1 MiB of payload in one record."""
+
+MAX_HEADERS = 1_000
+"""Of one record."""
 
 Payload = bytes | bytearray | memoryview | str
 
@@ -24,7 +29,8 @@ def as_bytes(data: Payload) -> bytes:
     if isinstance(data, bytes | bytearray | memoryview):
         return bytes(data)
     raise ConfigError(
-        f"data is of type {type(data).__name__}: send bytes, or str (sent as UTF-8); encode anything else first"
+        f"data is of type {type(data).__name__}: send bytes, or str (sent as UTF-8), or give a serializer to the "
+        "producer: ProducerConfig(serializer=disstream.json)"
     )
 
 
@@ -47,6 +53,7 @@ def new_record(
     partition_id: str | int | None,
     explicit_hash_key: int | str | None,
     timestamp: int | None,
+    headers: Mapping[str, str] | None = None,
 ) -> NewRecord:
     """A record in its wire form. Raises ConfigError for values the wire cannot carry."""
     if key is not None:
@@ -59,7 +66,30 @@ def new_record(
         partition_id = long_partition_id(partition_id)
     elif partition_id is not None and not isinstance(partition_id, str):
         raise ConfigError(f"partition_id={partition_id!r:.80}: give an id like 'shardId-0000000000', or its number")
-    return NewRecord(data, key, partition_id, explicit_hash_key, timestamp)
+    return NewRecord(data, key, partition_id, explicit_hash_key, timestamp, checked_headers(headers))
+
+
+def checked_headers(headers: Mapping[str, str] | None) -> dict[str, str] | None:
+    """A copy, or None if there are none. Raises ConfigError for what an envelope cannot carry."""
+    if not headers:
+        return None
+    if not isinstance(headers, Mapping):
+        raise ConfigError(f"headers={headers!r:.80}: give a mapping from names to values, both text")
+    if len(headers) > MAX_HEADERS:
+        raise ConfigError(f"{len(headers)} headers: a record takes at most {MAX_HEADERS}")
+    for name, value in headers.items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise ConfigError(f"header {name!r:.80}: {value!r:.80}: names and values are text; write bytes as base64")
+        try:
+            (name + value).encode()
+        except UnicodeEncodeError as exc:
+            raise ConfigError(f"header {name!r:.80} cannot be sent as UTF-8 ({exc})") from exc
+    return dict(headers)
+
+
+def headers_weight(headers: Mapping[str, str]) -> int:
+    """What headers count in budgets: their text, and some bytes for each."""
+    return sum([len(name) + len(value) + 4 for name, value in headers.items()])
 
 
 def _checked_hash_key(given: int | str) -> str:
@@ -77,5 +107,10 @@ def checked_record(record: object) -> NewRecord:
     if not isinstance(record, NewRecord):
         raise ConfigError(f"{record!r:.80} is neither (data, key) nor a NewRecord")
     return new_record(
-        as_bytes(record.data), record.key, record.partition_id, record.explicit_hash_key, record.timestamp
+        as_bytes(record.data),
+        record.key,
+        record.partition_id,
+        record.explicit_hash_key,
+        record.timestamp,
+        record.headers,
     )

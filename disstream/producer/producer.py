@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -32,6 +32,7 @@ from .delivery import BatchDelivery, Delivery, Share
 from .lanes import Lane
 from .outcome import Batch, Receipt
 from .pacing import Backoff
+from .packing import Packing, enveloped_bytes
 from .payload import MAX_RECORD_BYTES, Payload, as_bytes, checked_record, new_record
 from .shipment import Shipment, weight_of
 from .spill import Spill
@@ -71,6 +72,9 @@ class Producer:
     number of tasks may send. API 5.4.1.
     """
 
+    _converts = False
+    """Whether it gives records to a serializer, and headers of a trace to them (conversion.py)."""
+
     def __init__(
         self,
         client: Client,
@@ -84,6 +88,8 @@ class Producer:
         if config is not None and not isinstance(config, ProducerConfig):
             raise ConfigError(f"config is a {type(config).__name__}: a producer takes a ProducerConfig")
         self._config = config or ProducerConfig()
+        if not self._converts and self._config.converts:
+            raise ConfigError("a serializer and traces need the producer that `DisClient.producer` makes")
         self._rng = rng or random.Random()
         self._supervisor = Supervisor(f"producer of {stream!r}", self._run)
         self._budget = ByteBudget(self._config.buffer_bytes)
@@ -97,7 +103,7 @@ class Producer:
         self._spill: Spill | None = None
         self._troubled_since: float | None = None  # loop time of the first failure of a streak
         self._why_closed = "the producer was closed before the record was settled"
-        self._last_index = self._config.max_batch_records - 1
+        self._last_index = self._config.max_batch_rows - 1
 
     # --- life -----------------------------------------------------------------------------------------------------
 
@@ -144,7 +150,9 @@ class Producer:
     async def _run(self, scope: Scope) -> None:
         config = self._config
         info = await self._client.streams.describe(self._stream)
-        core = Accumulator(config, info.partitions, Backoff(config.retry_base_s, config.retry_max_s, self._rng))
+        packing = Packing(config, self._rng.randbytes(16)) if config.packs else None
+        backoff = Backoff(config.retry_base_s, config.retry_max_s, self._rng)
+        core = Accumulator(config, info.partitions, backoff, packing)
         self._core = core
         self._adopt_lanes()
         if config.spill_path is not None:
@@ -210,9 +218,11 @@ class Producer:
         partition_id: str | int | None = None,
         explicit_hash_key: int | str | None = None,
         timestamp: int | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> Delivery:
         """Accept one record, waiting only for room. `str` is sent as UTF-8; `timestamp` is ms since the epoch.
 
+        `headers` need an envelope (`ProducerConfig.envelope`).
         Prefer `key`; with `partition_id` the service forgets the key. Records of a key are stored in the order of the
         calls. Raises BufferFull (no room within send_timeout_s), ConfigError (a record the service would refuse),
         ClosedError.
@@ -220,7 +230,7 @@ class Producer:
         """
         if type(data) is not bytes:
             data = as_bytes(data)
-        if partition_id is None and explicit_hash_key is None and timestamp is None:
+        if partition_id is None and explicit_hash_key is None and timestamp is None and headers is None:
             row = NewRecord(data, key)
             try:
                 lane = self._by_key.get(key)
@@ -228,10 +238,11 @@ class Producer:
                 lane = None
             if lane is None or len(data) > MAX_RECORD_BYTES:
                 lane = self._check(row)
+            weight = len(data) + (len(key) if key else 0)
         else:
-            row = new_record(data, key, partition_id, explicit_hash_key, timestamp)
+            row = new_record(data, key, partition_id, explicit_hash_key, timestamp, headers)
             lane = self._check(row)
-        weight = len(data) + (len(key) if key else 0)
+            weight = weight_of(row)
         budget = self._budget
         used = budget.used + weight + RECORD_OVERHEAD
         if used > budget.mark:
@@ -260,12 +271,13 @@ class Producer:
         partition_id: str | int | None = None,
         explicit_hash_key: int | str | None = None,
         timestamp: int | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> Delivery:
         """As `send`, but never waits: raises BufferFull where `send` would."""
-        row = new_record(as_bytes(data), key, partition_id, explicit_hash_key, timestamp)
+        row = new_record(as_bytes(data), key, partition_id, explicit_hash_key, timestamp, headers)
         self._supervisor.check()
         lane = self._check(row)
-        weight = len(row.data) + (len(key) if key else 0)
+        weight = weight_of(row)
         self._budget.enter_nowait(weight + RECORD_OVERHEAD, self._named(lane))
         return self._accept(lane, row, weight)
 
@@ -277,10 +289,16 @@ class Producer:
         partition_id: str | int | None = None,
         explicit_hash_key: int | str | None = None,
         timestamp: int | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> Receipt:
         """`send`, then await the delivery. Cancelled: the record may still be stored."""
         delivery = await self.send(
-            data, key=key, partition_id=partition_id, explicit_hash_key=explicit_hash_key, timestamp=timestamp
+            data,
+            key=key,
+            partition_id=partition_id,
+            explicit_hash_key=explicit_hash_key,
+            timestamp=timestamp,
+            headers=headers,
         )
         return await delivery
 
@@ -370,7 +388,7 @@ class Producer:
             return Delivery(batch, 0)
         if lane.open is None:  # this one made it full
             self._wake(lane)
-            return Delivery(batch, self._config.max_batch_records - 1)
+            return Delivery(batch, self._last_index)
         return Delivery(batch, len(batch.rows) - 1)
 
     def _open(self, lane: Lane, row: NewRecord, weight: int) -> Batch:
@@ -385,9 +403,20 @@ class Producer:
             raise ConfigError(
                 f"a record of {len(row.data)} bytes: the service takes at most {MAX_RECORD_BYTES} (1 MiB); split it"
             )
+        if row.headers is not None:
+            self._check_headers(row)
         if not self._supervisor.running:
             self._supervisor.check()
         return self._core.lanes.of_row(row)
+
+    def _check_headers(self, row: NewRecord) -> None:
+        if self._config.envelope is None:
+            raise ConfigError("headers travel in an envelope: give ProducerConfig(envelope=disstream.Envelope())")
+        size = enveloped_bytes(row)
+        if size > MAX_RECORD_BYTES:
+            raise ConfigError(
+                f"a record of {size} bytes with its headers: the service takes at most {MAX_RECORD_BYTES} (1 MiB)"
+            )
 
     def _lane_now(self, row: NewRecord, weight: int) -> Lane:
         """The lane after a wait in which the layout may have changed. If there is none now, nothing was accepted."""
@@ -448,12 +477,12 @@ class Producer:
             told = f"no answer within delivery_timeout_s={self._config.delivery_timeout_s:g}"
             core.lost(shipment, TransportError(told, outcome_unknown=True), anyio.current_time())
         except ApiError as exc:
-            log.debug("put refused stream=%s records=%d error=%s", self._stream, shipment.count, exc)
+            log.debug("put refused stream=%s records=%d error=%s", self._stream, shipment.records, exc)
             core.refused(shipment, exc, anyio.current_time())
             if exc.retryable:
                 self._note_trouble(exc)
         except TransportError as exc:
-            log.debug("put lost stream=%s records=%d error=%s", self._stream, shipment.count, exc)
+            log.debug("put lost stream=%s records=%d error=%s", self._stream, shipment.records, exc)
             core.lost(shipment, exc, anyio.current_time())
             self._note_trouble(exc)
         except ClosedError:

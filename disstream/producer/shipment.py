@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from ..model import NewRecord
+from ..model import NewRecord, PutResult
 from .lanes import Group, Lane
 from .outcome import Batch
+from .payload import headers_weight
 
 
 def weight_of(row: NewRecord) -> int:
-    return len(row.data) + (len(row.key) if row.key else 0)
+    weight = len(row.data) + (len(row.key) if row.key else 0)
+    return weight if row.headers is None else weight + headers_weight(row.headers)
 
 
 class Part:
     """Records of one batch that travel together: all of it (`indices` None), or what is left of it."""
 
-    __slots__ = ("alone", "attempts", "batch", "indices", "last_error", "maybe_applied", "overtaken", "throttled")
+    __slots__ = (
+        "_sizes",
+        "alone",
+        "attempts",
+        "batch",
+        "indices",
+        "last_error",
+        "maybe_applied",
+        "overtaken",
+        "throttled",
+    )
 
     def __init__(self, batch: Batch, indices: list[int] | None = None) -> None:
         self.batch = batch
@@ -27,6 +39,7 @@ class Part:
         self.alone = False  # must not share a request: a refusal of the whole request is being narrowed down
         self.last_error = ""
         self.overtaken: frozenset[int] = frozenset()  # records of whose key a later one was stored already
+        self._sizes: list[int] | None = None
 
     def __len__(self) -> int:
         return len(self.batch.rows) if self.indices is None else len(self.indices)
@@ -37,6 +50,46 @@ class Part:
     def rows(self) -> list[NewRecord]:
         rows = self.batch.rows
         return rows if self.indices is None else [rows[i] for i in self.indices]
+
+    @property
+    def sizes(self) -> list[int] | None:
+        """How many of them share each record of the service, in order; None: none do."""
+        packing = self.batch.packing
+        if packing is None or not packing.aggregates:
+            return None
+        if self._sizes is None:
+            self._sizes = packing.sizes(self.rows())
+        return self._sizes
+
+    @property
+    def wire_count(self) -> int:
+        """How many records of the service these are."""
+        sizes = self.sizes
+        return len(self) if sizes is None else len(sizes)
+
+    def wire_rows(self) -> list[NewRecord]:
+        """The records of the service: made anew for each attempt, and always the same."""
+        packing = self.batch.packing
+        if packing is None:
+            return self.rows()
+        first = self.batch.first
+        numbers = range(first, first + len(self)) if self.indices is None else [first + i for i in self.indices]
+        return packing.pack(self.rows(), self.sizes, numbers)
+
+    def cut(self, most: int) -> list[Part]:
+        """What is more than `most` records of the service as two parts, the first of so many."""
+        assert self.sizes is not None
+        indices, middle = list(self.each()), sum(self.sizes[:most])
+        pieces = [self.rest(indices[:middle]), self.rest(indices[middle:])]
+        for piece in pieces:
+            piece.alone = self.alone
+        return pieces
+
+    def spread(self, results: Sequence[PutResult]) -> Iterable[tuple[PutResult, int]]:
+        """For each record what became of the one of the service that it is in, and which of that it is."""
+        if self.sizes is None:
+            return ((result, 0) for result in results)
+        return ((result, i) for result, size in zip(results, self.sizes, strict=True) for i in range(size))
 
     @property
     def weight(self) -> int:
@@ -54,33 +107,41 @@ class Part:
 
 
 class Shipment:
-    """One request: its records in order, and which part and lane they come from."""
+    """One request: its records in order, and which part and lane they come from.
 
-    __slots__ = ("count", "deadline", "group", "parts", "weight")
+    `records`: those that were sent; `count`: those of the service that they become.
+    """
+
+    __slots__ = ("count", "deadline", "group", "parts", "records", "weight")
 
     def __init__(self, group: Group) -> None:
         self.group = group
         self.parts: list[tuple[Lane, Part]] = []
+        self.records = 0
         self.count = 0
         self.weight = 0
         self.deadline = float("inf")  # when the first of its records must have its end
 
     def add(self, lane: Lane, part: Part, weight: int) -> None:
         self.parts.append((lane, part))
-        self.count += len(part)
+        self.records += len(part)
+        self.count += part.wire_count
         self.weight += weight
         self.deadline = min(self.deadline, part.batch.deadline)
 
     def rows(self) -> list[NewRecord]:
+        """The records of the service."""
         if len(self.parts) == 1:
-            return self.parts[0][1].rows()
-        return [row for _, part in self.parts for row in part.rows()]
+            return self.parts[0][1].wire_rows()
+        return [row for _, part in self.parts for row in part.wire_rows()]
 
 
 def halves(part: Part, *, alone: bool) -> list[Part]:
     """The part as pieces that travel alone: itself, or, if it was `alone` in its request already, its two halves."""
     indices = list(part.each())
     middle = len(indices) // 2 if alone else len(indices)
+    if alone and part.sizes is not None and part.wire_count > 1:
+        middle = sum(part.sizes[: part.wire_count // 2])  # between records of the service: those stay what they were
     pieces = []
     for piece in (indices[:middle], indices[middle:]):
         if piece:

@@ -10,7 +10,7 @@
                Always twelve bytes, so that it can be overwritten in place.
     cause      what the producer gave up for: expired, throttled, closed, or the code of the refusal
     data       text if the bytes are UTF-8, else base64 and "encoding":"base64"
-    further    key, partition_id, explicit_hash_key, timestamp (ms): where the sender gave them
+    further    key, partition_id, explicit_hash_key, timestamp (ms), headers: where the sender gave them
 
 Lines are only ever appended, or have their `end` overwritten while the file is sent again; what is dead is removed by
 writing a new file and renaming it over the old one. So a crash leaves at most a torn last line, which the reader skips
@@ -87,6 +87,7 @@ class _Line(msgspec.Struct, omit_defaults=True):
     explicit_hash_key: str | None = None
     timestamp: int | None = None
     encoding: Literal["utf-8", "base64"] = "utf-8"
+    headers: dict[str, str] | None = None
 
 
 class _MarkedLine(_Line):
@@ -103,7 +104,8 @@ def spill_line(row: NewRecord, end: SpillEnd, cause: str) -> bytes:
         data, encoding = row.data.decode(), "utf-8"
     except UnicodeDecodeError:
         data, encoding = b64encode(row.data).decode("ascii"), "base64"
-    line = _Line(cause, data, row.key, row.partition_id, row.explicit_hash_key, row.timestamp, encoding)  # type: ignore[arg-type]
+    place = (row.key, row.partition_id, row.explicit_hash_key, row.timestamp)
+    line = _Line(cause, data, *place, encoding, row.headers)  # type: ignore[arg-type]
     return _OPENING + _MARKS[end] + b"," + msgspec.json.encode(line)[1:] + b"\n"
 
 
@@ -341,7 +343,7 @@ def _lines(fd: int, path: str) -> Iterator[SpilledRecord]:
             data = line.data.encode() if line.encoding == "utf-8" else b64decode(line.data, validate=True)
         except (ValueError, binascii.Error, RecursionError) as exc:  # errors of JSON and UTF-8 are ValueErrors
             raise ConfigError(f"{path}: line {number} is none of a spill file: {exc}") from exc
-        record = NewRecord(data, line.key, line.partition_id, line.explicit_hash_key, line.timestamp)
+        record = NewRecord(data, line.key, line.partition_id, line.explicit_hash_key, line.timestamp, line.headers)
         yield SpilledRecord(stream, line.end, line.cause, record, number, offset)
     if (size := os.fstat(fd).st_size) > end:
         log.warning("a torn last line is skipped spill_path=%s bytes=%d", path, size - end)
