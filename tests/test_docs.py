@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import disstream
 from disstream.door import DisClient
 from disstream.model import NewRecord
 from disstream.server import Server, read_config
@@ -148,6 +149,20 @@ async def test_the_changes_of_the_guide(disstream_client: DisClient) -> None:
     assert (task.state, written) == ("ABNORMAL", 1)
 
 
+async def test_the_envelopes_of_the_guide(disstream_client: DisClient) -> None:
+    """docs/using.md: any value goes in and comes out; a record shows its headers and its identity."""
+    for stream in ("orders", "readings"):
+        await disstream_client.streams.create(stream, partitions=1)
+    namespace: dict[str, Any] = {"dis": disstream_client, "disstream": disstream}
+    for mark in ("serializer=", "Envelope("):
+        (block,) = (block for block in blocks("python", "docs/using.md") if mark in block)
+        block = "\n".join(f"    {line}" for line in block.splitlines())
+        exec(f"async def {mark[:6]}():\n{block}\n    return record", namespace)
+    assert (await namespace["serial"]()).json() == {"id": 7, "items": [1, 2]}
+    record = await namespace["Envelo"]()
+    assert (record.data, dict(record.headers), record.number) == (b"21.5", {"unit": "celsius"}, 0)
+
+
 def test_the_worker_of_the_guide_commits_what_its_tasks_finished(disstream_server: Server, tmp_path: Path) -> None:
     """docs/using.md: a worker with that main stops on SIGTERM when its tasks have ended; nothing is left to read."""
     worker = blocks("python", "docs/using.md")[2]
@@ -194,7 +209,7 @@ def test_the_configuration_of_the_guide_is_read(tmp_path: Path) -> None:
 
 def test_the_test_of_the_guide(tmp_path: Path) -> None:
     """docs/using.md: the test it shows passes where only the package and pytest-asyncio are installed."""
-    (tmp_path / "test_orders.py").write_text(blocks("python", "docs/using.md")[6])
+    (tmp_path / "test_orders.py").write_text(next(b for b in blocks("python", "docs/using.md") if "import pytest" in b))
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
         cwd=tmp_path,
@@ -208,7 +223,7 @@ def test_the_test_of_the_guide(tmp_path: Path) -> None:
 
 def test_the_script_of_the_guide(disstream_server: Server, tmp_path: Path) -> None:
     """docs/using.md: the blocking example lists, sends, reads and ends by itself, without a warning."""
-    script = blocks("python", "docs/using.md")[7]
+    script = next(b for b in blocks("python", "docs/using.md") if "import disstream.blocking" in b)
     lines = run(disstream_server, sys.executable, "-W", "error", "-c", script, directory=tmp_path).splitlines()
     assert lines[0] == "readings"
     assert lines[1].endswith(" 2")

@@ -48,6 +48,7 @@ class Line(NamedTuple):
     explicit_hash_key: str | None = None
     maybe_stored: bool = False  # of a spill file: an attempt may have stored it already
     offset: int = 0  # of a spill file: where its line begins
+    headers: dict[str, str] | None = None
 
 
 class BadLine(NamedTuple):
@@ -218,6 +219,7 @@ class _RecordLine(msgspec.Struct, omit_defaults=True):
     timestamp: int | None
     data: str
     encoding: str = "utf-8"
+    headers: dict[str, str] | None = None
 
 
 class _ReadBack(msgspec.Struct):
@@ -228,6 +230,7 @@ class _ReadBack(msgspec.Struct):
     timestamp: int | None = None
     explicit_hash_key: str | None = None
     encoding: str = "utf-8"
+    headers: dict[str, str] | None = None
     end: str = "not stored"
 
 
@@ -247,7 +250,9 @@ def _record_line(number: int, line: bytes) -> Line:
             raise ValueError(f"data is not base64: {exc}") from exc
     else:
         raise ValueError(f"encoding {row.encoding!r} is neither 'utf-8' nor 'base64'")
-    return Line(number, data, row.key or None, row.timestamp, explicit_hash_key=row.explicit_hash_key)
+    return Line(
+        number, data, row.key or None, row.timestamp, explicit_hash_key=row.explicit_hash_key, headers=row.headers
+    )
 
 
 # --- writing -----------------------------------------------------------------------------------------------------
@@ -259,7 +264,10 @@ def jsonl(record: Record) -> bytes:
         data, encoding = record.data.decode(), "utf-8"
     except UnicodeDecodeError:
         data, encoding = b64encode(record.data).decode("ascii"), "base64"
-    row = _RecordLine(record.partition_id, record.sequence_number, record.key, record.timestamp, data, encoding)
+    headers = None if record.headers is None else dict(record.headers)
+    row = _RecordLine(
+        record.partition_id, record.sequence_number, record.key, record.timestamp, data, encoding, headers
+    )
     return msgspec.json.encode(row) + b"\n"
 
 

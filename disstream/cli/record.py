@@ -19,11 +19,12 @@ from ..consumer import ConsumerConfig, ConsumerStats, Static
 from ..door import DisClient
 from ..errors import ApiError, ConfigError, LeaseLost, WaitTimeout
 from ..model import MAX_HASH_KEY, Partition, Record
+from ..producer import Envelope, ProducerConfig
 from ..wire.compression import Compression
 from ..wire.partitioning import partition_id, partition_number
 from . import formats
 from .feed import Feed
-from .resend import resend
+from .resend import HEADERS_KEPT, resend
 from .sending import Sending
 from .session import Target, body_option, compression_option, connects, given, reader_left, run, say
 
@@ -44,6 +45,16 @@ class _Positive(click.FloatRange):
 
 
 # --- produce -----------------------------------------------------------------------------------------------------
+
+
+def _headers(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> dict[str, str]:
+    headers = {}
+    for text in value:
+        name, equals, told = text.partition("=")
+        if not name or not equals:
+            raise click.BadParameter(f"{text!r} is not NAME=VALUE")
+        headers[name] = told
+    return headers
 
 
 class _Input(click.File):
@@ -75,6 +86,19 @@ class _Input(click.File):
 @click.option("--rate", type=_Positive(), metavar="N", help="At most N records a second.")
 @click.option("--skip-bad", is_flag=True, help="Name lines that cannot be read and go on, instead of stopping.")
 @click.option(
+    "--aggregate",
+    is_flag=True,
+    help="Let small records share one of the service, which counts them as one. Readers must know: disstream does.",
+)
+@click.option(
+    "--header",
+    "headers",
+    multiple=True,
+    callback=_headers,
+    metavar="NAME=VALUE",
+    help="Give each record this header, in an envelope that readers must know. May be given several times.",
+)
+@click.option(
     "--resend",
     "spill_path",
     type=click.Path(exists=True, dir_okay=False),
@@ -96,6 +120,8 @@ def produce(
     key: str | None,
     rate: float | None,
     skip_bad: bool,
+    aggregate: bool,
+    headers: dict[str, str],
     spill_path: str | None,
     include_unknown: bool,
     body: Body,
@@ -129,10 +155,14 @@ def produce(
     if key is not None and form not in ("jsonl", "csv"):
         raise click.UsageError(f"--key names a field of jsonl or csv; --format {form} has none")
     parse = formats.parser(form, key)
+    if aggregate:
+        config = ProducerConfig(envelope=Envelope())
+    else:
+        config = HEADERS_KEPT if headers or form == "records" else ProducerConfig()
 
     async def work() -> Sending:
-        async with target.connect(body=body, compression=compression) as dis, dis.producer(stream) as producer:
-            sending = Sending(producer, rate, skip_bad)
+        async with target.connect(body=body, compression=compression) as dis, dis.producer(stream, config) as producer:
+            sending = Sending(producer, rate, skip_bad, headers=headers)
             await sending.run(Feed(file, parse))
             return sending
 

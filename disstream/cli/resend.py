@@ -9,6 +9,7 @@ from anyio import to_thread
 
 from ..door import DisClient
 from ..errors import ConfigError, DeliveryFailed, NotStored, RecordRejected
+from ..producer import Envelope, ProducerConfig
 from ..producer.spillfile import SpilledRecord, SpillResend
 from .feed import CHUNK_RECORDS, Chunk
 from .formats import BadLine, Line
@@ -16,6 +17,9 @@ from .sending import Sending
 from .session import run, say
 
 CHUNK_BYTES = 4 * 1024 * 1024
+
+HEADERS_KEPT = ProducerConfig(envelope=Envelope(aggregate_records=1, identity=False))
+"""An envelope around what has headers, and around nothing else."""
 
 
 class SpillFeed:
@@ -88,6 +92,7 @@ def _line(spilled: SpilledRecord) -> Line:
         row.timestamp,
         row.partition_id,
         row.explicit_hash_key,
+        headers=row.headers,
         maybe_stored=spilled.end == "unknown",
         offset=spilled.offset,
     )
@@ -103,7 +108,7 @@ def resend(
         feed = SpillFeed(file, include_unknown)
 
         async def work() -> Sending:
-            async with dis, dis.producer(file.stream) as producer:
+            async with dis, dis.producer(file.stream, HEADERS_KEPT) as producer:
                 sending = Sending(producer, rate, skip_bad, feed.ended)
                 await sending.run(feed)
                 return sending

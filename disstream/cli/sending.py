@@ -38,8 +38,11 @@ class Sending:
         rate: float | None,
         skip_bad: bool,
         on_end: Callable[[Line, DeliveryFailed | None], None] | None = None,
+        headers: dict[str, str] | None = None,
     ) -> None:
-        """`on_end` hears of each record and its failure (None: stored), in the order of sending."""
+        """`on_end` hears of each record and its failure (None: stored), in the order of sending. `headers`: of each
+        record, beside its own."""
+        self._headers = headers or {}
         self._producer = producer
         self._rate = rate
         self._skip_bad = skip_bad
@@ -112,12 +115,14 @@ class Sending:
             if self._rate is not None:
                 await anyio.sleep_until(begun + self.sent / self._rate)
             try:
+                headers = {**self._headers, **(item.headers or {})} or None
                 delivery = await self._producer.send(
                     item.data,
                     key=item.key,
                     partition_id=item.partition_id,
                     explicit_hash_key=item.explicit_hash_key,
                     timestamp=item.timestamp,
+                    headers=headers,
                 )
             except ConfigError as exc:  # the record itself cannot be sent, whatever the service
                 if not self._bad(BadLine(item.number, str(exc))):
