@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import aiohttp
 import anyio
@@ -35,45 +36,53 @@ KEYS = 97
 BATCH = 1_000
 
 Pairs = list[tuple[bytes, str]]
-Way = Callable[[DisClient, str, Pairs], Awaitable[None]]
 
 
-async def ceiling(dis: DisClient, url: str, pairs: Pairs) -> None:
+class Work(NamedTuple):
+    """Records to write to a stream that exists."""
+
+    stream: str
+    pairs: Pairs
+    lanes: list[Pairs]
+    """The same, by partition: what the ceiling knows beforehand."""
+
+    @classmethod
+    def of(cls, stream: str, pairs: Pairs) -> Work:
+        router = HashRouter(enumerate(hash_ranges(PARTITIONS)))
+        lanes: list[Pairs] = [[] for _ in range(PARTITIONS)]
+        for data, key in pairs:
+            lanes[router.owner(hash_key(key)) or 0].append((data, key))
+        return cls(stream, pairs, lanes)
+
+
+Way = Callable[[DisClient, str, Work], Awaitable[None]]
+"""Given a client and the server's URL, writes everything; raises unless each record was acknowledged."""
+
+
+async def ceiling(dis: DisClient, url: str, work: Work) -> None:
     async def send(lane: Pairs) -> None:
         for start in range(0, len(lane), BATCH):
             rows = [NewRecord(data, key) for data, key in lane[start : start + BATCH]]
             headers = {"content-type": "application/json"}
-            async with session.post(f"{url}/v2/demo/records", data=encode_put("s", rows), headers=headers) as answer:
+            body = encode_put(work.stream, rows)
+            async with session.post(f"{url}/v2/demo/records", data=body, headers=headers) as answer:
                 assert len(decode_put_answer(await answer.read())) == len(rows)
 
     async with aiohttp.ClientSession() as session, anyio.create_task_group() as tasks:
-        for lane in by_partition(pairs):
+        for lane in work.lanes:
             tasks.start_soon(send, lane)
 
 
-_split: dict[int, list[Pairs]] = {}
-
-
-def by_partition(pairs: Pairs) -> list[Pairs]:
-    """The records of each partition; done once, in the round that does not count."""
-    lanes = _split.get(id(pairs))
-    if lanes is None:
-        router = HashRouter(enumerate(hash_ranges(PARTITIONS)))
-        lanes = _split[id(pairs)] = [[] for _ in range(PARTITIONS)]
-        for data, key in pairs:
-            lanes[router.owner(hash_key(key)) or 0].append((data, key))
-    return lanes
-
-
-async def one_by_one(dis: DisClient, url: str, pairs: Pairs) -> None:
-    async with dis.producer("s") as producer:
-        deliveries = [await producer.send(data, key=key) for data, key in pairs]
+async def one_by_one(dis: DisClient, url: str, work: Work) -> None:
+    async with dis.producer(work.stream) as producer:
+        deliveries = [await producer.send(data, key=key) for data, key in work.pairs]
         for delivery in deliveries:
             await delivery
 
 
-async def by_the_thousand(dis: DisClient, url: str, pairs: Pairs) -> None:
-    async with dis.producer("s") as producer:
+async def by_the_thousand(dis: DisClient, url: str, work: Work) -> None:
+    pairs = work.pairs
+    async with dis.producer(work.stream) as producer:
         batches = [await producer.send_many(pairs[i : i + BATCH]) for i in range(0, len(pairs), BATCH)]
         for batch in batches:
             await batch
@@ -91,10 +100,11 @@ async def measure(records: int, size: int, rounds: int) -> dict[str, list[tuple[
         folder = Path(directory)
         async with server(folder / "data", folder) as (url, _), connect(url, project_id="demo") as dis:
             await dis.streams.create("s", partitions=PARTITIONS)
+            work = Work.of("s", pairs)
             for turn in range(rounds + 1):
                 for name, way in WAYS.items():
                     began, used = time.perf_counter(), time.process_time()
-                    await way(dis, url, pairs)
+                    await way(dis, url, work)
                     lasted = time.perf_counter() - began
                     if turn:  # the first round warms up
                         figures[name].append((records / lasted, (time.process_time() - used) / records * 1e6))

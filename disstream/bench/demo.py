@@ -23,7 +23,7 @@ from ..errors import DeliveryFailed, DisError, Undelivered
 from ..producer import Delivery, Producer, ProducerConfig, ProducerStats
 from .check import Findings, Sent
 from .flights import Row
-from .processes import child, server
+from .processes import PYTHON, child, server
 from .reader import Ends, Job, Status
 
 PROJECT = "demo"
@@ -88,7 +88,7 @@ class Demo:
             async with (
                 server(self._data_dir or directory / "data", directory) as (url, serving),
                 connect(url, project_id=PROJECT, credentials=None) as dis,
-                child("reader", ["disstream.bench.reader"], directory) as reading,
+                child("reader", [*PYTHON, "disstream.bench.reader"], directory) as reading,
                 anyio.create_task_group() as tasks,
             ):
                 tasks.start_soon(serving.watch, name="watch-server")

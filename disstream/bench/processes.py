@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import anyio
 import anyio.abc
@@ -23,6 +24,8 @@ T = TypeVar("T")
 START_TIMEOUT_S = 30.0
 END_TIMEOUT_S = 15.0
 MAX_LINE_BYTES = 1_000_000
+PYTHON = (sys.executable, "-m")
+"""How to run a module with the interpreter and the packages we have."""
 
 
 class ChildEnded(DisError):
@@ -50,7 +53,7 @@ class Child:
         """The next line as JSON."""
         return msgspec.json.decode(await self.read_line(), type=kind)
 
-    async def write(self, message: msgspec.Struct) -> None:
+    async def write(self, message: msgspec.Struct | dict[str, Any]) -> None:
         """One line of JSON to its standard input."""
         assert self._process.stdin is not None
         try:
@@ -81,16 +84,22 @@ class Child:
 
 
 @contextlib.asynccontextmanager
-async def child(name: str, arguments: list[str], directory: Path) -> AsyncIterator[Child]:
-    """Run `python -m ARGUMENTS`; its standard error goes to a file in `directory`. SIGTERM at the end, then SIGKILL."""
+async def child(
+    name: str, arguments: list[str], directory: Path, *, environment: Mapping[str, str] | None = None
+) -> AsyncIterator[Child]:
+    """Run a program; its standard error goes to a file in `directory`. SIGTERM at the end, then SIGKILL.
+
+    `environment`: variables it has beside ours.
+    """
     log = directory / f"{name}.log"
     with log.open("wb") as errors:
         # A session of its own: Ctrl-C in the terminal reaches us alone, and we end the children in order.
         process = await anyio.open_process(
-            [sys.executable, "-m", *arguments],
+            arguments,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
+            env={**os.environ, **environment} if environment else None,
             start_new_session=True,
         )
     try:
@@ -112,7 +121,7 @@ async def server(
     data_dir: Path, directory: Path, *, port: int = 0, session_timeout_s: float | None = None
 ) -> AsyncIterator[tuple[str, Child]]:
     """A durable server: its URL and its process. Port 0: a free one; `session_timeout_s` None: its default."""
-    arguments = ["disstream", "serve", "--port", str(port), "--data-dir", str(data_dir), "--durability", "fsync"]
+    arguments = [*PYTHON, "disstream", "serve", "--port", str(port), "--data-dir", str(data_dir), "--durability", "fsync"]
     if session_timeout_s is not None:
         config = directory / "server.toml"
         config.write_text(f"[group]\nsession_timeout_s = {float(session_timeout_s)}\n")

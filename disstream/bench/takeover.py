@@ -32,7 +32,7 @@ from .chart import Chart
 from .check import Findings, Sent
 from .flights import Row
 from .ledger import Ledger, Line
-from .processes import Child, ChildEnded, child, server
+from .processes import PYTHON, Child, ChildEnded, child, server
 from .worker import Block, Work
 
 PROJECT = "demo"
@@ -181,7 +181,7 @@ class Stage:
         sent = self._scratch / "sent.json"
         sent.write_bytes(msgspec.json.encode(self.sent))
         for name in WORKERS:
-            worker = child(name, ["disstream.bench.worker"], self._scratch)
+            worker = child(name, [*PYTHON, "disstream.bench.worker"], self._scratch)
             self._workers[name] = await processes.enter_async_context(worker)
         for name, process in self._workers.items():
             await process.write(Work(self._url, PROJECT, self.stream, self.app, name, str(sent), AUTO_COMMIT_S))
