@@ -23,9 +23,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import statistics
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -106,9 +106,6 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     skipped: dict[str, str]
     """Who could not take part -> why, and how to get it."""
 
-    def median(self, name: str, figure: str) -> float:
-        return statistics.median(getattr(turn, figure) for turn in self.turns[name])
-
     def ratio(self, ours: str, theirs: str) -> float:
         pairs = zip(self.turns[ours], self.turns[theirs], strict=True)
         return statistics.median(our.rate / their.rate for our, their in pairs)
@@ -141,8 +138,6 @@ class Competition:
         directory.mkdir()
         environment = {"HOME": str(directory), "NO_PROXY": "127.0.0.1"}  # the SDK writes logs, and obeys proxies
         if python is None:
-            import sys
-
             python = sys.executable
             environment["PYTHONPATH"] = os.pathsep.join((str(CHECKOUT), str(HERE.parent)))
         worker = child("worker", [python, str(HERE / contender.script)], directory, environment=environment)
@@ -204,13 +199,13 @@ def table(result: Result) -> Iterator[str]:
     yield "| | records/s | lowest - highest | client us | server us | " + " | ".join(f"{o} / it" for o in ours) + " |"
     yield "|---|" + "---:|" * (4 + len(ours))
     for name, turns in result.turns.items():
-        rates = [turn.rate for turn in turns]
+        rates, client_us, server_us = zip(*((turn.rate, turn.client_us, turn.server_us) for turn in turns), strict=True)
         cells = [
             name,
-            f"{result.median(name, 'rate'):,.0f}",
+            f"{statistics.median(rates):,.0f}",
             f"{min(rates):,.0f} - {max(rates):,.0f}",
-            f"{result.median(name, 'client_us'):.2f}",
-            f"{result.median(name, 'server_us'):.2f}",
+            f"{statistics.median(client_us):.2f}",
+            f"{statistics.median(server_us):.2f}",
             *(f"{result.ratio(our, name):.2f}" for our in ours),
         ]
         yield "| " + " | ".join(cells) + " |"
@@ -230,8 +225,6 @@ def main() -> None:
     parser.add_argument("--nats-server", default="nats-server", help="the program (default: found in PATH)")
     parser.add_argument("--redis-server", default="redis-server", help="the program (default: found in PATH)")
     arguments = parser.parse_args()
-    import sys
-
     arguments.words = sys.argv[1:]
     result = anyio.run(measure, arguments, backend_options={"use_uvloop": True})
     print(result.machine)

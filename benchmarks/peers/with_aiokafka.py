@@ -9,7 +9,7 @@ import asyncio
 
 import uvloop
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from lap import PARTITIONS, Lap, Outcome, Pairs, Stopwatch, compete, partition_of
+from lap import PARTITIONS, Lap, Outcome, Stopwatch, compete, partition_of
 
 WAITING = 20_000
 """Futures awaited together: more of them alive cost more, in garbage collection."""
@@ -40,9 +40,7 @@ async def _run(lap: Lap) -> Outcome:
     else:
         acknowledged = 0
         for start in range(0, len(pairs), WAITING):
-            futures = [
-                await producer.send(lap.name, data, key=key) for data, key in pairs[start : start + WAITING]
-            ]
+            futures = [await producer.send(lap.name, data, key=key) for data, key in pairs[start : start + WAITING]]
             acknowledged += len(await asyncio.gather(*futures))  # raises if one failed
     watch.stop()
     await producer.stop()

@@ -18,7 +18,9 @@ BATCH = 1_000
 def _run(lap: Lap) -> Outcome:
     streams = [f"{lap.name}-{i}" for i in range(PARTITIONS)]
     client = redis.Redis.from_url(lap.address)
-    acknowledged, watch = uvloop.run(_together(lap, streams)) if lap.way == "asyncio" else _in_turn(lap, streams, client)
+    acknowledged, watch = (
+        uvloop.run(_together(lap, streams)) if lap.way == "asyncio" else _in_turn(lap, streams, client)
+    )
     stored = sum(client.xlen(stream) for stream in streams)
     client.delete(*streams)
     client.close()

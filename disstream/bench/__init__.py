@@ -9,7 +9,14 @@ takeover   two workers share the file, and one is killed
 worker     the main program of such a worker
 ledger     pure: what workers handled, from what they wrote down
 chart      the rates of workers as a picture
-load       produce and consume at full speed, repeated
+laps       what a bench does and what came of it: plans, ways, laps, results
+timing     pure: percentiles, and instants at which something is due
+writing    the ways to write: at full speed, or each record at its instant
+load       produce and consume, repeated in turn
+pulse      how late the event loop comes to its timers
+sweep      one thing changes from lap to lap
+soak       writing for a long time: rate and memory
+curves     figures over something as a picture
 machine    what the figures were measured on
 report     results as text
 

@@ -1,8 +1,9 @@
-"""Produce and consume at full speed, repeated, verified in the same run.
+"""Produce and consume, repeated in turn, verified in the same run.
 
-Payloads are made before the clock starts: the record's number in 8 bytes, then random bytes. Each repetition writes a
-stream of its own. Only acknowledged records count, and after the clock stops everything is read back, and the key and
-the bytes of each record are compared with those that were sent.
+Payloads are made before the clock starts: the record's number in 8 bytes, then random bytes. Each lap writes a stream
+of its own. Only acknowledged records count, and after the clock stops everything is read back, and the key and the
+bytes of each record are compared with those that were sent. Whatever is compared takes turns, so that a machine that
+drifts slows all of it, and a lap of each that does not count comes first.
 """
 
 from __future__ import annotations
@@ -10,12 +11,11 @@ from __future__ import annotations
 import contextlib
 import random
 import resource
-import statistics
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from secrets import token_hex
 from tempfile import TemporaryDirectory
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import anyio
 import msgspec
@@ -25,94 +25,23 @@ from ..consumer import ConsumerConfig
 from ..door import DisClient, connect
 from ..errors import Undelivered
 from ..model import Record
-from ..producer import Order, ProducerConfig
+from ..producer import ProducerConfig
 from .check import Checker, Findings, Sent
+from .laps import NUMBER_BYTES, Lap, Plan, ReadMode, Way
+from .machine import exact_now, fsync_times
 from .processes import Child, server
+from .pulse import Pulse
 from .reader import reached
+from .timing import Spread
+from .writing import MANY, Load, at_full_speed, at_rate
 
-NUMBER_BYTES = 8
-MANY = 1000
-"""Records of one `send_many`, and of one `fetch`."""
+WARM_UP_RECORDS = 100_000
+"""At most: enough to fill the allocator's arenas, the caches and the connections of both sides."""
+WARM_UP_S = 2.0
+"""With a rate."""
+FSYNC_COUNT = 300
 
-Mode = Literal["send", "send_many"]
-ReadMode = Literal["fetch", "async for"]
-
-
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """What a bench does."""
-
-    records: int
-    size_bytes: int
-    keys: int
-    partitions: int
-    order: Order
-    repeats: int
-
-
-class Lap(msgspec.Struct, frozen=True, kw_only=True):
-    """One repetition. `records` were acknowledged (written) or received (read) in `seconds`.
-
-    CPU is processor time in seconds; the server's is None where it cannot be known.
-    """
-
-    what: str
-    records: int
-    failed: int
-    seconds: float
-    client_cpu_s: float
-    server_cpu_s: float | None
-    findings: Findings
-
-    @property
-    def rate(self) -> float:
-        return self.records / self.seconds if self.seconds else 0.0
-
-    @property
-    def lost(self) -> int:
-        """Acknowledged, and not there when the stream was read back."""
-        return max(0, self.records - self.findings.distinct)
-
-
-class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """All repetitions of one kind, with what they were made on."""
-
-    command: str
-    machine: str
-    endpoint: str
-    plan: Plan
-    laps: list[Lap]
-
-    @property
-    def good(self) -> bool:
-        """Nothing lost, failed, altered, or (where order was asked for) reordered."""
-        return all(
-            not (lap.lost or lap.failed or lap.findings.altered)
-            and (self.plan.order == "none" or not lap.findings.reordered)
-            for lap in self.laps
-        )
-
-
-def median(laps: Sequence[Lap]) -> Lap:
-    """The lap in the middle by rate (of an even number: the lower one)."""
-    rate = statistics.median_low(lap.rate for lap in laps)
-    return next(lap for lap in laps if lap.rate == rate)
-
-
-class Load(NamedTuple):
-    """The records to send, in order."""
-
-    payloads: list[bytes]
-    keys: list[str]
-    sent: Sent
-    """The same, as the checker needs it."""
-
-    @classmethod
-    def make(cls, plan: Plan, dice: random.Random) -> Load:
-        fill = plan.size_bytes - NUMBER_BYTES
-        names = [f"key-{i}" for i in range(plan.keys)]
-        keys = [names[i % plan.keys] for i in range(plan.records)]
-        payloads = [i.to_bytes(NUMBER_BYTES, "big") + dice.randbytes(fill) for i in range(plan.records)]
-        return cls(payloads, keys, Sent.of(zip(payloads, keys, strict=True)))
+Tell = Callable[[str], None]
 
 
 class Bench(NamedTuple):
@@ -120,37 +49,57 @@ class Bench(NamedTuple):
 
     dis: DisClient
     process: Child | None
+    data_dir: Path | None
+    """Of that server."""
 
-    async def produce(self, plan: Plan, mode: Mode, tell: Callable[[str], None]) -> list[Lap]:
-        """Write everything, `plan.repeats` times."""
+    async def produce(self, plan: Plan, ways: Sequence[Way], tell: Tell) -> list[Lap]:
+        """Write everything in each way, `plan.repeats` times."""
         load = Load.make(plan, random.Random(0))
+        warming = min(plan.records, WARM_UP_RECORDS if plan.rate is None else round(plan.rate * WARM_UP_S))
+        for way in ways:
+            tell(f"warming up {way}")
+            async with self.stream(plan.partitions) as stream:
+                await self.write(stream, plan, way, load.first(warming))
         laps = []
-        for lap in range(plan.repeats):
-            tell(f"writing {lap + 1}/{plan.repeats}")
-            async with self._stream(plan) as stream:
-                written = await self._write(stream, plan, mode, load)
-                tell(f"reading back {lap + 1}/{plan.repeats}")
-                written = msgspec.structs.replace(written, findings=await self._read_back(stream, load.sent))
-            laps.append(written)
+        for number in range(plan.repeats):
+            for way in ways:
+                tell(f"writing {way} {number + 1}/{plan.repeats}")
+                laps.append(await self.lap(plan, way, load, tell))
         return laps
 
-    async def consume(self, plan: Plan, modes: Sequence[ReadMode], tell: Callable[[str], None]) -> list[Lap]:
-        """Write once, untimed; read all of it `plan.repeats` times in each mode."""
+    async def lap(self, plan: Plan, way: Way, load: Load, tell: Tell) -> Lap:
+        """Write a new stream, and read it back."""
+        async with self.stream(plan.partitions) as stream:
+            written = await self.write(stream, plan, way, load)
+            tell("reading back")
+            return msgspec.structs.replace(written, findings=await self._read_back(stream, load.sent))
+
+    async def consume(self, plan: Plan, modes: Sequence[ReadMode], tell: Tell) -> list[Lap]:
+        """Write once, untimed; read all of it in each mode, `plan.repeats` times."""
         laps = []
-        async with self._stream(plan) as stream:
+        async with self.stream(plan.partitions) as stream:
             tell("writing what will be read")
             load = Load.make(plan, random.Random(0))
-            written = await self._write(stream, plan, "send_many", load)
-            for lap in range(plan.repeats):
+            written = await self.write(stream, plan, Way("send_many", "key"), load)
+            for number in range(plan.repeats + 1):
                 for mode in modes:
-                    tell(f"reading with {mode} {lap + 1}/{plan.repeats}")
-                    laps.append(await self._read(stream, load.sent, written.failed, mode))
+                    tell(f"reading with {mode} {number}/{plan.repeats}")
+                    lap = await self._read(stream, load.sent, written.failed, mode)
+                    if number:  # the first one warms up
+                        laps.append(lap)
         return laps
 
+    async def fsync(self, size_bytes: int) -> Spread | None:
+        """How long the disk under the server takes to write and sync as many bytes; None: it is not ours."""
+        if self.data_dir is None:
+            return None
+        return Spread.of(await anyio.to_thread.run_sync(fsync_times, self.data_dir, size_bytes, FSYNC_COUNT))
+
     @contextlib.asynccontextmanager
-    async def _stream(self, plan: Plan) -> AsyncIterator[str]:
+    async def stream(self, partitions: int) -> AsyncIterator[str]:
+        """A new one, gone afterwards."""
         name = f"bench-{token_hex(4)}"
-        await self.dis.streams.create(name, partitions=plan.partitions)
+        await self.dis.streams.create(name, partitions=partitions)
         await self.dis.streams.wait_running(name)
         try:
             yield name
@@ -158,29 +107,27 @@ class Bench(NamedTuple):
             with anyio.move_on_after(5, shield=True):
                 await self.dis.streams.delete(name)
 
-    async def _write(self, stream: str, plan: Plan, mode: Mode, load: Load) -> Lap:
-        payloads, keys, sent = load
+    async def write(self, stream: str, plan: Plan, way: Way, load: Load) -> Lap:
+        """Write `load`; what is there has not been looked at yet."""
         clock = _Clock(self.process)
-        stats = None
+        latency = lateness = None
         with contextlib.suppress(Undelivered):  # counted below
-            async with self.dis.producer(stream, ProducerConfig(order=plan.order)) as producer:
-                clock.start()
-                if mode == "send":
-                    send = producer.send
-                    for payload, key in zip(payloads, keys, strict=True):
-                        await send(payload, key=key)
-                else:
-                    for first in range(0, len(payloads), MANY):
-                        chunk = slice(first, first + MANY)
-                        await producer.send_many(zip(payloads[chunk], keys[chunk], strict=True))
-                await producer.flush()
-                clock.stop()
+            async with self.dis.producer(stream, ProducerConfig(order=way.order)) as producer:
+                with Pulse() as pulse:
+                    clock.start()
+                    if plan.rate is None:
+                        await at_full_speed(producer, way.mode, load)
+                    else:
+                        latency, lateness = await at_rate(producer, plan.rate, load)
+                    clock.stop()
                 stats = producer.stats()
-        assert stats is not None
-        return clock.lap(mode, stats.stored, stats.accepted - stats.stored, Checker(sent).findings())
+        lap = clock.lap(str(way), stats.stored, stats.accepted - stats.stored, Checker(load.sent).findings())
+        return msgspec.structs.replace(
+            lap, ordered=way.order != "none", stall=pulse.spread(), latency=latency, lateness=lateness
+        )
 
     async def _read(self, stream: str, sent: Sent, failed: int, mode: ReadMode) -> Lap:
-        ends = await self._ends(stream)
+        ends = await self.ends(stream)
         total = sum(ends.values())
         clock = _Clock(self.process)
         read: list[Sequence[Record]] = []
@@ -206,14 +153,14 @@ class Bench(NamedTuple):
         return clock.lap(mode, total, failed, checker.findings())
 
     async def _read_back(self, stream: str, sent: Sent) -> Findings:
-        ends = await self._ends(stream)
+        ends = await self.ends(stream)
         checker = Checker(sent)
         async with self.dis.consumer(stream, ConsumerConfig()) as consumer:
             while not reached(consumer, stream, ends):
                 _check(checker, await consumer.fetch(max_records=MANY, timeout_s=1.0))
         return checker.findings()
 
-    async def _ends(self, stream: str) -> dict[str, int]:
+    async def ends(self, stream: str) -> dict[str, int]:
         info = await self.dis.streams.describe(stream)
         return {p.partition_id: p.sequence_range.end for p in info.partitions if p.sequence_range}
 
@@ -233,10 +180,10 @@ class _Clock:
         self._started = self._stopped = self._now()
 
     def _now(self) -> tuple[float, float, float | None]:
-        """Loop time, our processor time, the server's."""
+        """Elapsed time, our processor time, the server's."""
         used = resource.getrusage(resource.RUSAGE_SELF)
         server_cpu_s = self._process.cpu_s() if self._process is not None else None
-        return anyio.current_time(), used.ru_utime + used.ru_stime, server_cpu_s
+        return exact_now(), used.ru_utime + used.ru_stime, server_cpu_s
 
     def start(self) -> None:
         self._started = self._now()
@@ -249,6 +196,7 @@ class _Clock:
         server_cpu_s = ended[2] - begun[2] if ended[2] is not None and begun[2] is not None else None
         return Lap(
             what=what,
+            ordered=True,
             records=records,
             failed=failed,
             seconds=ended[0] - begun[0],
@@ -268,6 +216,7 @@ async def bench(
         url = endpoint
         if url is None:
             directory = Path(stack.enter_context(TemporaryDirectory(prefix="disstream-bench-")))
-            url, process = await stack.enter_async_context(server(data_dir or directory / "data", directory))
+            data_dir = data_dir or directory / "data"
+            url, process = await stack.enter_async_context(server(data_dir, directory))
         dis = await stack.enter_async_context(connect(url, project_id=project, config=config))
-        yield Bench(dis, process)
+        yield Bench(dis, process, data_dir)

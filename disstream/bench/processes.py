@@ -17,7 +17,7 @@ import msgspec
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 from ..errors import DisError
-from .machine import cpu_s
+from .machine import cpu_s, private_bytes
 
 T = TypeVar("T")
 
@@ -75,6 +75,10 @@ class Child:
         """Processor time it has used so far, in seconds; None where the system does not tell."""
         return cpu_s(self._process.pid)
 
+    def private_bytes(self) -> int | None:
+        """Memory it has now that is not backed by files, in bytes; None where the system does not tell."""
+        return private_bytes(self._process.pid)
+
     async def _ended(self) -> ChildEnded:
         with anyio.move_on_after(END_TIMEOUT_S):
             await self._process.wait()
@@ -121,7 +125,17 @@ async def server(
     data_dir: Path, directory: Path, *, port: int = 0, session_timeout_s: float | None = None
 ) -> AsyncIterator[tuple[str, Child]]:
     """A durable server: its URL and its process. Port 0: a free one; `session_timeout_s` None: its default."""
-    arguments = [*PYTHON, "disstream", "serve", "--port", str(port), "--data-dir", str(data_dir), "--durability", "fsync"]
+    arguments = [
+        *PYTHON,
+        "disstream",
+        "serve",
+        "--port",
+        str(port),
+        "--data-dir",
+        str(data_dir),
+        "--durability",
+        "fsync",
+    ]
     if session_timeout_s is not None:
         config = directory / "server.toml"
         config.write_text(f"[group]\nsession_timeout_s = {float(session_timeout_s)}\n")

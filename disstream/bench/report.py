@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+import statistics
+from collections.abc import Iterator
 
+from ..producer.lanes import KEY_CACHE_SIZE
 from .demo import BUFFER_BYTES, DemoReport
-from .load import Result, median
+from .laps import Lap, Result, median
+from .machine import Origin
+from .soak import SoakResult
+from .sweep import KEYS_FOR_PARTITIONS, SweepResult
 from .takeover import AUTO_COMMIT_S, COMMIT_SLACK_S, TakeoverReport
+from .timing import Spread, percentile
 
 BAR_CHARS = 40
+WHAT_CHARS = 18
+TIME_CHARS = 44
 
 
 def demo_lines(report: DemoReport, source: str) -> Iterator[str]:
@@ -91,37 +98,136 @@ def takeover_lines(report: TakeoverReport) -> Iterator[str]:
 def bench_lines(result: Result) -> Iterator[str]:
     """A table of all repetitions, the median of each kind, and what it was measured on."""
     plan = result.plan
-    yield f"command   {result.command}"
-    yield f"machine   {result.machine}"
-    yield f"service   {result.endpoint}"
+    pace = "" if plan.rate is None else f", {plan.rate:,.0f} records/s, each at its instant"
+    yield from _origin_lines(result.origin)
     yield (
-        f"load      {plan.records:,} records of {plan.size_bytes:,} random bytes, {plan.keys} keys, "
-        f"{plan.partitions} partitions, order={plan.order}"
+        f"load      {plan.records:,} records of {plan.size_bytes:,} random bytes, {plan.keys:,} keys, "
+        f"{plan.partitions:,} partitions{pace}"
     )
     yield ""
-    figures = f"{'':<12}{'records/s':>12}{'MB/s':>9}  {'client us':>10}{'server us':>10}"
+    figures = f"{'':<{WHAT_CHARS}}{'records/s':>12}{'MB/s':>9}  {'client us':>10}{'server us':>10}"
     yield f"{figures}  lost  duplicated  reordered  other key  other bytes  failed"
-    for what in dict.fromkeys(lap.what for lap in result.laps):
-        laps = [lap for lap in result.laps if lap.what == what]
+    kinds = result.kinds()
+    for what, laps in kinds.items():
         for lap in [*laps, median(laps)] if len(laps) > 1 else laps:
             found = lap.findings
-            on_server = f"{lap.server_cpu_s / lap.records * 1e6:.2f}" if lap.server_cpu_s and lap.records else "-"
-            on_client = f"{lap.client_cpu_s / lap.records * 1e6:.2f}" if lap.records else "-"
+            on_server = "-" if lap.server_us is None else f"{lap.server_us:.2f}"
             yield (
-                f"{what:<12}{lap.rate:>12,.0f}{lap.rate * plan.size_bytes / 1e6:>9.1f}  {on_client:>10}{on_server:>10}"
+                f"{what:<{WHAT_CHARS}}{lap.rate:>12,.0f}{lap.rate * plan.size_bytes / 1e6:>9.1f}"
+                f"  {lap.client_us:>10.2f}{on_server:>10}"
                 f"  {lap.lost:>4}  {found.duplicates:>10}  {found.reordered:>9}"
                 f"  {found.rekeyed:>9}  {found.changed + found.foreign:>11}  {lap.failed:>6}"
             )
         if len(laps) > 1:
-            yield f"{'':<12}^ median of {len(laps)}"
+            yield f"{'':<{WHAT_CHARS}}^ median of {len(laps)}"
     yield ""
+    if len(kinds) > 1:
+        yield from _price_lines(kinds)
+    if any(lap.stall for lap in result.laps):
+        yield from _time_lines(result, kinds)
+        yield ""
     yield "client us, server us: processor time per record. Every record was read back and compared with what was sent:"
     yield "its key, its bytes (by CRC-32), and its place among the records of its key."
 
 
-def percentile(ordered: Sequence[float], share: float) -> float:
-    """The smallest of the sorted values that at least `share` of them do not exceed; 0 if there are none."""
-    return ordered[max(0, math.ceil(len(ordered) * share) - 1)] if ordered else 0.0
+def _origin_lines(origin: Origin) -> Iterator[str]:
+    yield f"command   {origin.command}"
+    yield f"machine   {origin.machine}"
+    built = f"disstream {origin.versions['disstream']}" + (f", commit {origin.commit}" if origin.commit else "")
+    yield f"service   {origin.service}; {built}; {origin.began_at}"
+
+
+def _price_lines(kinds: dict[str, list[Lap]]) -> Iterator[str]:
+    """How the others compare with the first kind, lap by lap: a machine that drifts slows neighbours alike."""
+    first, *others = kinds
+    for other in others:
+        pairs = list(zip(kinds[other], kinds[first], strict=True))
+        rate = statistics.median(lap.rate / base.rate for lap, base in pairs if base.rate)
+        cost = statistics.median(lap.client_us / base.client_us for lap, base in pairs if base.client_us)
+        yield f"{other}: {rate:.2f} of the records/s of {first}, {cost:.2f} of its processor time on the client"
+    yield ""
+
+
+def _time_lines(result: Result, kinds: dict[str, list[Lap]]) -> Iterator[str]:
+    """Latencies and stalls of the median laps."""
+    yield f"{'ms':<{TIME_CHARS}}{'p50':>9}{'p90':>9}{'p99':>9}{'p99.9':>9}{'max':>9}"
+    if result.fsync is not None:
+        yield _spread(f"write and fsync, {result.fsync.count} times, beforehand", result.fsync)
+    for what, laps in kinds.items():
+        lap = median(laps)
+        if lap.latency is not None and lap.lateness is not None:
+            yield _spread(f"{what}: due to receipt", lap.latency)
+            yield _spread(f"{what}: due to sent, part of it", lap.lateness)
+        if lap.stall is not None:
+            yield _spread(f"{what}: loop late to its timers", lap.stall)
+
+
+def _spread(name: str, spread: Spread) -> str:
+    shown = (spread.p50_s, spread.p90_s, spread.p99_s, spread.p999_s, spread.max_s)
+    return f"{name:<{TIME_CHARS}}" + "".join(f"{seconds * 1000:>9.2f}" for seconds in shown)
+
+
+def sweep_lines(result: SweepResult) -> Iterator[str]:
+    """A line for each value, and how far the costs are apart."""
+    plan = result.plan
+    same = {
+        "records": f"up to {plan.records:,} records a lap",
+        "size": f"{plan.size_bytes:,} random bytes",
+        "keys": f"{plan.keys:,} keys",
+        "partitions": f"{plan.partitions:,} partitions",
+    }
+    same.pop(result.subject)
+    if result.subject == "partitions":
+        same["keys"] = f"{KEYS_FOR_PARTITIONS:,} keys"
+    yield from _origin_lines(result.origin)
+    yield f"load      {', '.join(same.values())}"
+    yield ""
+    yield f"{result.subject:>12}{'records/s':>12}{'MB/s':>9}  {'client us':>10}{'server us':>10}"
+    for point in result.points:
+        lap = point.median
+        size = point.value if result.subject == "size" else plan.size_bytes
+        on_server = "-" if lap.server_us is None else f"{lap.server_us:.2f}"
+        beyond = "" if result.cached(point) else f"  beyond the {KEY_CACHE_SIZE:,} keys that are remembered"
+        bad = "" if all(lap.good for lap in point.laps) else "  WRONG: records lost, altered, reordered or failed"
+        yield (
+            f"{point.value:>12,}{lap.rate:>12,.0f}{lap.rate * size / 1e6:>9.1f}"
+            f"  {point.client_us:>10.2f}{on_server:>10}{beyond}{bad}"
+        )
+    yield ""
+    if result.subject != "size":
+        below, above = result.deviation()
+        known = " whose keys are remembered" if result.subject == "keys" else ""
+        yield f"client us of records{known}: {below:+.0%} to {above:+.0%} around the middle; medians of {plan.repeats}"
+    yield "Every record was read back and compared with what was sent."
+
+
+def soak_lines(result: SoakResult) -> Iterator[str]:
+    """A line for each part of the run, and how the last one compares with the first."""
+    plan = result.plan
+    yield from _origin_lines(result.origin)
+    yield (
+        f"load      {plan.records:,} records of {plan.size_bytes:,} random bytes, {plan.keys:,} keys, "
+        f"{plan.partitions:,} partitions"
+    )
+    yield ""
+    yield f"{'from second':>12}{'records/s':>12}{'client MB':>12}{'server MB':>12}"
+    parts = result.slices()
+    for part in parts:
+        memory = (part.client_bytes, part.server_bytes)
+        shown = "".join(f"{'-':>12}" if size is None else f"{size / 1e6:>12.1f}" for size in memory)
+        yield f"{part.from_s:>12.0f}{part.rate:>12,.0f}{shown}"
+    yield ""
+    if parts:
+        first, last = parts[0], parts[-1]
+        yield f"last part against the first: {_change(first.rate, last.rate)} records/s"
+        yield f"memory of the client {_change(first.client_bytes, last.client_bytes)}"
+        yield f"memory of the server {_change(first.server_bytes, last.server_bytes)}"
+    yield f"loop of the client late to its timers: p99.9 {result.stall.p999_s * 1000:.2f} ms"
+    yield f"{result.stored:,} records acknowledged, {result.failed:,} not; the service holds {result.held:,}"
+
+
+def _change(first: float | None, last: float | None) -> str:
+    return f"{last / first - 1:+.1%}" if first and last is not None else "unknown"
 
 
 def bars(counts: dict[str, int], width: int = BAR_CHARS) -> list[str]:

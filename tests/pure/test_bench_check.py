@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 
 from disstream.bench.check import Checker, Findings, Sent
 from disstream.bench.demo import DemoReport
-from disstream.bench.load import Lap, Plan, Result, median
-from disstream.bench.report import bars, bench_lines, demo_lines, percentile
+from disstream.bench.laps import Lap, Plan, Result, median
+from disstream.bench.machine import Origin
+from disstream.bench.report import bars, bench_lines, demo_lines
+from disstream.bench.timing import percentile
 
 
 def look(keys: Sequence[str | None], numbers: Sequence[int]) -> Findings:
@@ -134,9 +136,20 @@ def test_a_bad_demo_fails(damage: dict[str, object]) -> None:
     assert list(demo_lines(report, "x.csv"))[-1].startswith("FAILED")
 
 
-def lap(records: int, found: Findings, seconds: float = 1.0, failed: int = 0) -> Lap:
+ORIGIN = Origin(
+    command="c",
+    machine="m",
+    versions={"disstream": "1"},
+    commit=None,
+    began_at="2026-01-01T00:00:00+00:00",
+    service="s",
+)
+
+
+def lap(records: int, found: Findings, seconds: float = 1.0, failed: int = 0, ordered: bool = True) -> Lap:
     return Lap(
         what="send",
+        ordered=ordered,
         records=records,
         failed=failed,
         seconds=seconds,
@@ -148,23 +161,22 @@ def lap(records: int, found: Findings, seconds: float = 1.0, failed: int = 0) ->
 
 def test_bench_counts_lost_records_and_names_the_median() -> None:
     """A lap with an acknowledged record that is not there is bad; the median is a lap that was run."""
-    plan = Plan(records=2, size_bytes=8, keys=1, partitions=1, order="key", repeats=3)
+    plan = Plan(records=2, size_bytes=8, keys=1, partitions=1, repeats=3)
     whole, lossy = look("aa", [0, 1]), look("aa", [0])
     laps = [lap(2, whole, 1.0), lap(2, whole, 2.0), lap(2, whole, 4.0)]
-    result = Result(command="c", machine="m", endpoint="e", plan=plan, laps=laps)
+    result = Result(origin=ORIGIN, plan=plan, laps=laps)
     assert result.good
     assert median(laps) is laps[1]
     assert any("median of 3" in line for line in bench_lines(result))
     bad = lap(2, lossy)
     assert bad.lost == 1
-    assert not Result(command="c", machine="m", endpoint="e", plan=plan, laps=[bad]).good
+    assert not Result(origin=ORIGIN, plan=plan, laps=[bad]).good
     swapped = lap(2, look("aa", [1, 0]))
-    assert not Result(command="c", machine="m", endpoint="e", plan=plan, laps=[swapped]).good
-    unordered = msgspec.structs.replace(plan, order="none")
-    assert Result(command="c", machine="m", endpoint="e", plan=unordered, laps=[swapped]).good
+    assert not Result(origin=ORIGIN, plan=plan, laps=[swapped]).good
+    assert Result(origin=ORIGIN, plan=plan, laps=[lap(2, look("aa", [1, 0]), ordered=False)]).good
     for damage in ("rekeyed", "changed", "foreign"):
-        altered = lap(2, msgspec.structs.replace(whole, **{damage: 1}))
-        assert not Result(command="c", machine="m", endpoint="e", plan=unordered, laps=[altered]).good
+        altered = lap(2, msgspec.structs.replace(whole, **{damage: 1}), ordered=False)
+        assert not Result(origin=ORIGIN, plan=plan, laps=[altered]).good
 
 
 def test_percentiles_and_bars() -> None:

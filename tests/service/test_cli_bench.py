@@ -33,7 +33,7 @@ def test_produce(disstream_server: Server, tmp_path: Path, mode: str) -> None:
         assert found["reordered"] == found["rekeyed"] == found["changed"] == found["foreign"] == lap["failed"] == 0
         assert lap["seconds"] > 0
     assert told["plan"]["size_bytes"] == 100
-    assert "Python" in told["machine"]
+    assert "Python" in told["origin"]["machine"]
     left = click.testing.CliRunner().invoke(main, ["stream", "list", "--endpoint", disstream_server.url])
     assert left.stdout == ""
 
