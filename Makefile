@@ -4,12 +4,13 @@ VENV  := .venv
 BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SDK   := $(VENV)/official
+PEERS := $(VENV)/peers
 ARGS  ?=
 # Files of tests at a time: on two cores it takes half the time of one after another.
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long lint bench clean
+.PHONY: help setup demo test test-long lint bench bench-report bench-peers clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1#\2/p' Makefile | column -t -s '#' 2>/dev/null || grep '## ' Makefile
@@ -31,11 +32,13 @@ lint: $(STAMP) ## ruff (rules and format) and mypy --strict
 	@$(BIN)/mypy --no-error-summary
 	@echo "lint: clean"
 
-bench: $(STAMP) ## acknowledged records/s in and out, at 100 B and 1 KiB, checked (ARGS="--repeats 5")
-	@$(BIN)/disstream bench produce --size 100 --records 500000 $(ARGS)
-	@$(BIN)/disstream bench produce --size 1024 --records 200000 $(ARGS)
-	@$(BIN)/disstream bench consume --size 100 --records 500000 $(ARGS)
-	@$(BIN)/disstream bench consume --size 1024 --records 200000 $(ARGS)
+bench: $(STAMP) ## a short form of all measurements, checked; four minutes, on an idle machine (ARGS="rates latency")
+	@PATH="$(abspath $(BIN)):$$PATH" benchmarks/report.sh --short build/bench $(ARGS)
+
+bench-report: $(STAMP) bench-peers ## all measurements, with pictures, into build/bench-report; half an hour
+	@PATH="$(abspath $(BIN)):$$PATH" benchmarks/report.sh build/bench-report $(ARGS)
+
+bench-peers: $(PEERS)/.installed $(SDK)/.installed ## install the other clients that are measured beside disstream
 
 clean: ## remove .venv and what tools left behind
 	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
@@ -50,6 +53,16 @@ $(SDK)/.installed: tests/e2e/official/requirements.txt | $(STAMP)
 	  && $(SDK)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $< \
 	  && touch $@ \
 	  || echo "the official SDKs could not be installed: their tests are skipped" >&2
+
+$(PEERS)/.installed: benchmarks/peers/requirements.txt | $(STAMP)
+	@echo "installing the clients of other services into $(PEERS) (once)"
+	@$(BIN)/python -m venv --clear $(PEERS) \
+	  && $(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $< \
+	  && touch $@ \
+	  || echo "the other clients could not be installed: they take no part" >&2
+	@for program in nats-server redis-server; do \
+	  command -v $$program >/dev/null || echo "$$program is not installed: what needs it takes no part (benchmarks/README.md)" >&2; \
+	done
 
 # Made anew when the dependencies may have changed. A half-made environment has no stamp, so the next run repairs it.
 $(STAMP): pyproject.toml

@@ -31,6 +31,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     repeats: int
     rate: float | None = None
     """Records a second, each sent at its instant; None: as fast as it goes."""
+    untimed: int = 0
+    """Records that each lap sends before these, through the same producer, while the clock stands."""
 
 
 class Way(msgspec.Struct, frozen=True):
@@ -58,6 +60,8 @@ class Lap(msgspec.Struct, frozen=True, kw_only=True):
     client_cpu_s: float
     server_cpu_s: float | None
     findings: Findings
+    """Of the untimed records too."""
+    untimed: int = 0
     stall: Spread | None = None
     """How late the client's event loop came to what was due every few milliseconds."""
     latency: Spread | None = None
@@ -81,7 +85,7 @@ class Lap(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def lost(self) -> int:
         """Acknowledged, and not there when the stream was read back."""
-        return max(0, self.records - self.findings.distinct)
+        return max(0, self.records + self.untimed - self.findings.distinct)
 
     @property
     def good(self) -> bool:

@@ -59,7 +59,7 @@ class Bench(NamedTuple):
         for way in ways:
             tell(f"warming up {way}")
             async with self.stream(plan.partitions) as stream:
-                await self.write(stream, plan, way, load.first(warming))
+                await self.write(stream, plan, way, load.part(0, warming))
         laps = []
         for number in range(plan.repeats):
             for way in ways:
@@ -113,17 +113,26 @@ class Bench(NamedTuple):
         latency = lateness = None
         with contextlib.suppress(Undelivered):  # counted below
             async with self.dis.producer(stream, ProducerConfig(order=way.order)) as producer:
+                if plan.untimed:
+                    await at_full_speed(producer, way.mode, load.part(0, plan.untimed))
+                before, timed = producer.stats(), load.part(plan.untimed)
                 with Pulse() as pulse:
                     clock.start()
                     if plan.rate is None:
-                        await at_full_speed(producer, way.mode, load)
+                        await at_full_speed(producer, way.mode, timed)
                     else:
-                        latency, lateness = await at_rate(producer, plan.rate, load)
+                        latency, lateness = await at_rate(producer, plan.rate, timed)
                     clock.stop()
                 stats = producer.stats()
-        lap = clock.lap(str(way), stats.stored, stats.accepted - stats.stored, Checker(load.sent).findings())
+        stored = stats.stored - before.stored
+        lap = clock.lap(str(way), stored, stats.accepted - stats.stored, Checker(load.sent).findings())
         return msgspec.structs.replace(
-            lap, ordered=way.order != "none", stall=pulse.spread(), latency=latency, lateness=lateness
+            lap,
+            ordered=way.order != "none",
+            untimed=before.stored,
+            stall=pulse.spread(),
+            latency=latency,
+            lateness=lateness,
         )
 
     async def _read(self, stream: str, sent: Sent, failed: int, mode: ReadMode) -> Lap:

@@ -23,7 +23,7 @@ from .load import Bench, Tell
 from .machine import Origin, private_bytes
 from .pulse import Pulse
 from .timing import Spread
-from .writing import MANY
+from .writing import chunk_records
 
 SAMPLE_INTERVAL_S = 1.0
 WARM_UP_S = 5.0
@@ -112,7 +112,7 @@ async def soak(bench: Bench, plan: Plan, way: Way, seconds: float, tell: Tell, o
                 with Pulse() as pulse:
                     async with anyio.create_task_group() as tasks:
                         tasks.start_soon(_sample, bench, producer, seconds, samples, tell)
-                        await _write(producer, way, records, WARM_UP_S + seconds)
+                        await _write(producer, way, records, chunk_records(plan.size_bytes), WARM_UP_S + seconds)
                         await producer.flush()
                 stats = producer.stats()
         held = sum((await bench.ends(stream)).values())
@@ -127,10 +127,13 @@ async def soak(bench: Bench, plan: Plan, way: Way, seconds: float, tell: Tell, o
     )
 
 
-async def _write(producer: Producer, way: Way, records: Iterator[tuple[bytes, str]], seconds: float) -> None:
+async def _write(
+    producer: Producer, way: Way, records: Iterator[tuple[bytes, str]], count: int, seconds: float
+) -> None:
+    """`count` records at a time."""
     end = anyio.current_time() + seconds
     while anyio.current_time() < end:
-        some = list(itertools.islice(records, MANY))
+        some = list(itertools.islice(records, count))
         if way.mode == "send_many":
             await producer.send_many(some)
         else:

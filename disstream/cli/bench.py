@@ -187,7 +187,7 @@ def consume(**options: Any) -> None:
 @click.argument("subject", type=click.Choice(list(SUBJECTS)))
 @click.option("--values", metavar="N,N,...", help="What SUBJECT is, in turn.  [default: several powers of ten]")
 @_options(RECORDS, *_load(), _repeats(3))
-@click.option("--mode", type=click.Choice(get_args(Mode)), default="send_many", help="As in `bench produce`.")
+@click.option("--mode", type=click.Choice(get_args(Mode)), default="send", help="As in `bench produce`.")
 @_options(ORDER, PNG, *SERVICE)
 def sweep_command(subject: str, values: str | None, mode: Mode, order: Order, png: Path | None, **options: Any) -> None:
     """Write with different numbers of partitions or keys, or sizes of payload; the rest stays the same.
