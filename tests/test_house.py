@@ -40,6 +40,7 @@ FOREIGN = {  # rooms that keep to few dependencies: what they may import besides
 PURE = [
     "bench/check.py",
     "bench/ledger.py",
+    "bench/timing.py",
     "cli/formats.py",
     "client/retry.py",
     "engine/embedded/batch.py",

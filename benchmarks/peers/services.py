@@ -6,6 +6,7 @@ import contextlib
 import shutil
 import socket
 import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -30,7 +31,10 @@ class Tools(NamedTuple):
     nats_server: str
     redis_server: str
 
-    def python(self, venv: str) -> str:
+    def python(self, venv: str | None) -> str:
+        """The interpreter of an environment; None: of ours. Raises Missing."""
+        if venv is None:
+            return sys.executable
         path = self.venvs / venv / "bin" / "python"
         if not path.exists():
             raise Missing(f"there is no {path}: `make bench-peers` makes it")

@@ -35,7 +35,7 @@ import anyio
 import msgspec
 from services import HERE, Missing, Served, Service, Tools, durable_disstream, jetstream, kafka_mock, redis_streams
 
-from disstream.bench.machine import describe
+from disstream.bench.machine import Origin
 from disstream.bench.processes import Child, child
 
 CHECKOUT = HERE.parents[1]
@@ -97,9 +97,9 @@ OURS = ("send", "send_many")
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    command: str
-    machine: str
-    versions: dict[str, str]
+    origin: Origin
+    services: dict[str, str]
+    """Name -> version."""
     size_bytes: int
     turns: dict[str, list[Turn]]
     """Contender -> its laps; lap i of all of them followed each other."""
@@ -125,7 +125,7 @@ class Competition:
     async def enter(self, contender: Contender, stack: contextlib.AsyncExitStack) -> bool:
         """Start what it needs, unless it runs. False: it cannot take part."""
         try:
-            python = self._tools.python(contender.venv) if contender.venv else None
+            python = self._tools.python(contender.venv)
             if contender.service not in self.services:
                 directory = self._directory / contender.service.replace(" ", "-")
                 directory.mkdir()
@@ -136,10 +136,11 @@ class Competition:
             return False
         directory = self._directory / contender.name.replace(" ", "-")
         directory.mkdir()
-        environment = {"HOME": str(directory), "NO_PROXY": "127.0.0.1"}  # the SDK writes logs, and obeys proxies
-        if python is None:
-            python = sys.executable
-            environment["PYTHONPATH"] = os.pathsep.join((str(CHECKOUT), str(HERE.parent)))
+        environment = {
+            "HOME": str(directory),  # the SDK writes logs there
+            "NO_PROXY": "127.0.0.1",  # and would go through a proxy
+            "PYTHONPATH": "" if contender.venv else os.pathsep.join((str(CHECKOUT), str(HERE.parent))),
+        }
         worker = child("worker", [python, str(HERE / contender.script)], directory, environment=environment)
         self._workers[contender.name] = await stack.enter_async_context(worker)
         return True
@@ -164,7 +165,7 @@ class Competition:
         return Turn(records, records / lap.seconds, lap.cpu_s / records * 1e6, used / records * 1e6)
 
 
-async def measure(arguments: argparse.Namespace) -> Result:
+async def measure(arguments: argparse.Namespace, origin: Origin) -> Result:
     wanted = [c for c in CONTENDERS if not arguments.only or c.name.startswith(tuple(arguments.only))]
     tools = Tools(arguments.venvs, arguments.nats_server, arguments.redis_server)
     async with contextlib.AsyncExitStack() as stack:
@@ -179,14 +180,12 @@ async def measure(arguments: argparse.Namespace) -> Result:
         for number in range(arguments.rounds + 1):
             for contender in present:
                 turn = await competition.lap(contender, records[contender.name])
-                print(f"{number}/{arguments.rounds} {contender.name:30} {turn.rate:12,.0f} records/s", flush=True)
+                print(f"{number}/{arguments.rounds} {contender.name:30} {turn.rate:12,.0f} records/s", file=sys.stderr)
                 if number:  # the first round warms up
                     turns[contender.name].append(turn)
-        versions = {name: served.version for name, served in competition.services.items()}
     return Result(
-        command="python benchmarks/peers/versus.py " + " ".join(arguments.words),
-        machine=describe(),
-        versions=versions,
+        origin=origin,
+        services={name: served.version for name, served in competition.services.items()},
         size_bytes=arguments.size,
         turns=turns,
         skipped=competition.skipped,
@@ -195,6 +194,8 @@ async def measure(arguments: argparse.Namespace) -> Result:
 
 def table(result: Result) -> Iterator[str]:
     """Markdown."""
+    services = "; ".join(f"{name} {version}" for name, version in result.services.items())
+    yield f"{result.origin.machine}; commit {result.origin.commit}; {services}; {result.size_bytes} bytes\n"
     ours = [name for name in OURS if name in result.turns]
     yield "| | records/s | lowest - highest | client us | server us | " + " | ".join(f"{o} / it" for o in ours) + " |"
     yield "|---|" + "---:|" * (4 + len(ours))
@@ -225,9 +226,8 @@ def main() -> None:
     parser.add_argument("--nats-server", default="nats-server", help="the program (default: found in PATH)")
     parser.add_argument("--redis-server", default="redis-server", help="the program (default: found in PATH)")
     arguments = parser.parse_args()
-    arguments.words = sys.argv[1:]
-    result = anyio.run(measure, arguments, backend_options={"use_uvloop": True})
-    print(result.machine)
+    origin = Origin.here(" ".join(["python", *sys.argv]), "each in its own process, on this machine")
+    result = anyio.run(measure, arguments, origin, backend_options={"use_uvloop": True})
     for line in table(result):
         print(line)
     if arguments.json:

@@ -20,14 +20,16 @@ from ..producer import Producer, ProducerConfig
 from .curves import Panel, Picture
 from .laps import Plan, Way
 from .load import Bench, Tell
-from .machine import Origin, private_bytes
+from .machine import Origin, exact_now, private_bytes
 from .pulse import Pulse
 from .timing import Spread
 from .writing import chunk_records
 
 SAMPLE_INTERVAL_S = 1.0
+SAMPLES = 50
+"""At least, of a short run."""
 WARM_UP_S = 5.0
-"""Before the first sample."""
+"""Before the first sample; a tenth of a short run."""
 POOL_RECORDS = 10_007
 """Different payloads; prime to any number of keys below it."""
 SLICES = 10
@@ -106,13 +108,14 @@ async def soak(bench: Bench, plan: Plan, way: Way, seconds: float, tell: Tell, o
     keys = [f"key-{i}" for i in range(plan.keys)]
     records = zip(itertools.cycle(payloads), itertools.cycle(keys), strict=True)
     samples: list[Sample] = []
+    warm_up_s, interval_s = min(WARM_UP_S, seconds / 10), min(SAMPLE_INTERVAL_S, seconds / SAMPLES)
     async with bench.stream(plan.partitions) as stream:
         with contextlib.suppress(Undelivered):  # counted below
             async with bench.dis.producer(stream, ProducerConfig(order=way.order)) as producer:
                 with Pulse() as pulse:
                     async with anyio.create_task_group() as tasks:
-                        tasks.start_soon(_sample, bench, producer, seconds, samples, tell)
-                        await _write(producer, way, records, chunk_records(plan.size_bytes), WARM_UP_S + seconds)
+                        tasks.start_soon(_sample, bench, producer, warm_up_s, interval_s, seconds, samples, tell)
+                        await _write(producer, way, records, chunk_records(plan.size_bytes), warm_up_s + seconds)
                         await producer.flush()
                 stats = producer.stats()
         held = sum((await bench.ends(stream)).values())
@@ -141,17 +144,25 @@ async def _write(
                 await producer.send(payload, key=key)
 
 
-async def _sample(bench: Bench, producer: Producer, seconds: float, samples: list[Sample], tell: Tell) -> None:
-    await anyio.sleep(WARM_UP_S)
-    begun = anyio.current_time()
-    for number in range(int(seconds / SAMPLE_INTERVAL_S) + 1):
-        await anyio.sleep_until(begun + number * SAMPLE_INTERVAL_S)
+async def _sample(
+    bench: Bench,
+    producer: Producer,
+    warm_up_s: float,
+    interval_s: float,
+    seconds: float,
+    samples: list[Sample],
+    tell: Tell,
+) -> None:
+    await anyio.sleep(warm_up_s)
+    begun = exact_now()
+    for number in range(round(seconds / interval_s) + 1):
+        await anyio.sleep(max(begun + number * interval_s - exact_now(), 0))
         sample = Sample(
-            anyio.current_time() - begun,
+            exact_now() - begun,
             producer.stats().stored,
             private_bytes(os.getpid()),
             bench.process.private_bytes() if bench.process is not None else None,
         )
         samples.append(sample)
-        if not number % 10:
+        if not number % SAMPLES:
             tell(f"{sample.at_s:,.0f} s: {sample.stored:,} records")

@@ -47,30 +47,15 @@ def _count(name: str, default: int, told: str) -> Callable[[Command], Command]:
     return click.option(name, type=click.IntRange(min=1), default=default, help=told)
 
 
-def _load(*, keys: int = 97, partitions: int = 4, size: int = 100) -> list[Callable[[Command], Command]]:
-    sizes = click.IntRange(NUMBER_BYTES, 2**20)
-    return [
-        click.option("--size", type=sizes, default=size, help="Bytes of each payload."),
-        _count("--keys", keys, "Different partition keys, in turn."),
-        _count("--partitions", partitions, "Partitions of the stream."),
-    ]
-
-
 def _repeats(default: int) -> Callable[[Command], Command]:
     return _count("--repeats", default, "Repetitions; the median is named.")
 
 
 RECORDS = _count("--records", 300_000, "Records in each repetition.")
-MODES = [
-    click.option(
-        "--mode",
-        "modes",
-        type=click.Choice(get_args(Mode)),
-        multiple=True,
-        default=["send"],
-        help="One record a call, without and with a receipt awaited of each, or a thousand a call. Give it twice to "
-        "compare.",
-    )
+LOAD = [
+    click.option("--size", type=click.IntRange(NUMBER_BYTES, 2**20), default=100, help="Bytes of each payload."),
+    _count("--keys", 97, "Different partition keys, in turn."),
+    _count("--partitions", 4, "Partitions of the stream."),
 ]
 ORDER = click.option("--order", type=click.Choice(get_args(Order)), default="key", help="What the producer keeps.")
 PNG = click.option(
@@ -110,7 +95,15 @@ def _options(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
 
 
 @bench.command(short_help="Write, then read everything back.")
-@_options(RECORDS, *_load(), _repeats(3), *MODES)
+@_options(RECORDS, *LOAD, _repeats(3))
+@click.option(
+    "--mode",
+    "modes",
+    type=click.Choice(get_args(Mode)),
+    multiple=True,
+    default=["send"],
+    help="One record a call, without and with a receipt awaited of each, or a thousand a call; twice: in turn.",
+)
 @click.option(
     "--order",
     type=click.Choice([*get_args(Order), ALL_ORDERS]),
@@ -147,7 +140,7 @@ def produce(modes: tuple[Mode, ...], order: str, rate: float | None, **options: 
 @bench.command(short_help="From the instant a record is due to its receipt.")
 @click.option("--rate", type=click.FloatRange(min=0, min_open=True), default=1_000.0, help="Records a second.")
 @click.option("--seconds", type=click.FloatRange(min=0, min_open=True), default=30.0, help="Of each repetition.")
-@_options(*_load(), _repeats(1), ORDER, *SERVICE)
+@_options(*LOAD, _repeats(1), ORDER, *SERVICE)
 def latency(rate: float, seconds: float, order: Order, **options: Any) -> None:
     """Send records at a steady rate and tell how long each waits for its receipt.
 
@@ -169,7 +162,7 @@ def latency(rate: float, seconds: float, order: Order, **options: Any) -> None:
 
 
 @bench.command(short_help="Read at full speed, in two ways.")
-@_options(RECORDS, *_load(), _repeats(3), *SERVICE)
+@_options(RECORDS, *LOAD, _repeats(3), *SERVICE)
 def consume(**options: Any) -> None:
     """Read records at full speed through the consumer: with fetch, and with async for.
 
@@ -186,7 +179,7 @@ def consume(**options: Any) -> None:
 @bench.command(name="sweep", short_help="What a record costs, as one thing changes.")
 @click.argument("subject", type=click.Choice(list(SUBJECTS)))
 @click.option("--values", metavar="N,N,...", help="What SUBJECT is, in turn.  [default: several powers of ten]")
-@_options(RECORDS, *_load(), _repeats(3))
+@_options(RECORDS, *LOAD, _repeats(3))
 @click.option("--mode", type=click.Choice(get_args(Mode)), default="send", help="As in `bench produce`.")
 @_options(ORDER, PNG, *SERVICE)
 def sweep_command(subject: str, values: str | None, mode: Mode, order: Order, png: Path | None, **options: Any) -> None:
@@ -208,8 +201,8 @@ def sweep_command(subject: str, values: str | None, mode: Mode, order: Order, pn
 
 
 @bench.command(name="soak", short_help="Write for a long time: rate and memory.")
-@click.option("--seconds", type=click.FloatRange(min=2), default=600.0, help="How long.")
-@_options(*_load())
+@click.option("--seconds", type=click.FloatRange(min=1), default=600.0, help="How long.")
+@_options(*LOAD)
 @click.option("--mode", type=click.Choice(["send", "send_many"]), default="send", help="As in `bench produce`.")
 @_options(ORDER, PNG, *SERVICE)
 def soak_command(seconds: float, mode: Mode, order: Order, png: Path | None, **options: Any) -> None:

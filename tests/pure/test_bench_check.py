@@ -15,7 +15,6 @@ from disstream.bench.demo import DemoReport
 from disstream.bench.laps import Lap, Plan, Result, median
 from disstream.bench.machine import Origin
 from disstream.bench.report import bars, bench_lines, demo_lines
-from disstream.bench.timing import percentile
 
 
 def look(keys: Sequence[str | None], numbers: Sequence[int]) -> Findings:
@@ -179,10 +178,8 @@ def test_bench_counts_lost_records_and_names_the_median() -> None:
         assert not Result(origin=ORIGIN, plan=plan, laps=[altered]).good
 
 
-def test_percentiles_and_bars() -> None:
-    """Percentiles are values that occurred (nearest rank); bars are to scale and tell count and share."""
-    assert [percentile([1, 2, 3, 4], share) for share in (0.0, 0.5, 0.51, 0.99, 1.0)] == [1, 2, 3, 4, 4]
-    assert percentile([], 0.5) == 0
+def test_bars() -> None:
+    """They are to scale, and tell count and share."""
     assert bars({"b": 1, "aa": 3}, width=6) == [
         "aa  ██████          3   75.0%",
         "b   ██              1   25.0%",

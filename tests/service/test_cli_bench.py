@@ -16,26 +16,94 @@ from disstream.server import Server
 SMALL = ("--records", "3000", "--repeats", "2", "--keys", "7")
 
 
-@pytest.mark.parametrize("mode", ["send", "send_many"])
-def test_produce(disstream_server: Server, tmp_path: Path, mode: str) -> None:
-    """Every lap has all records acknowledged, read back, none lost, doubled or out of order; the JSON says the same."""
+def bench(*arguments: str) -> click.testing.Result:
+    return click.testing.CliRunner().invoke(main, ["bench", *arguments])
+
+
+def test_produce(disstream_server: Server, tmp_path: Path) -> None:
+    """Every lap of every mode has all records acknowledged, read back, none lost, doubled or out of order; the laps
+    take turns; the JSON says the same, and where it comes from."""
     file = tmp_path / "result.json"
-    result = click.testing.CliRunner().invoke(
-        main, ["bench", "produce", *SMALL, "--mode", mode, "--endpoint", disstream_server.url, "--json", str(file)]
-    )
+    modes = ["send", "receipts", "send_many"]
+    chosen = [word for mode in modes for word in ("--mode", mode)]
+    result = bench("produce", *SMALL, *chosen, "--endpoint", disstream_server.url, "--json", str(file))
     assert result.exit_code == 0, result.output
     assert "median of 2" in result.stdout
+    assert "receipts: loop late to its timers" in result.stdout
     told = json.loads(file.read_text())
-    assert [lap["what"] for lap in told["laps"]] == [mode, mode]
+    assert [lap["what"] for lap in told["laps"]] == modes * 2
     for lap in told["laps"]:
         found = lap["findings"]
         assert lap["records"] == found["distinct"] == found["received"] == 3000
         assert found["reordered"] == found["rekeyed"] == found["changed"] == found["foreign"] == lap["failed"] == 0
         assert lap["seconds"] > 0
+        assert lap["stall"]["count"] > 0
     assert told["plan"]["size_bytes"] == 100
     assert "Python" in told["origin"]["machine"]
+    assert set(told["origin"]) == {"command", "machine", "versions", "commit", "began_at", "service"}
     left = click.testing.CliRunner().invoke(main, ["stream", "list", "--endpoint", disstream_server.url])
     assert left.stdout == ""
+
+
+def test_the_price_of_order(disstream_server: Server) -> None:
+    """--order all does each of them, and compares the others with the first."""
+    result = bench(
+        "produce", "--records", "500", "--repeats", "1", "--order", "all", "--endpoint", disstream_server.url
+    )
+    assert result.exit_code == 0, result.output
+    assert "send strict: " in result.stdout
+    assert "send none: " in result.stdout
+
+
+def test_latency(tmp_path: Path) -> None:
+    """Each record is sent at its instant; the time from there to the receipt covers the time to its call; the disk of
+    the server of its own was measured."""
+    file = tmp_path / "result.json"
+    result = bench("latency", "--rate", "500", "--seconds", "0.4", "--json", str(file))
+    assert result.exit_code == 0, result.output
+    told = json.loads(file.read_text())
+    (lap,) = told["laps"]
+    assert lap["records"] == lap["latency"]["count"] == lap["lateness"]["count"] == 200
+    assert lap["seconds"] >= 199 / 500
+    assert 0 <= lap["lateness"]["p50_s"] <= lap["latency"]["p50_s"] <= lap["latency"]["max_s"]
+    assert told["fsync"]["p50_s"] > 0
+    assert "send: due to receipt" in result.stdout
+
+
+def test_produce_at_a_rate(disstream_server: Server) -> None:
+    """At more records a second than are timed, all are sent, and some are timed; at a rate there is one mode."""
+    pace = ("--rate", "20000", "--endpoint", disstream_server.url)
+    result = bench("produce", "--records", "4000", "--repeats", "1", *pace)
+    assert result.exit_code == 0, result.output
+    assert "send: due to receipt" in result.stdout
+    assert bench("produce", "--mode", "send_many", *pace).exit_code == 2
+
+
+@pytest.mark.parametrize("subject", ["partitions", "keys", "size"])
+def test_sweep(disstream_server: Server, subject: str, tmp_path: Path) -> None:
+    """Every value has its laps, in the order given, and its point in the picture."""
+    pytest.importorskip("matplotlib")
+    file, png = tmp_path / "result.json", tmp_path / "a" / "sweep.png"
+    options = ("--records", "400", "--repeats", "2", "--endpoint", disstream_server.url)
+    result = bench("sweep", subject, "--values", "9,20", *options, "--json", str(file), "--png", str(png))
+    assert result.exit_code == 0, result.output
+    told = json.loads(file.read_text())
+    assert [(point["value"], len(point["laps"])) for point in told["points"]] == [(9, 2), (20, 2)]
+    assert {lap["records"] for point in told["points"] for lap in point["laps"]} == {400}
+    assert png.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("mode", ["send", "send_many"])
+def test_soak(tmp_path: Path, mode: str) -> None:
+    """A short run has its samples, memory of both sides, and as many records in the service as were acknowledged."""
+    file = tmp_path / "result.json"
+    result = bench("soak", "--seconds", "1", "--mode", mode, "--json", str(file))
+    assert result.exit_code == 0, result.output
+    told = json.loads(file.read_text())
+    assert told["stored"] == told["held"] == told["plan"]["records"] > 0
+    assert [sample["stored"] for sample in told["samples"]] == sorted(sample["stored"] for sample in told["samples"])
+    assert len(told["samples"]) == 51
+    assert "last part against the first" in result.stdout
 
 
 def test_consume_with_a_server_of_its_own(tmp_path: Path) -> None:
@@ -79,7 +147,9 @@ def test_altered_records_fail(
         main, ["bench", command, "--records", "500", "--repeats", "1", "--endpoint", disstream_server.url]
     )
     assert result.exit_code == 1, result.output
-    header, figures = result.stdout.splitlines()[5:7]
+    lines = result.stdout.splitlines()
+    at = next(number for number, line in enumerate(lines) if "other bytes" in line)
+    header, figures = lines[at : at + 2]
     assert figures[: header.index(column) + len(column)].split()[-1] == "500"
 
 
@@ -88,6 +158,8 @@ def test_wrong_use(disstream_server: Server, tmp_path: Path) -> None:
     runner = click.testing.CliRunner()
     both = runner.invoke(main, ["bench", "produce", "--endpoint", disstream_server.url, "--data-dir", str(tmp_path)])
     assert both.exit_code == 2
+    for values in ("1,x", "", "0", "10,4"):
+        assert bench("sweep", "size", "--values", values).exit_code == 2
     absent = runner.invoke(main, ["bench", "produce", *SMALL, "--endpoint", "http://127.0.0.1:9"])
     assert absent.exit_code == 1
     assert "127.0.0.1:9" in absent.stderr

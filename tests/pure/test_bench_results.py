@@ -1,0 +1,121 @@
+"""Proves that what benches tell follows from their laps: prices, deviations, parts of a long run."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from disstream.bench.check import Checker, Sent
+from disstream.bench.laps import Lap, Plan, Result, Way
+from disstream.bench.machine import Origin
+from disstream.bench.report import bench_lines, soak_lines, sweep_lines
+from disstream.bench.soak import Sample, SoakResult
+from disstream.bench.sweep import SUBJECTS, Point, SweepResult
+from disstream.bench.timing import Spread
+
+ORIGIN = Origin(
+    command="disstream bench", machine="m", versions={"disstream": "1"}, commit="abc+", began_at="now", service="s"
+)
+PLAN = Plan(records=100, size_bytes=100, keys=7, partitions=2, repeats=2)
+SPREAD = Spread(10, 0.001, 0.002, 0.003, 0.004, 0.005)
+
+
+def lap(what: str = "send", seconds: float = 1.0, cpu_s: float = 0.001, untimed: int = 0, read: int = 100) -> Lap:
+    sent = Sent.of((b"%d" % i, "k") for i in range(100 + untimed))
+    checker = Checker(sent)
+    for i in range(read):
+        checker.add(i, "k", b"%d" % i)
+    return Lap(
+        what=what,
+        ordered=True,
+        records=100,
+        failed=0,
+        seconds=seconds,
+        client_cpu_s=cpu_s,
+        server_cpu_s=None,
+        findings=checker.findings(),
+        untimed=untimed,
+        stall=SPREAD,
+    )
+
+
+def test_the_price_of_a_way_is_told() -> None:
+    """Rates and processor times are compared lap by lap with the first way; stalls of the median are shown."""
+    laps = [lap("send", 1.0), lap("send none", 0.5, 0.0005), lap("send", 2.0), lap("send none", 1.0, 0.0005)]
+    lines = list(bench_lines(Result(origin=ORIGIN, plan=PLAN, laps=laps)))
+    assert "send none: 2.00 of the records/s of send, 0.50 of its processor time on the client" in lines
+    assert any(line.startswith("send none: loop late") and line.endswith("4.00     5.00") for line in lines)
+    assert any("commit abc+" in line for line in lines)
+    assert not any("due to receipt" in line for line in lines)
+
+
+def test_what_was_due_is_told_with_the_disk_beside_it() -> None:
+    """With a rate, the time to the receipt, the bench's own part of it, and what the disk takes."""
+    open_loop = msgspec.structs.replace(lap(), latency=SPREAD, lateness=SPREAD)
+    plan = msgspec.structs.replace(PLAN, rate=1000.0)
+    lines = list(bench_lines(Result(origin=ORIGIN, plan=plan, laps=[open_loop], fsync=SPREAD)))
+    assert any("1,000 records/s, each at its instant" in line for line in lines)
+    for name in ("write and fsync, 10 times", "send: due to receipt", "send: due to sent"):
+        (line,) = (line for line in lines if line.startswith(name))
+        assert line.split()[-5:] == ["1.00", "2.00", "3.00", "4.00", "5.00"]
+
+
+def test_untimed_records_can_be_lost_too() -> None:
+    """What was sent before the clock started does not count in the rate, but must be there."""
+    assert lap(untimed=20, read=120).good
+    assert lap(untimed=20, read=119).lost == 1
+    assert lap(untimed=20, read=120).rate == 100
+
+
+def test_ways_are_named() -> None:
+    """The usual order goes without saying."""
+    assert [str(Way("send", "key")), str(Way("receipts", "none"))] == ["send", "receipts none"]
+
+
+def test_the_deviation_is_that_of_remembered_keys() -> None:
+    """Costs are compared around the middle of the cheapest and the dearest; beyond the cache they are told apart."""
+    costs = {1: 0.0010, 100: 0.0008, 10_000: 0.0012, 100_000: 0.0100}
+    points = [Point(value, [lap(cpu_s=cost)]) for value, cost in costs.items()]
+    result = SweepResult(origin=ORIGIN, subject="keys", plan=PLAN, points=points)
+    assert result.deviation() == pytest.approx((-0.2, 0.2))
+    lines = list(sweep_lines(result))
+    assert any("-20% to +20%" in line for line in lines)
+    assert [line.split()[0] for line in lines if "beyond the 65,536 keys" in line] == ["100,000"]
+    assert result.good
+    assert not msgspec.structs.replace(result, points=[Point(1, [lap(read=99)])]).good
+
+
+def test_a_sweep_changes_one_thing() -> None:
+    """The rest of the plan stays, but for the keys that a thousand partitions need, and the length of large laps."""
+    assert SUBJECTS["keys"].applied(PLAN, 5) == msgspec.structs.replace(PLAN, keys=5)
+    assert SUBJECTS["partitions"].applied(PLAN, 5) == msgspec.structs.replace(PLAN, partitions=5, keys=10_000)
+    plan = msgspec.structs.replace(PLAN, records=1_000_000)
+    assert SUBJECTS["size"].applied(plan, 1_000_000) == msgspec.structs.replace(plan, size_bytes=1_000_000, records=60)
+    assert SUBJECTS["size"].applied(plan, 10) == msgspec.structs.replace(plan, size_bytes=10)
+
+
+def test_the_parts_of_a_soak() -> None:
+    """Ten equal parts; the last is compared with the first; what the service holds must be what it acknowledged."""
+    samples = [Sample(float(i), 1000 * i if i <= 30 else 30_000 + 900 * (i - 30), 10**7, None) for i in range(61)]
+    result = SoakResult(origin=ORIGIN, plan=PLAN, samples=samples, stored=57_000, failed=0, held=57_000, stall=SPREAD)
+    parts = result.slices()
+    assert [part.rate for part in parts] == [1000.0] * 5 + [900.0] * 5
+    assert [part.from_s for part in parts] == [6.0 * i for i in range(10)]
+    lines = list(soak_lines(result))
+    assert "last part against the first: -10.0% records/s" in lines
+    assert "memory of the client +0.0%" in lines
+    assert "memory of the server unknown" in lines
+    assert result.good
+    assert not msgspec.structs.replace(result, held=57_001).good
+    assert not msgspec.structs.replace(result, failed=1).good
+    assert [panel.y_label for panel in result.picture().panels] == ["records/s, acknowledged", "memory, MB"]
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_a_soak_that_hardly_began(count: int) -> None:
+    """Fewer samples than parts are no error."""
+    samples = [Sample(float(i), i, None, None) for i in range(count)]
+    result = SoakResult(origin=ORIGIN, plan=PLAN, samples=samples, stored=1, failed=0, held=1, stall=SPREAD)
+    assert len(result.slices()) == max(count - 1, 0)
+    assert list(soak_lines(result))
+    assert len(result.picture().panels) == 1

@@ -1,0 +1,32 @@
+"""The comparison with other clients runs, in as far as nothing but disstream is installed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+VERSUS = Path(__file__).parents[2] / "benchmarks" / "peers" / "versus.py"
+
+
+def test_the_peers_that_are_there_compete(tmp_path: Path) -> None:
+    """Ours and the ceiling take turns and are compared; who cannot take part is told with the remedy."""
+    file = tmp_path / "peers.json"
+    done = subprocess.run(
+        [
+            *(sys.executable, VERSUS, "--rounds", "2", "--seconds", "0.02", "--json", file),
+            *("--only", "ceiling", "send", "redis-py blocking, always"),
+            *("--redis-server", "no-such-program", "--venvs", tmp_path),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr[-4_000:]
+    told = json.loads(file.read_text())
+    assert {name: len(turns) for name, turns in told["turns"].items()} == {"ceiling": 2, "send": 2, "send_many": 2}
+    assert all(turn["rate"] > 0 and turn["records"] == 10_000 for turns in told["turns"].values() for turn in turns)
+    assert "make bench-peers" in told["skipped"]["redis-py blocking, always"]
+    assert "| send | " in done.stdout
+    assert "redis-py blocking, always took no part" in done.stdout
