@@ -2,8 +2,9 @@
 
 The ceiling does what cannot be avoided and nothing else: it knows beforehand which records belong together, builds one
 row for each, encodes a request with the same library, posts it over aiohttp with one request per partition in flight,
-and decodes the answer. No budget, no lanes, no retries, no receipts. `send` awaits a receipt of every record,
-`send_many` one of every 1,000. All three in turn, so that a machine that drifts slows all of them.
+and decodes the answer. No budget, no lanes, no retries, no receipts. `send` awaits a receipt of every record (while the
+next ones are under way), `send_many` one of every 1,000. All three in turn, so that a machine that drifts slows all of
+them.
 
     python benchmarks/producer_ceiling.py [--records 300000] [--size 100] [--rounds 5]
 
@@ -17,6 +18,7 @@ import random
 import statistics
 import tempfile
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -26,8 +28,10 @@ import anyio
 
 from disstream.bench.machine import describe
 from disstream.bench.processes import server
+from disstream.bench.writing import WAITING
 from disstream.door import DisClient, connect
 from disstream.model import NewRecord
+from disstream.producer import Delivery
 from disstream.wire.partitioning import HashRouter, hash_key, hash_ranges
 from disstream.wire.records import decode_put_answer, encode_put
 
@@ -74,10 +78,17 @@ async def ceiling(dis: DisClient, url: str, work: Work) -> None:
 
 
 async def one_by_one(dis: DisClient, url: str, work: Work) -> None:
+    pairs = work.pairs
+    waiting: deque[list[Delivery]] = deque()
     async with dis.producer(work.stream) as producer:
-        deliveries = [await producer.send(data, key=key) for data, key in work.pairs]
-        for delivery in deliveries:
-            await delivery
+        for i in range(0, len(pairs), BATCH):
+            waiting.append([await producer.send(data, key=key) for data, key in pairs[i : i + BATCH]])
+            if len(waiting) > WAITING:
+                for delivery in waiting.popleft():
+                    await delivery
+        for deliveries in waiting:
+            for delivery in deliveries:
+                await delivery
 
 
 async def by_the_thousand(dis: DisClient, url: str, work: Work) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 import socket
 import subprocess
@@ -14,6 +15,7 @@ from typing import NamedTuple, Protocol
 
 import anyio
 
+from disstream import __version__
 from disstream.bench.processes import START_TIMEOUT_S, Child, child, server
 
 HERE = Path(__file__).parent
@@ -56,7 +58,7 @@ class Service(Protocol):
 @contextlib.asynccontextmanager
 async def durable_disstream(directory: Path, tools: Tools) -> AsyncIterator[Served]:
     async with server(directory / "data", directory) as (url, process):
-        yield Served(url, process, "of this checkout")
+        yield Served(url, process, __version__)
 
 
 @contextlib.asynccontextmanager
@@ -82,6 +84,7 @@ def redis_streams(appendfsync: str) -> Service:
             "save": "",
             "appendonly": "yes",
             "appendfsync": appendfsync,
+            "auto-aof-rewrite-percentage": "0",  # it would come in the middle of somebody's lap
         }
         arguments = [path, *(text for name, value in options.items() for text in (f"--{name}", value))]
         async with child("redis-server", arguments, directory) as process:
@@ -108,7 +111,8 @@ def _found(program: str, remedy: str) -> str:
 
 
 def _version(path: str) -> str:
-    return subprocess.run([path, "--version"], capture_output=True, text=True, check=True).stdout.strip()
+    told = subprocess.run([path, "--version"], capture_output=True, text=True, check=True).stdout
+    return f"{Path(path).name} {re.findall(r'[0-9]+(?:[.][0-9]+)+', told)[0]}"
 
 
 def _free_port() -> str:

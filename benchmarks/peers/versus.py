@@ -37,6 +37,7 @@ from services import HERE, Missing, Served, Service, Tools, durable_disstream, j
 
 from disstream.bench.machine import Origin
 from disstream.bench.processes import Child, child
+from disstream.errors import DisError
 
 CHECKOUT = HERE.parents[1]
 SIZING_RECORDS = 20_000
@@ -128,7 +129,7 @@ class Competition:
             python = self._tools.python(contender.venv)
             if contender.service not in self.services:
                 directory = self._directory / contender.service.replace(" ", "-")
-                directory.mkdir()
+                directory.mkdir(exist_ok=True)
                 entered = SERVICES[contender.service](directory, self._tools)
                 self.services[contender.service] = await stack.enter_async_context(entered)
         except Missing as exc:
@@ -146,7 +147,7 @@ class Competition:
         return True
 
     async def lap(self, contender: Contender, records: int) -> Turn:
-        """Raises SystemExit if not everything was acknowledged, or is not there."""
+        """Raises DisError if it ended, or not everything was acknowledged, or is not there."""
         served, worker = self.services[contender.service], self._workers[contender.name]
         os.sync()  # nobody pays for what another one left to be written
         used = served.process.cpu_s() or 0.0
@@ -160,7 +161,7 @@ class Competition:
         await worker.write(order)
         lap = await worker.read(Lap)
         if not lap.acknowledged == lap.stored == records:
-            raise SystemExit(f"{contender.name}: {records} records sent, {lap}")
+            raise DisError(f"{records} records sent, {lap}")
         used = (served.process.cpu_s() or 0.0) - used
         return Turn(records, records / lap.seconds, lap.cpu_s / records * 1e6, used / records * 1e6)
 
@@ -174,8 +175,13 @@ async def measure(arguments: argparse.Namespace, origin: Origin) -> Result:
         present = [contender for contender in wanted if await competition.enter(contender, stack)]
         records = {}
         for contender in present:
-            sizing = await competition.lap(contender, SIZING_RECORDS)
+            try:
+                sizing = await competition.lap(contender, SIZING_RECORDS)
+            except DisError as exc:
+                competition.skipped[contender.name] = str(exc)
+                continue
             records[contender.name] = max(round(sizing.rate * arguments.seconds / ROUND_TO), 1) * ROUND_TO
+        present = [contender for contender in present if contender.name in records]
         turns: dict[str, list[Turn]] = {contender.name: [] for contender in present}
         for number in range(arguments.rounds + 1):
             for contender in present:
