@@ -7,6 +7,7 @@
 # PART: peers ceiling rates orders latency sweeps bodies memory soak (default: all). --short: minutes instead of half an
 # hour, for a look. --no-soak leaves out the ten minutes of writing. VERSUS holds more arguments for the peers.
 set -uo pipefail
+trap 'exit 130' INT # a part that is interrupted cleans up and ends; the next one must not begin
 
 short= soak=yes
 while [[ "${1:-}" == --* ]]; do

@@ -108,14 +108,15 @@ async def soak(bench: Bench, plan: Plan, way: Way, seconds: float, tell: Tell, o
     keys = [f"key-{i}" for i in range(plan.keys)]
     records = zip(itertools.cycle(payloads), itertools.cycle(keys), strict=True)
     samples: list[Sample] = []
-    warm_up_s, interval_s = min(WARM_UP_S, seconds / 10), min(SAMPLE_INTERVAL_S, seconds / SAMPLES)
     async with bench.stream(plan.partitions) as stream:
         with contextlib.suppress(Undelivered):  # counted below
             async with bench.dis.producer(stream, ProducerConfig(order=way.order)) as producer:
                 with Pulse() as pulse:
                     async with anyio.create_task_group() as tasks:
-                        tasks.start_soon(_sample, bench, producer, warm_up_s, interval_s, seconds, samples, tell)
-                        await _write(producer, way, records, chunk_records(plan.size_bytes), warm_up_s + seconds)
+                        tasks.start_soon(_sample, bench, producer, seconds, samples, tell)
+                        await _write(
+                            producer, way, records, chunk_records(plan.size_bytes), _warm_up_s(seconds) + seconds
+                        )
                         await producer.flush()
                 stats = producer.stats()
         held = sum((await bench.ends(stream)).values())
@@ -144,16 +145,9 @@ async def _write(
                 await producer.send(payload, key=key)
 
 
-async def _sample(
-    bench: Bench,
-    producer: Producer,
-    warm_up_s: float,
-    interval_s: float,
-    seconds: float,
-    samples: list[Sample],
-    tell: Tell,
-) -> None:
-    await anyio.sleep(warm_up_s)
+async def _sample(bench: Bench, producer: Producer, seconds: float, samples: list[Sample], tell: Tell) -> None:
+    interval_s = min(SAMPLE_INTERVAL_S, seconds / SAMPLES)
+    await anyio.sleep(_warm_up_s(seconds))
     begun = exact_now()
     for number in range(round(seconds / interval_s) + 1):
         await anyio.sleep(max(begun + number * interval_s - exact_now(), 0))
@@ -166,3 +160,7 @@ async def _sample(
         samples.append(sample)
         if not number % SAMPLES:
             tell(f"{sample.at_s:,.0f} s: {sample.stored:,} records")
+
+
+def _warm_up_s(seconds: float) -> float:
+    return min(WARM_UP_S, seconds / 10)
