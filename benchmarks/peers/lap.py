@@ -11,15 +11,20 @@ import json
 import random
 import sys
 import time
-from collections.abc import Callable
-from typing import NamedTuple
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Generic, NamedTuple, TypeVar
 
 KEYS = 97
 PARTITIONS = 4
+THOUSAND = 1_000
+WINDOW = 8
+"""Thousands."""
 POOL_RECORDS = 97_001
 """Different payloads. Prime to the keys, so that they meet in all combinations; a lap may be longer."""
 
 Pairs = list[tuple[bytes, str]]
+T = TypeVar("T")
 
 
 class Lap(NamedTuple):
@@ -52,6 +57,32 @@ class Stopwatch:
 
     def outcome(self, acknowledged: int, stored: int) -> Outcome:
         return Outcome(acknowledged, stored, self.seconds, self.cpu_s)
+
+
+class Window(Generic[T]):
+    """Acknowledgements of the last few thousand records, awaited in order while the next are sent.
+
+    One after another costs less than `asyncio.gather`, and thousands less than all at the end: fewer objects alive.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: deque[list[Awaitable[T]]] = deque()
+        self.count = 0
+        """Acknowledged; what was not raises."""
+
+    async def add(self, some: list[Awaitable[T]]) -> None:
+        self._waiting.append(some)
+        if len(self._waiting) > WINDOW:
+            await self._settle()
+
+    async def drain(self) -> None:
+        while self._waiting:
+            await self._settle()
+
+    async def _settle(self) -> None:
+        for acknowledgement in self._waiting.popleft():
+            await acknowledgement
+            self.count += 1
 
 
 def partition_of(key: str) -> int:

@@ -106,6 +106,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     """Contender -> its laps; lap i of all of them followed each other."""
     skipped: dict[str, str]
     """Who could not take part -> why, and how to get it."""
+    failed: dict[str, str]
+    """Who ended, or did not have everything acknowledged and there, in the first lap."""
 
     def ratio(self, ours: str, theirs: str) -> float:
         pairs = zip(self.turns[ours], self.turns[theirs], strict=True)
@@ -173,12 +175,12 @@ async def measure(arguments: argparse.Namespace, origin: Origin) -> Result:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=arguments.data_dir)))
         competition = Competition(tools, arguments.size, directory)
         present = [contender for contender in wanted if await competition.enter(contender, stack)]
-        records = {}
+        records, failed = {}, {}
         for contender in present:
             try:
                 sizing = await competition.lap(contender, SIZING_RECORDS)
             except DisError as exc:
-                competition.skipped[contender.name] = str(exc)
+                failed[contender.name] = str(exc)
                 continue
             records[contender.name] = max(round(sizing.rate * arguments.seconds / ROUND_TO), 1) * ROUND_TO
         present = [contender for contender in present if contender.name in records]
@@ -195,6 +197,7 @@ async def measure(arguments: argparse.Namespace, origin: Origin) -> Result:
         size_bytes=arguments.size,
         turns=turns,
         skipped=competition.skipped,
+        failed=failed,
     )
 
 
@@ -218,6 +221,8 @@ def table(result: Result) -> Iterator[str]:
         yield "| " + " | ".join(cells) + " |"
     for name, reason in result.skipped.items():
         yield f"\n{name} took no part: {reason}"
+    for name, reason in result.failed.items():
+        yield f"\n{name} FAILED: {reason}"
 
 
 def main() -> None:
@@ -238,6 +243,8 @@ def main() -> None:
         print(line)
     if arguments.json:
         arguments.json.write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=1) + b"\n")
+    if result.failed:
+        sys.exit(1)
 
 
 if __name__ == "__main__":

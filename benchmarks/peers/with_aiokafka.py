@@ -1,6 +1,7 @@
 """aiokafka: `send` with a future of every record, acks=all, 1 MiB batches, no compression, no idempotence.
 
-Or `send_batch`, with which the caller makes the batches and chooses the partition, and gets one future for each batch.
+To linger brought nothing. Or `send_batch`, with which the caller makes the batches and chooses the partition, and gets
+one future for each batch.
 """
 
 from __future__ import annotations
@@ -9,10 +10,9 @@ import asyncio
 
 import uvloop
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from lap import PARTITIONS, Lap, Outcome, Stopwatch, compete, partition_of
+from aiokafka.structs import RecordMetadata
+from lap import PARTITIONS, THOUSAND, Lap, Outcome, Stopwatch, Window, compete, partition_of
 
-WAITING = 20_000
-"""Futures awaited together: more of them alive cost more, in garbage collection."""
 BATCH_BYTES = 1_048_576
 
 
@@ -20,7 +20,6 @@ async def _run(lap: Lap) -> Outcome:
     producer = AIOKafkaProducer(
         bootstrap_servers=lap.address,
         acks="all",
-        linger_ms=5,
         max_batch_size=BATCH_BYTES,
         max_request_size=8 * BATCH_BYTES,
     )
@@ -38,10 +37,13 @@ async def _run(lap: Lap) -> Outcome:
             await asyncio.gather(*(_in_batches(producer, lap.name, i, lane) for i, lane in enumerate(lanes)))
         )
     else:
-        acknowledged = 0
-        for start in range(0, len(pairs), WAITING):
-            futures = [await producer.send(lap.name, data, key=key) for data, key in pairs[start : start + WAITING]]
-            acknowledged += len(await asyncio.gather(*futures))  # raises if one failed
+        window = Window[RecordMetadata]()
+        for start in range(0, len(pairs), THOUSAND):
+            await window.add(
+                [await producer.send(lap.name, data, key=key) for data, key in pairs[start : start + THOUSAND]]
+            )
+        await window.drain()
+        acknowledged = window.count
     watch.stop()
     await producer.stop()
     return watch.outcome(acknowledged, await _stored(lap))
