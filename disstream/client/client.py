@@ -24,7 +24,7 @@ import anyio
 from ..errors import ApiError, ConfigError, DisError, NotFoundError, TransportError
 from ..lifecycle import Scope, Supervisor
 from ..wire.errors import decode_error, retry_after_seconds
-from ..wire.http import JSON, Request, Response
+from ..wire.http import EXTENSIONS_HEADER, JSON, Request, Response
 from ..wire.routes import build
 from .api import Transport
 from .apps import Apps
@@ -84,6 +84,9 @@ class Client:
         if not isinstance(endpoint, str) and not hasattr(endpoint, "exchange"):
             raise ConfigError(f"endpoint {endpoint!r} is no address: give a URL like 'http://127.0.0.1:8080'")
         self.project_id = project_id
+        self.extensions: frozenset[str] = frozenset()
+        """What the endpoint offers beyond the API, as its latest answer that is no refusal says."""
+        self._told_extensions = ""
         self.transport = HttpTransport(endpoint, self.config) if isinstance(endpoint, str) else endpoint
         self._source: Source | None = None
         if credentials is not None:
@@ -249,6 +252,7 @@ class Client:
                 self._requests += 1
                 response = await self.transport.exchange(request)
                 if 200 <= response.status < 300:
+                    self._learn(response.headers.get(EXTENSIONS_HEADER, ""))
                     return response
                 error = _refusal(response)
                 if (
@@ -276,6 +280,11 @@ class Client:
             log.debug("%s: attempt %d failed, next in %.3f s: %s", operation, attempt, pause, error)
             await anyio.sleep(pause)
             self._retries += 1
+
+    def _learn(self, told: str) -> None:
+        if told != self._told_extensions:
+            self._told_extensions = told
+            self.extensions = frozenset(name.strip() for name in told.split(",")) - {""}
 
 
 def _refusal(response: Response) -> ApiError:

@@ -5,7 +5,7 @@ Answers are read by their own content type: a service may answer in JSON whateve
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -72,17 +72,28 @@ class Records:
             raise TransportError(told, outcome_unknown=True)
         return results
 
-    async def put_encoded(self, body: bytes, *, timeout_s: float | None = None) -> bytes | PutResults:
+    async def put_encoded(
+        self, body: bytes, *, timeout_s: float | None = None, headers: Mapping[str, str] | None = None
+    ) -> bytes | PutResults:
         """One attempt to put a body in the client's form, made by `encode_put` or `encode_put_protobuf` of `wire`.
 
+        `headers` (lower case) go with it: those of an extension that the endpoint names.
         Returns the 2xx answer: the body of one in JSON, which may be left undecoded; the results of one in protobuf.
         For the producer, which repeats on its own. Raises as `put`; DIS.4303 for a whole request is a ThrottledError.
         """
-        answer = await self._put(body, timeout_s, 1)
+        answer = await self._put(body, timeout_s, 1, headers)
         return decode_put_answer_protobuf(answer.body) if _is_protobuf(answer) else answer.body
 
-    async def _put(self, body: bytes, timeout_s: float | None, attempts: int | None) -> Response:
+    async def _put(
+        self,
+        body: bytes,
+        timeout_s: float | None,
+        attempts: int | None,
+        more: Mapping[str, str] | None = None,
+    ) -> Response:
         headers = self._headers
+        if more:
+            headers = {**(headers or {}), **more}
         kind = self._compression
         if kind is not None:
             if len(body) <= _INLINE_BYTES:

@@ -9,6 +9,8 @@ import msgspec
 
 JSON = "application/json"
 PROTOBUF = "application/x-protobuf"
+EXTENSIONS_HEADER = "x-disstream"
+"""In every answer of ours that is no refusal: what is offered beyond the API, names between commas."""
 
 
 def media_type(headers: Mapping[str, str]) -> str:

@@ -216,6 +216,26 @@ def test_headers_and_time_outs() -> None:
     run_simulated(main)
 
 
+def test_extensions_are_learnt_from_answers() -> None:
+    """What the endpoint offers is what its latest answer that is no refusal names; one that names nothing, nothing."""
+
+    async def main() -> None:
+        named = Response(status=200, headers={"x-disstream": "bounds, sessions"}, body=STORED.body)
+        script = Script(named, GONE, STORED)
+        async with client_on(script) as client:
+            assert client.extensions == frozenset()
+            await client.records.put_encoded(b"{}", headers={"x-disstream-session": "s"})
+            assert client.extensions == {"bounds", "sessions"}
+            with pytest.raises(NotFoundError):
+                await client.records.put_encoded(b"{}")
+            assert client.extensions == {"bounds", "sessions"}, "a refusal may come from somewhere on the way"
+            await client.records.put_encoded(b"{}")
+            assert client.extensions == frozenset()
+        assert [request.headers.get("x-disstream-session") for request in script.asked] == ["s", None, None]
+
+    run_simulated(main)
+
+
 def test_a_redirect_names_the_address() -> None:
     """An endpoint that redirects is a mistake in the endpoint: the message says where it points."""
 
