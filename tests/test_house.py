@@ -53,6 +53,7 @@ PURE = [
     "consumer/progress.py",
     "producer/accumulator.py",
     "producer/lanes.py",
+    "producer/numbers.py",
     "producer/outcome.py",
     "producer/pacing.py",
     "producer/payload.py",

@@ -8,6 +8,7 @@ payload       from what a caller gives to what the wire can carry
 budget        the byte budget: who may enter, in which order
 accumulator*  batches per lane; what goes into the next request; what an answer means (the core)
 shipment*     what travels: parts of batches, and the parts of one request
+numbers*      the numbers that records bear in a session
 lanes*        lanes, groups, and the way from a key to its lane
 packing*      from records as they were sent to records of the service: aggregated, enveloped, compressed
 spill         failed records on their way to the spill file

@@ -20,7 +20,7 @@ applied. `check()` asserts what can be asserted from the outside.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from http import HTTPStatus
 from typing import Literal
 
@@ -29,8 +29,10 @@ from ..model import NewRecord, PartitionInfo, PutResult, PutResults
 from ..wire.errors import RETRYABLE_RECORD_CODES
 from ..wire.partitioning import partition_id, partition_number
 from ..wire.records import count_stored, decode_failed_count, decode_put_answer
+from ..wire.sessions import FENCED, GAP, MAX_LANES, MOVED, Session, SessionLane
 from .config import ProducerConfig
 from .lanes import Group, Lane, Lanes
+from .numbers import Numbers, Run
 from .outcome import MAX_CODE, Answer, Batch, End, Failure, Ledger, Receipt, SharedAnswer, Spilled
 from .pacing import Backoff
 from .packing import Packing
@@ -49,6 +51,7 @@ MIN_ATTEMPT_S = 0.05
 _SPLIT_STATUS = {400, 413}
 _NOT_ABOUT_CONTENT = {"DIS.4117", "DIS.4301"}
 """Refusals of a whole request that no other composition of records would avoid."""
+_SESSION_CODES = {GAP, FENCED, MOVED}
 _RETRYABLE_CODES = {"DIS.4205"}
 """The stream is not running: it may be being created, or scaled."""
 
@@ -94,11 +97,17 @@ class Accumulator:
         partitions: Iterable[PartitionInfo],
         backoff: Backoff,
         packing: Packing | None = None,
+        producer_id: str = "0" * 32,
     ) -> None:
-        """`packing`: how records become those of the service; None: they are."""
+        """`packing`: how records become those of the service; None: they are. `producer_id`: 32 hex digits that no other
+        producer of the stream has, for sessions."""
         self._config = config
         self._packing = packing
         self._numbered = 0
+        self._producer_id = producer_id
+        self._numbers: dict[int, Numbers] = {}  # by partition, also of those that are gone: they may come back
+        self._offered = False
+        self._request = 0
         self._max_rows = config.max_batch_rows
         self._max_records = config.max_batch_records
         self._max_bytes = config.max_batch_bytes
@@ -106,7 +115,7 @@ class Accumulator:
         self._backoff = backoff
         self._ordered = config.order != "none"
         self._strict = config.order == "strict"
-        self.lanes = Lanes(list(partitions), config.max_in_flight, ordered=self._ordered)
+        self.lanes = self._layout(partitions)
         self.ledger = Ledger()
         self.counts = Counts()
         self.live: dict[Batch, None] = {}  # batches with unsettled records
@@ -117,6 +126,39 @@ class Accumulator:
         self.frozen = False  # the layout is being changed: nothing is taken
         self.stale = False  # an answer named another partition than we expected
         self._trust_layout = True  # False: the service places keys differently; stop comparing
+
+    def _layout(self, partitions: Iterable[PartitionInfo]) -> Lanes:
+        return Lanes(list(partitions), self._config.max_in_flight, self._numbers, ordered=self._ordered)
+
+    # --- sessions -------------------------------------------------------------------------------------------------
+
+    @property
+    def sessions(self) -> bool:
+        """Whether requests bear numbers: they are offered, wanted, and every record's partition can be predicted."""
+        return self._offered and self.lanes.whole
+
+    def offer(self, offered: bool) -> None:
+        """The endpoint says whether it understands sessions. One that stops can settle no doubt any more."""
+        offered = offered and self._ordered and self._config.sessions
+        if self._offered and not offered:
+            for part in self._parts():
+                part.unnumber()
+            for numbers in self._numbers.values():
+                numbers.renew()
+        self._offered = offered
+
+    def _parts(self) -> Iterator[Part]:
+        """All that is sealed and has no end."""
+        for lane in self.lanes.all():
+            yield from lane.queue
+        for shipment in self.in_flight:
+            for _, part in shipment.parts:
+                yield part
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether any lane has to find out what became of its last request, before its records may go elsewhere."""
+        return any(lane.in_doubt for lane in self.lanes.all())
 
     # --- records in -----------------------------------------------------------------------------------------------
 
@@ -203,23 +245,35 @@ class Accumulator:
 
     def take(self, group: Group, now: float) -> Shipment | None:
         """What `group` should send now; None: nothing is ready (see `next_wake`)."""
-        if group.busy or self.frozen:
+        if group.busy:
             return None
         shipment = Shipment(group)
-        own, free = list(group.active), self.lanes.free
-        lanes = [free, *own] if group.free_first else [*own, free]
+        sessions = self.sessions
+        if sessions:
+            self._place_free(group, now)
+            lanes = list(group.active)
+        elif group.free_first:
+            lanes = [self.lanes.free, *group.active]
+        else:
+            lanes = [*group.active, self.lanes.free]
         group.free_first = not group.free_first
+        runs: list[SessionLane] = []
         for lane in lanes:
             if lane.empty:
                 group.active.pop(lane, None)
                 continue
-            if lane.not_before > now:
+            if lane.not_before > now or (self.frozen and not lane.in_doubt):
                 continue
-            self._pick(lane, shipment, now)
+            run = Run(lane.numbers) if sessions else None
+            self._pick(lane, shipment, now, run)
             if lane.group is not None:
                 del group.active[lane]  # to the end of the line, or out of it
                 if not lane.empty:
                     group.active[lane] = None
+            if run is not None and run.first >= 0 and lane.number is not None:
+                runs.append(SessionLane(lane.number, run.epoch, run.first, run.end - run.first))
+                if len(runs) == MAX_LANES:
+                    break
             if shipment.count >= self._max_records or shipment.weight >= self._max_bytes:
                 break
             if shipment.parts and shipment.parts[-1][1].alone:
@@ -228,22 +282,53 @@ class Accumulator:
             return None
         for _, part in shipment.parts:
             part.attempts += 1
+        if runs:
+            self._request += 1
+            shipment.session = Session(self._producer_id, self._request, tuple(runs))
         group.busy = True
         self.in_flight.add(shipment)
         self.counts.requests += 1
         return shipment
 
-    def _pick(self, lane: Lane, shipment: Shipment, now: float) -> None:
+    def _place_free(self, group: Group, now: float) -> None:
+        """In a session: choose a lane of the group for a request's worth of records without a key."""
+        free = self.lanes.free
+        if free.open is not None and free.open.due_at <= now:
+            self.seal(free)
+        if not free.queue or self.frozen or (carrier := group.carrier(now)) is None:
+            return
+        group.turn = group.lanes.index(carrier) + 1
+        placed: list[Part] = []
+        count = weight = 0
+        while free.queue and (not placed or (count < self._max_records and weight < self._max_bytes)):
+            part = free.queue.popleft()
+            part.placed = carrier.number
+            placed.append(part)
+            count += part.wire_count
+            weight += part.weight
+        if group.free_first:
+            carrier.queue.extendleft(reversed(placed))
+            group.active = {carrier: None, **group.active}
+        else:
+            carrier.queue.extend(placed)
+            self._activate(carrier)
+
+    def _pick(self, lane: Lane, shipment: Shipment, now: float, run: Run | None) -> None:
+        """Move what may go now from the lane to the shipment; `run` numbers it."""
         if lane.open is not None and lane.open.due_at <= now:
             self.seal(lane)
-        if self._strict and lane.number is not None:
-            self._pick_one_per_key(lane, shipment, now)
-            return
+        one_per_key = self._strict and lane.number is not None
         while lane.queue:
             part = lane.queue[0]
             if self._expire(part, now):
                 lane.queue.popleft()
                 continue
+            if not part.in_doubt:
+                if self.frozen:
+                    return
+                if one_per_key:
+                    self._pick_one_per_key(lane, shipment, now, run)
+                    return
             if part.wire_count > self._max_records:
                 part = self._cut(lane)
             weight = part.weight
@@ -253,6 +338,10 @@ class Accumulator:
                 or shipment.weight + weight > self._max_bytes
             ):
                 return
+            if run is not None:
+                if not run.admits(part):
+                    return
+                run.add(part)
             lane.queue.popleft()
             shipment.add(lane, part, weight)
             if part.alone:
@@ -265,9 +354,9 @@ class Accumulator:
         lane.queue.extendleft(reversed(pieces))
         return pieces[0]
 
-    def _pick_one_per_key(self, lane: Lane, shipment: Shipment, now: float) -> None:
+    def _pick_one_per_key(self, lane: Lane, shipment: Shipment, now: float, run: Run | None) -> None:
         """Order "strict": the first waiting record of each key. What stays keeps its place."""
-        passed: set[str | None] = set()
+        passed = {part.batch.rows[i].key for theirs, part in shipment.parts if theirs is lane for i in part.each()}
         kept: deque[Part] = deque()
         scanned = 0
         while lane.queue and shipment.count < self._max_records and scanned < self._max_records:
@@ -285,7 +374,7 @@ class Accumulator:
                 room = shipment.count + len(mine) < self._max_records and (
                     shipment.weight + weight + weight_of(row) <= self._max_bytes or not (mine or shipment.parts)
                 )
-                if row.key in passed or not room:
+                if (row.key in passed and row.key is not None) or not room:
                     left.append(i)
                 else:
                     mine.append(i)
@@ -296,6 +385,11 @@ class Accumulator:
             if mine:
                 taken = part if not left else part.rest(mine)
                 taken.alone = part.alone
+                if run is not None:
+                    if not run.admits(taken):
+                        kept.append(part)
+                        break
+                    run.add(taken)
                 shipment.add(lane, taken, weight)
             if left:
                 rest = part if not mine else part.rest(left)
@@ -306,13 +400,16 @@ class Accumulator:
 
     def next_wake(self, group: Group) -> float | None:
         """When `take` may have something for an idle group although nothing new happened."""
-        if group.busy or self.frozen:
+        if group.busy:
             return None
+        free, sessions = self.lanes.free, self.sessions
         times = [
-            max(lane.not_before, lane.open.due_at if lane.open and not lane.queue else 0.0)
-            for lane in (*group.active, self.lanes.free)
-            if not lane.empty
+            max(lane.not_before, lane.due_at)
+            for lane in (group.active if sessions else (*group.active, free))
+            if not lane.empty and (lane.in_doubt or not self.frozen)
         ]
+        if sessions and not free.empty and not self.frozen and (able_at := group.carrier_at()) is not None:
+            times.append(max(able_at, free.due_at))
         return min(times, default=None)
 
     # --- answers in -----------------------------------------------------------------------------------------------
@@ -332,6 +429,10 @@ class Accumulator:
                 results = decode_put_answer(answer)
         except TransportError as exc:
             self.lost(shipment, exc, now)
+            return
+        if shipment.session is not None and any(r.ok and r.sequence_number is None for r in results):
+            # It is asked again, and will be told: in the same records under the same numbers.
+            self.lost(shipment, TransportError("the answer tells no place of a record", outcome_unknown=True), now)
             return
         if len(results) != shipment.count:
             told = f"the answer has {len(results)} results for {shipment.count} records"
@@ -367,6 +468,8 @@ class Accumulator:
         for lane, part in shipment.parts:
             lane.failures = 0
             count = len(part)
+            if part.number >= 0:
+                lane.numbers.stored(part.epoch, part.number + part.wire_count)
             sizes = part.sizes
             own, start = (answer, offset) if sizes is None else (SharedAnswer(answer, offset, sizes), 0)
             if part.indices is None and not part.overtaken:
@@ -386,9 +489,12 @@ class Accumulator:
         offset = 0
         retries: list[tuple[Lane, Part]] = []
         behind = _Overtaken()
+        short: set[Lane] = set()  # lanes of which a record was not stored
         for lane, part in shipment.parts:
             again: list[int] = []
             throttled = unclear = False
+            resolved = 0  # records that no earlier attempt has stored, or ever will
+            stored = 0  # records before the first that was not stored
             wire_count = part.wire_count
             spread = part.spread(results[offset : offset + wire_count])
             for (result, index), i in zip(spread, part.each(), strict=True):
@@ -396,8 +502,25 @@ class Accumulator:
                 if result.ok and result.sequence_number is not None:
                     self._compare_place(lane, result)
                     behind.stored(lane, key)
+                    stored += lane not in short
                     place = Receipt(result.partition_id or "", result.sequence_number, part.attempts, index=index)
                     self._store(part, i, place)
+                    continue
+                if lane not in short:
+                    short.add(lane)
+                    self._stored_up_to(lane, part, stored)
+                if shipment.session is not None and result.error_code in _SESSION_CODES:
+                    if result.error_code == MOVED:
+                        self.stale = True
+                    elif part.epoch == lane.numbers.epoch:
+                        lane.numbers.renew()
+                    if result.error_code == GAP and part.in_doubt:
+                        self._unknown(part, i, "the service does not know the session any more; it may be stored")
+                        continue
+                    resolved += result.error_code != GAP
+                    part.last_error = f"{result.error_code}: {result.error_message}"
+                    again.append(i)
+                    behind.failed(lane, key, part, i)
                 elif result.ok or (result.error_code or "").startswith(RETRYABLE_RECORD_CODES):
                     throttled = result.error_code == "DIS.4303"
                     unclear |= result.ok  # neither a place nor an error: it may be stored
@@ -410,10 +533,16 @@ class Accumulator:
                 else:
                     self._refuse_one(part, i, result.error_code or "", result.error_message or "")
             offset += wire_count
+            if lane not in short:
+                self._stored_up_to(lane, part, len(part))
             if again:
                 rest = part.rest(again)
                 rest.throttled = throttled
-                rest.maybe_applied |= unclear
+                if unclear:
+                    rest.maybe_applied = True
+                    rest.unnumber()
+                if resolved == len(again):
+                    rest.resolve()
                 retries.append((lane, rest))
                 behind.rests[part] = rest
             self._wake(part)
@@ -422,6 +551,13 @@ class Accumulator:
         self._again(retries, now)
         for lane in {lane for lane, _ in shipment.parts} - {lane for lane, _ in retries}:
             lane.failures = 0
+
+    @staticmethod
+    def _stored_up_to(lane: Lane, part: Part, count: int) -> None:
+        """The first `count` records of the part are stored, and what was before it in its lane."""
+        if part.number >= 0:
+            behind = part.rest(list(part.each())[count:])
+            lane.numbers.stored(part.epoch, part.number + part.wire_count - behind.wire_count)
 
     def _compare_place(self, lane: Lane, result: PutResult) -> None:
         if self._trust_layout and lane.number is not None and result.partition_id:
@@ -463,6 +599,8 @@ class Accumulator:
             part.last_error = str(error)
             part.throttled = False
             part.maybe_applied |= error.outcome_unknown
+            if shipment.session is None or part.number < 0:
+                part.unnumber()
         self._done(shipment)
         self._again(shipment.parts, now)
 
@@ -589,16 +727,18 @@ class Accumulator:
     # --- layout ---------------------------------------------------------------------------------------------------
 
     def relayout(self, partitions: Iterable[PartitionInfo]) -> bool:
-        """Route what waits over a new layout, keeping its order; nothing may be in flight. False: nothing changed.
+        """Route what waits over a new layout, keeping its order; nothing may be in flight or doubt. False: no change.
 
         If the layout is the one we had although an answer contradicted it, the service places keys by a rule of its
         own: lanes then only group keys, which is all that order needs, and places are not compared any more.
         """
         assert not self.in_flight, "old lanes are settled before new ones open"
+        assert not self.in_doubt
         self.stale = False
-        new = Lanes(list(partitions), self._config.max_in_flight, ordered=self._ordered)
+        new = self._layout(partitions)
         if new.ranges == self.lanes.ranges:
-            self._trust_layout = False
+            # In a session the service checks our predictions itself, and we may have looked too early.
+            self._trust_layout = self.sessions
             return False
         old, self.lanes = self.lanes, new
         for lane in old.all():
@@ -608,6 +748,8 @@ class Accumulator:
         return True
 
     def _reroute(self, part: Part) -> None:
+        part.placed = None
+        part.unnumber()
         by_lane: dict[Lane, list[int]] = {}
         for i in part.each():
             try:
@@ -652,15 +794,33 @@ class Accumulator:
                 claim(Part(lane.open))
             if lane.group is not None:
                 assert lane.empty or lane in lane.group.active, f"{lane!r} waits but its group does not know"
+            self._check_numbers(lane)
         groups = [shipment.group for shipment in self.in_flight]
         assert len(groups) == len(set(groups)), "two shipments of one group"
         for shipment in self.in_flight:
             assert shipment.group.busy
             assert shipment.records == sum(len(part) for _, part in shipment.parts)
             assert shipment.count == sum(part.wire_count for _, part in shipment.parts) <= self._max_records
-            for _, part in shipment.parts:
+            for lane, part in shipment.parts:
                 claim(part)
+                assert part.placed in (None, lane.number)
+            if (session := shipment.session) is not None:
+                assert session.records == sum(part.wire_count for _, part in shipment.parts)
         assert set(seen) <= set(self.live), "a batch waits that is not live"
         for batch in self.live:
             ended = len(batch.ends or ())
             assert len(seen.get(batch, ())) + ended == len(batch.rows), "a record is nowhere"
+
+    @staticmethod
+    def _check_numbers(lane: Lane) -> None:
+        numbers = lane.numbers
+        assert 0 <= numbers.next <= numbers.unused
+        doubts = [part.in_doubt for part in lane.queue]
+        assert doubts == sorted(doubts, reverse=True), f"{lane!r} has something in front of what is in doubt"
+        end = {numbers.epoch: numbers.next}
+        for part in lane.queue:
+            assert part.placed in (None, lane.number)
+            if part.number >= 0:
+                assert part.number >= end.get(part.epoch, 0), f"{lane!r} has two records with one number"
+                end[part.epoch] = part.number + part.wire_count
+        assert end[numbers.epoch] <= numbers.unused

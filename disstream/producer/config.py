@@ -67,6 +67,10 @@ class ProducerConfig:
     counted exceptions. "strict": at most one unsettled record of a key is on the wire; exact anywhere, slower for few
     keys. "none": no order, any `max_in_flight` requests at once."""
 
+    sessions: bool = True
+    """Number the records where the service understands that (ours does), so that it stores each once and in order,
+    whatever becomes of requests and answers. False: never. Needs order "key" or "strict"."""
+
     linger_s: float = 0.0
     """How long a batch that could go waits for more records. 0: a lane that is idle sends at once, so light load costs
     one round trip, and under heavy load batches fill while the lane is busy. Raise it to trade latency for fewer

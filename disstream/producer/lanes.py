@@ -5,7 +5,9 @@ order. Lanes are dealt out to at most `max_in_flight` *groups*; a request takes 
 could share a request with any other, lanes that shared one would finish and refill together, and concurrency fall to
 one.)
 
-Records without a key have no order to keep. They share the *free* lane, from which every group may take.
+Records without a key have no order to keep. They share the *free* lane, from which every group may take. In a session
+(`numbers.py`) every record needs a partition that is known beforehand: a group sends free records along with one of its
+own lanes, a batch with this lane, the next with that one.
 """
 
 from __future__ import annotations
@@ -15,8 +17,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..errors import ApiError, ConfigError
-from ..model import HashRange, NewRecord, PartitionInfo
+from ..model import MAX_HASH_KEY, HashRange, NewRecord, PartitionInfo
 from ..wire.partitioning import HashRouter, hash_key, partition_id, partition_number
+from .numbers import Numbers
 from .payload import checked_key
 
 if TYPE_CHECKING:
@@ -30,23 +33,40 @@ KEY_CACHE_SIZE = 65_536
 class Group:
     """What one sending task serves."""
 
-    __slots__ = ("active", "busy", "free_first", "index")
+    __slots__ = ("active", "busy", "free_first", "index", "lanes", "turn")
 
     def __init__(self, index: int) -> None:
         self.index = index
         self.busy = False  # a request is in flight
         self.free_first = False  # whose turn it is: the free lane's or our own lanes'
         self.active: dict[Lane, None] = {}  # our lanes that hold records, longest waiting first
+        self.lanes: list[Lane] = []
+        self.turn = 0  # which of them takes free records along next
+
+    def carrier(self, now: float) -> Lane | None:
+        """The lane that may take free records along now, in turn: it neither backs off nor has to repeat anything, and
+        preferably has nothing to do."""
+        count = len(self.lanes)
+        turns = [self.lanes[(self.turn + i) % count] for i in range(count)]
+        able = [lane for lane in turns if lane.not_before <= now and not lane.resending]
+        return next((lane for lane in able if lane.empty), able[0] if able else None)
+
+    def carrier_at(self) -> float | None:
+        """When there may be a carrier; None: not before an answer comes, or something else that waits has gone."""
+        return min([lane.not_before for lane in self.lanes if not lane.resending], default=None)
 
 
 class Lane:
     """Records of one partition (or the free ones) that wait: sealed parts in order, behind them the open batch."""
 
-    __slots__ = ("failures", "group", "not_before", "number", "open", "queue")
+    __slots__ = ("failures", "group", "not_before", "number", "numbers", "open", "queue")
 
-    def __init__(self, number: int | None, group: Group | None) -> None:
+    def __init__(self, number: int | None, group: Group | None, numbers: Numbers | None = None) -> None:
         self.number = number
         self.group = group
+        self.numbers = numbers or Numbers()
+        if group is not None:
+            group.lanes.append(self)
         self.open: Batch | None = None
         self.queue: deque[Part] = deque()
         self.failures = 0  # attempts that failed in a row
@@ -56,6 +76,21 @@ class Lane:
     def empty(self) -> bool:
         return not self.queue and self.open is None
 
+    @property
+    def due_at(self) -> float:
+        """When the first of what waits may go, back-off aside; only of a lane that is not empty."""
+        return self.open.due_at if self.open is not None and not self.queue else 0.0
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether the first of what waits is: what is in doubt is never behind anything else."""
+        return bool(self.queue) and self.queue[0].in_doubt
+
+    @property
+    def resending(self) -> bool:
+        """Whether the first of what waits was sent before, in a session."""
+        return bool(self.queue) and self.queue[0].number >= 0
+
     def __repr__(self) -> str:
         return "the free lane" if self.number is None else f"lane {partition_id(self.number)}"
 
@@ -63,20 +98,35 @@ class Lane:
 class Lanes:
     """The lanes of one layout of the stream."""
 
-    def __init__(self, partitions: Sequence[PartitionInfo], max_groups: int, *, ordered: bool) -> None:
-        """`ordered=False`: everything goes to the free lane (order "none")."""
+    def __init__(
+        self, partitions: Sequence[PartitionInfo], max_groups: int, numbers: dict[int, Numbers], *, ordered: bool
+    ) -> None:
+        """`ordered=False`: everything goes to the free lane (order "none"). `numbers` outlive layouts."""
         writable = [p for p in partitions if p.writable]
-        numbers = [partition_number(p.partition_id) for p in writable]
+        writable_numbers = [partition_number(p.partition_id) for p in writable]
         self.ranges: list[tuple[int, HashRange]] = [
-            (n, p.hash_range) for n, p in zip(numbers, writable, strict=True) if p.hash_range is not None
+            (n, p.hash_range) for n, p in zip(writable_numbers, writable, strict=True) if p.hash_range is not None
         ]
         self.groups = [Group(i) for i in range(max_groups)]
         self.free = Lane(None, None)
         self._ordered = ordered
         self._router = HashRouter(self.ranges)
-        self._by_number = {n: Lane(n, self.groups[i % max_groups]) for i, n in enumerate(sorted(numbers))}
+        self._by_number = {
+            n: Lane(n, self.groups[i % max_groups], numbers.setdefault(n, Numbers()))
+            for i, n in enumerate(sorted(writable_numbers))
+        }
+        self.whole = self._covers_all()
+        """Every key has a lane that can be predicted."""
         self.by_key: dict[str | None, Lane] = {}
         self._forget_keys()
+
+    def _covers_all(self) -> bool:
+        following = 0
+        for low, high in sorted((r.low, r.high) for _, r in self.ranges):
+            if low != following:
+                return False
+            following = high + 1
+        return following == MAX_HASH_KEY + 1
 
     def _forget_keys(self) -> None:
         self.by_key.clear()

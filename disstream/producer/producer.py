@@ -25,6 +25,7 @@ from ..model import NewRecord, StreamInfo
 from ..wire.partitioning import partition_id as long_partition_id
 from ..wire.protobuf import encode_put_protobuf
 from ..wire.records import encode_put
+from ..wire.sessions import EXTENSION, HEADER, encode_session
 from .accumulator import MIN_ATTEMPT_S, RECORD_OVERHEAD, Accumulator
 from .budget import ByteBudget
 from .config import ProducerConfig
@@ -59,6 +60,9 @@ class ProducerStats:
     """Requests on the wire."""
     buffered_bytes: int
     """Of ProducerConfig.buffer_bytes."""
+    sessions: bool
+    """Whether records are numbered now, so that the service stores each once: the endpoint offers it, and
+    ProducerConfig wants it."""
     spilled: int
     """Failed records that are in the spill file."""
     unspilled: int
@@ -152,7 +156,7 @@ class Producer:
         info = await self._client.streams.describe(self._stream)
         packing = Packing(config, self._rng.randbytes(16)) if config.packs else None
         backoff = Backoff(config.retry_base_s, config.retry_max_s, self._rng)
-        core = Accumulator(config, info.partitions, backoff, packing)
+        core = Accumulator(config, info.partitions, backoff, packing, f"{self._rng.getrandbits(128):032x}")
         self._core = core
         self._adopt_lanes()
         if config.spill_path is not None:
@@ -438,18 +442,22 @@ class Producer:
         if lane.group is not None:
             self._wakes[lane.group.index].set()
             return
+        core, now = self._core, anyio.current_time()
         for i in range(self._next_free, self._next_free + len(groups)):
             group = groups[i % len(groups)]
-            if not group.busy:
+            if not group.busy and (not core.sessions or group.carrier(now) is not None):
                 self._wakes[group.index].set()
                 self._next_free = (i + 1) % len(groups)
                 return
+        if core.sessions:  # none could send it now: let those that are idle see when they can
+            self._wake_all()
 
     async def _send_loop(self, index: int, tasks: anyio.CancelScope) -> None:
         core = self._core
         while True:
             self._wakes[index] = wake = anyio.Event()
             now = anyio.current_time()
+            core.offer(EXTENSION in self._client.extensions)
             shipment = core.take(core.lanes.groups[index], now)
             if shipment is not None:
                 await self._send(shipment, now, tasks)
@@ -469,10 +477,11 @@ class Producer:
             core.refused(shipment, ApiError(f"it cannot be written as {form}: {exc}", status=400), now)
             self._give_back()
             return
+        headers = None if shipment.session is None else {HEADER: encode_session(shipment.session)}
         try:
             # The client bounds the exchange, but not what stands around it: new credentials, a transport's own ideas.
             with anyio.fail_after(shipment.deadline - now + MIN_ATTEMPT_S):
-                answer = await self._client.records.put_encoded(body, timeout_s=timeout_s)
+                answer = await self._client.records.put_encoded(body, timeout_s=timeout_s, headers=headers)
         except TimeoutError:
             told = f"no answer within delivery_timeout_s={self._config.delivery_timeout_s:g}"
             core.lost(shipment, TransportError(told, outcome_unknown=True), anyio.current_time())
@@ -555,7 +564,7 @@ class Producer:
                 return  # the client was closed: the sending tasks find out themselves
             failures = 0
             core.frozen = True
-            while core.in_flight:
+            while core.in_flight or core.in_doubt:
                 await self._next_change()
             self._relayout(info)
 
@@ -563,7 +572,7 @@ class Producer:
         core = self._core
         if core.relayout(info.partitions):
             log.info("layout changed stream=%s writable=%d", self._stream, info.writable_partition_count)
-        else:
+        elif not core.sessions:
             log.warning(
                 "the service does not place keys by their MD5; order is kept all the same stream=%s",
                 self._stream,
@@ -619,6 +628,7 @@ class Producer:
             refused_attempts=counts.refused_attempts,
             in_flight=len(core.in_flight),
             buffered_bytes=self._budget.used,
+            sessions=core.sessions,
             spilled=self._spill.spilled if self._spill else 0,
             unspilled=self._spill.unspilled if self._spill else 0,
         )

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import accumulate
 
 from ..model import NewRecord, PutResult
+from ..wire.partitioning import partition_id
+from ..wire.sessions import Session
 from .lanes import Group, Lane
 from .outcome import Batch
 from .payload import headers_weight
@@ -23,10 +26,14 @@ class Part:
         "alone",
         "attempts",
         "batch",
+        "epoch",
         "indices",
         "last_error",
+        "loose",
         "maybe_applied",
+        "number",
         "overtaken",
+        "placed",
         "throttled",
     )
 
@@ -39,6 +46,9 @@ class Part:
         self.alone = False  # must not share a request: a refusal of the whole request is being narrowed down
         self.last_error = ""
         self.overtaken: frozenset[int] = frozenset()  # records of whose key a later one was stored already
+        self.epoch = self.number = -1  # of the first record, in the session of its lane; -1: was not sent in one
+        self.loose = False  # an attempt without a number may have been applied: no session can tell
+        self.placed: int | None = None  # the partition that we chose for records without a key
         self._sizes: list[int] | None = None
 
     def __len__(self) -> int:
@@ -47,9 +57,20 @@ class Part:
     def each(self) -> Iterable[int]:
         return range(len(self.batch.rows)) if self.indices is None else self.indices
 
+    @property
+    def in_doubt(self) -> bool:
+        """An attempt may have been applied, and sending the same under the same numbers will tell."""
+        return self.maybe_applied and self.number >= 0
+
     def rows(self) -> list[NewRecord]:
+        """The records as they travel."""
         rows = self.batch.rows
-        return rows if self.indices is None else [rows[i] for i in self.indices]
+        if self.indices is not None:
+            rows = [rows[i] for i in self.indices]
+        if self.placed is not None:
+            place = partition_id(self.placed)
+            rows = [NewRecord(row.data, None, place, None, row.timestamp, row.headers) for row in rows]
+        return rows
 
     @property
     def sizes(self) -> list[int] | None:
@@ -93,17 +114,44 @@ class Part:
 
     @property
     def weight(self) -> int:
-        return self.batch.weight if self.indices is None else sum(map(weight_of, self.rows()))
+        if self.indices is None:
+            return self.batch.weight
+        rows = self.batch.rows
+        return sum([weight_of(rows[i]) for i in self.indices])
 
     def rest(self, indices: list[int]) -> Part:
-        """A part for some of these records, with the same past."""
+        """A part for some of these records, with the same past; the first or the last of them keep their numbers."""
         part = Part(self.batch, indices)
         part.attempts = self.attempts
         part.maybe_applied = self.maybe_applied
         part.throttled = self.throttled
         part.last_error = self.last_error
         part.overtaken = self.overtaken
+        part.placed = self.placed
+        part.loose = self.loose
+        if self.number >= 0:
+            mine, count = list(self.each()), len(indices)
+            if indices == mine[:count] and self._may_cut(count):
+                part.epoch, part.number = self.epoch, self.number
+            elif indices == mine[-count:] and self._may_cut(len(mine) - count):
+                part.epoch, part.number = self.epoch, self.number + self.wire_count - part.wire_count
+            else:
+                part.loose |= self.maybe_applied
         return part
+
+    def _may_cut(self, at: int) -> bool:
+        """Whether there is a border between records of the service: a number names one as it was sent."""
+        return self.sizes is None or at in accumulate(self.sizes, initial=0)
+
+    def unnumber(self) -> None:
+        """Forget the numbers; what may have been applied cannot be found out any more."""
+        self.loose |= self.maybe_applied
+        self.epoch = self.number = -1
+
+    def resolve(self) -> None:
+        """The service says that no attempt with a number was applied, or ever will be."""
+        self.maybe_applied = self.loose
+        self.epoch = self.number = -1
 
 
 class Shipment:
@@ -112,7 +160,7 @@ class Shipment:
     `records`: those that were sent; `count`: those of the service that they become.
     """
 
-    __slots__ = ("count", "deadline", "group", "parts", "records", "weight")
+    __slots__ = ("count", "deadline", "group", "parts", "records", "session", "weight")
 
     def __init__(self, group: Group) -> None:
         self.group = group
@@ -121,6 +169,7 @@ class Shipment:
         self.count = 0
         self.weight = 0
         self.deadline = float("inf")  # when the first of its records must have its end
+        self.session: Session | None = None  # the numbers of its records
 
     def add(self, lane: Lane, part: Part, weight: int) -> None:
         self.parts.append((lane, part))

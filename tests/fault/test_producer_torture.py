@@ -287,6 +287,7 @@ class NoDescription:
 
     def __init__(self, client: Client) -> None:
         self.records = client.records
+        self.extensions = client.extensions
         self.streams = self
 
     async def describe(self, name: str) -> None:
