@@ -297,6 +297,8 @@ class Accumulator:
             self.seal(free)
         if not free.queue or self.frozen or (carrier := group.carrier(now)) is None:
             return
+        if not group.free_first and len(carrier.queue) > 1:
+            return  # behind so much they would wait for long; with the next request it is their turn
         group.turn = group.lanes.index(carrier) + 1
         placed: list[Part] = []
         count = weight = 0

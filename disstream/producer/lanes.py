@@ -46,10 +46,14 @@ class Group:
     def carrier(self, now: float) -> Lane | None:
         """The lane that may take free records along now, in turn: it neither backs off nor has to repeat anything, and
         preferably has nothing to do."""
-        count = len(self.lanes)
-        turns = [self.lanes[(self.turn + i) % count] for i in range(count)]
-        able = [lane for lane in turns if lane.not_before <= now and not lane.resending]
-        return next((lane for lane in able if lane.empty), able[0] if able else None)
+        able = None
+        for i in range(len(self.lanes)):
+            lane = self.lanes[(self.turn + i) % len(self.lanes)]
+            if lane.not_before <= now and not lane.resending:
+                if lane.empty:
+                    return lane
+                able = able or lane
+        return able
 
     def carrier_at(self) -> float | None:
         """When there may be a carrier; None: not before an answer comes, or something else that waits has gone."""

@@ -42,8 +42,10 @@ class Receipt(msgspec.Struct, frozen=True, gc=False):
     """Where a record was stored.
 
     `sequence_number` is -1 if the service gave none that can be read.
-    `attempts`: requests that carried it; more than 1 with an unknown outcome in between means it may be stored twice.
-    `reordered`: a later record of its key was stored before it (only services without the suffix rule do that).
+    `attempts`: requests that carried it. More than 1, with an unknown outcome in between, means that it may be stored
+    twice; not in a session (`ProducerStats.sessions`), where the service stores each record once.
+    `reordered`: an answer said that a later record of its key was stored while it was refused (only services without
+    the suffix rule do that). Exact as long as no answer is lost: what a lost one said, nobody can count.
     `index`: which it is of the records that share the sequence number, see `ProducerConfig.envelope`.
     """
 

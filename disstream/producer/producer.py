@@ -52,7 +52,7 @@ class ProducerStats:
     not_stored: int
     unknown: int
     reordered: int
-    """Records stored after a later one of their key: the service broke the suffix rule."""
+    """Records stored after a later one of their key: the service broke the suffix rule. As far as answers tell."""
     requests: int
     refused_attempts: int
     """Records in attempts that the service refused for now (throttling), each time counted."""

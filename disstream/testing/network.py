@@ -28,6 +28,7 @@ from ..wire.partitioning import HashRouter, hash_key, partition_number
 from ..wire.protobuf import decode_put_protobuf
 from ..wire.records import PutRequest, decode_put, decode_put_answer, encode_put
 from ..wire.routes import Match, build, match
+from ..wire.sessions import HEADER
 from ..wire.streams import decode_describe
 
 DEFAULT_TIMEOUT_S = 30.0
@@ -152,7 +153,9 @@ class FaultPlan:
     delay: float = 0.0
     """The request arrives up to `delay_s` later (after the caller's time-out, if that is shorter)."""
     partial: float = 0.0
-    """For puts: some records fail with DIS.4303, each with probability `partial_share`, and do not reach the app."""
+    """For puts: some records fail with DIS.4303, each with probability `partial_share`, and do not reach the app.
+
+    Not for puts of a session: whoever refuses their records has to remember that, which only the app can."""
 
     delay_s: float = 1.0
     late_s: float = 5.0
@@ -254,7 +257,7 @@ class FaultyTransport:
     # --- partial failure ----------------------------------------------------------------------------------------
 
     async def _effect(self, request: Request) -> Response:
-        if not self._plan.partial or not _is_put(request) or not self._happens("partial"):
+        if not self._plan.partial or HEADER in request.headers or not _is_put(request) or not self._happens("partial"):
             return await self._inner.exchange(request)
         try:
             put = _decode(request)

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
+from test_producer_accumulator import AccumulatorMachine, Service, add, layout, make, ship
 
 from disstream.errors import TransportError
 from disstream.model import NewRecord
+from disstream.producer.accumulator import Accumulator
 from disstream.producer.config import Order
-from disstream.producer.numbers import Numbers, Run
-from disstream.producer.outcome import Batch, Failure, Receipt
-from disstream.producer.shipment import Part, Shipment
+from disstream.producer.outcome import Failure, Receipt
+from disstream.producer.shipment import Shipment
 from disstream.wire.errors import api_error
-from disstream.wire.partitioning import partition_id, partition_number
-from disstream.wire.sessions import FENCED, GAP, MOVED, Session
-from test_producer_accumulator import KEYS, AccumulatorMachine, Service, add, layout, make, ship
+from disstream.wire.partitioning import partition_id
+from disstream.wire.sessions import FENCED, GAP, MAX_LANES, MOVED, Session
 
 
 class Known(NamedTuple):
@@ -101,10 +101,6 @@ class SessionService(Service):
             for n in range(number, number + count):
                 data = next(row).data
                 assert self.named.setdefault((partition, epoch, n), data) == data, "a number names two records"
-
-    def forget(self) -> None:
-        """As after a day of silence, or a thousand other producers."""
-        self.known.clear()
 
 
 class SessionMachine(AccumulatorMachine):
@@ -221,3 +217,203 @@ for _machine in (SessionMachine, StrictSessionMachine):
     _machine.TestCase.settings = settings(max_examples=60, stateful_step_count=40)
 TestSessions = SessionMachine.TestCase
 TestStrictSessions = StrictSessionMachine.TestCase
+
+
+def make_session(order: Order = "key", partitions: int = 1, **options: Any) -> tuple[Accumulator, SessionService]:
+    core = make(order, partitions, **({"max_batch_records": 100, "max_batch_bytes": 10_000} | options))
+    core.offer(True)
+    return core, SessionService(partitions)
+
+
+def lanes_of(shipment: Shipment) -> list[tuple[int, ...]]:
+    assert shipment.session is not None
+    return [tuple(lane) for lane in shipment.session.lanes]
+
+
+def answer(core: Accumulator, service: SessionService, shipment: Shipment, failing: dict[int, str], now: float) -> None:
+    assert shipment.session is not None
+    core.stored(shipment, service.put_in_session(shipment.session, shipment.rows(), failing), now)
+    core.check()
+
+
+CUT = TransportError("cut", outcome_unknown=True)
+
+
+def test_what_is_in_doubt_goes_first_as_it_went_and_new_records_behind_it() -> None:
+    """After a lost answer the same records go under the same numbers, newer ones behind, and all is stored once."""
+    core, service = make_session()
+    ends = [add(core, NewRecord(b"%d" % i, "a")) for i in range(3)]
+    first = ship(core)
+    assert first.session is not None
+    service.put_in_session(first.session, first.rows(), {})
+    core.lost(first, CUT, 0.0)
+    ends.append(add(core, NewRecord(b"3", "a")))
+    again = ship(core, now=10.0)
+    assert lanes_of(first) == [(0, 0, 0, 3)]
+    assert lanes_of(again) == [(0, 0, 0, 4)]
+    answer(core, service, again, {}, 10.0)
+    assert [data for _, data, _, _ in service.log] == [b"0", b"1", b"2", b"3"]
+    assert [end.sequence_number for b, i in ends if isinstance(end := b.end(i), Receipt)] == [0, 1, 2, 3]
+
+
+def test_what_was_refused_keeps_its_number() -> None:
+    """Records refused by flow control go again under their numbers, in the same epoch: nothing was given up."""
+    core, service = make_session()
+    for i in range(4):
+        add(core, NewRecord(b"%d" % i, "a"))
+    answer(core, service, ship(core), {2: "DIS.4303"}, 0.0)
+    assert lanes_of(ship(core, now=10.0)) == [(0, 0, 2, 2)]
+
+
+def test_giving_up_what_is_in_doubt_begins_a_new_epoch() -> None:
+    """Once a record in doubt is unknown for good, the next ones are numbered from 0 in a new epoch, which fences it."""
+    core, service = make_session()
+    old = add(core, NewRecord(b"0", "a"))
+    late = ship(core)
+    core.lost(late, CUT, 0.0)
+    core.sweep(101.0)
+    assert (end := old[0].end(old[1])) is not None
+    assert isinstance(end, Failure)
+    assert end.kind == "unknown"
+    new = add(core, NewRecord(b"1", "a"), now=101.0)
+    shipment = ship(core, now=101.0)
+    assert lanes_of(shipment) == [(0, 1, 0, 1)]
+    answer(core, service, shipment, {}, 101.0)
+    assert late.session is not None
+    assert FENCED in service.put_in_session(late.session, [NewRecord(b"0", "a")], {}).decode()
+    assert isinstance(new[0].end(new[1]), Receipt)
+    assert [data for _, data, _, _ in service.log] == [b"1"]
+
+
+@pytest.mark.parametrize("doubt", [False, True])
+def test_a_service_that_has_forgotten_the_session(doubt: bool) -> None:
+    """A gap: new records begin an epoch; those in doubt are unknown, for the service cannot tell any more."""
+    core, service = make_session()
+    add(core, NewRecord(b"0", "a"))
+    answer(core, service, ship(core), {}, 0.0)
+    batch, index = add(core, NewRecord(b"1", "a"))
+    shipment = ship(core)
+    if doubt:
+        core.lost(shipment, CUT, 0.0)
+        shipment = ship(core, now=10.0)
+    service.known.clear()
+    answer(core, service, shipment, {}, 10.0)
+    if doubt:
+        assert isinstance(end := batch.end(index), Failure)
+        assert end.kind == "unknown"
+        add(core, NewRecord(b"2", "a"))
+    answer(core, service, again := ship(core, now=20.0), {}, 20.0)
+    assert lanes_of(again) == [(0, 1, 0, 1)]
+    assert len(service.log) == 2
+
+
+@pytest.mark.parametrize("code", [FENCED, MOVED])
+def test_the_service_can_clear_a_doubt(code: str) -> None:
+    """Told that no attempt was applied, or ever will be, a record that expires then is not stored: nothing unknown."""
+    core, _ = make_session()
+    batch, index = add(core, NewRecord(b"0", "a"))
+    core.lost(ship(core), CUT, 0.0)
+    shipment = ship(core, now=10.0)
+    failed = [{"error_code": code, "error_message": "no"}]
+    core.stored(shipment, msgspec.json.encode({"failed_record_count": 1, "records": failed}), 10.0)
+    core.check()
+    assert core.stale == (code == MOVED)
+    core.sweep(101.0)
+    assert isinstance(end := batch.end(index), Failure)
+    assert (end.kind, end.code) == ("not stored", "expired")
+
+
+def test_an_endpoint_that_stops_offering_sessions() -> None:
+    """Requests go without numbers then; what was in doubt stays so whatever is said later, in a new session too."""
+    core, _ = make_session()
+    batch, index = add(core, NewRecord(b"0", "a"))
+    core.lost(ship(core), CUT, 0.0)
+    core.offer(False)
+    plain = ship(core, now=10.0)
+    assert plain.session is None
+    core.refused(plain, api_error("DIS.4303"), 10.0)
+    core.offer(True)
+    shipment = ship(core, now=20.0)
+    assert lanes_of(shipment) == [(0, 1, 0, 1)]
+    failed = [{"error_code": FENCED, "error_message": "no"}]
+    core.stored(shipment, msgspec.json.encode({"failed_record_count": 1, "records": failed}), 20.0)
+    core.sweep(101.0)
+    assert isinstance(end := batch.end(index), Failure)
+    assert end.kind == "unknown"
+
+
+def test_records_without_a_key_take_turns_over_the_lanes() -> None:
+    """In a session they go at once, a batch to each partition in turn, named on the wire; not to one that backs off."""
+    core, service = make_session(partitions=3, max_in_flight=1)
+    places = []
+    for i in range(4):
+        add(core, NewRecord(b"%d" % i))
+        shipment = ship(core)
+        places += [row.partition_id for row in shipment.rows()]
+        answer(core, service, shipment, {}, 0.0)
+    assert places == [partition_id(n) for n in (0, 1, 2, 0)]
+    add(core, NewRecord(b"4"))
+    core.lost(ship(core), CUT, 0.0)
+    for i in (5, 6, 7):
+        add(core, NewRecord(b"%d" % i))
+        shipment = ship(core)
+        assert [lane[0] for lane in lanes_of(shipment)] == [(2, 0, 2)[i - 5]], "partition 1 backs off"
+        answer(core, service, shipment, {}, 0.0)
+
+
+def test_keyed_records_do_not_starve_those_without_a_key() -> None:
+    """However many keyed records wait, a record without a key leaves with one of the next two requests."""
+    core, service = make_session(partitions=2, max_in_flight=1, max_batch_records=4)
+    for i in range(40):
+        add(core, NewRecord(b"%d" % i, f"k{i % 5}"))
+    free = add(core, NewRecord(b"free"))
+    for _ in range(2):
+        answer(core, service, ship(core), {}, 0.0)
+    assert isinstance(free[0].end(free[1]), Receipt)
+
+
+def test_a_request_has_at_most_so_many_lanes() -> None:
+    """The header of a request that takes from all of 300 lanes would be too long: it takes from 256."""
+    core, _ = make_session(partitions=300, max_in_flight=1, max_batch_records=1_000)
+    for lane in core.lanes.all():
+        if lane.number is not None:
+            core.open(lane, NewRecord(b"x", None, partition_id(lane.number)), 1, 0.0)
+    assert len(lanes_of(ship(core))) == MAX_LANES
+
+
+def test_nothing_new_leaves_while_the_layout_changes() -> None:
+    """Frozen, a lane sends what is in doubt, and nothing else, so that it is known before its keys go elsewhere."""
+    core, service = make_session(max_batch_records=2)
+    for i in range(5):
+        add(core, NewRecord(b"%d" % i, "a"))
+    core.lost(ship(core), CUT, 0.0)
+    core.frozen = True
+    assert core.in_doubt
+    assert core.next_wake(core.lanes.groups[0]) is not None
+    again = ship(core, now=10.0)
+    assert again.count == 2
+    answer(core, service, again, {}, 10.0)
+    assert not bool(core.in_doubt)
+    assert core.next_wake(core.lanes.groups[0]) is None
+    assert core.take(core.lanes.groups[0], 20.0) is None
+
+
+def test_a_layout_with_holes_has_no_sessions() -> None:
+    """Where no partition owns a key, its place cannot be predicted: requests go without numbers."""
+    holey = layout(3)
+    del holey[1]
+    core = make(partitions=1)
+    core.offer(True)
+    assert bool(core.sessions)
+    core.relayout(holey)
+    assert not bool(core.sessions)
+
+
+@pytest.mark.parametrize("options", [{"order": "none"}, {"sessions": False}])
+def test_who_does_not_want_sessions_gets_none(options: dict[str, Any]) -> None:
+    """Order "none" and sessions=False never number anything, whatever the endpoint offers."""
+    core = make(**options)
+    core.offer(True)
+    assert not core.sessions
+    add(core, NewRecord(b"0", "a"))
+    assert ship(core).session is None
