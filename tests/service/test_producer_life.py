@@ -117,7 +117,7 @@ async def test_every_kind_of_send_arrives(world: World) -> None:
     assert placed.partition_id == "shardId-0000000002"
     assert hashed.partition_id == "shardId-0000000003"
     assert receipts[2].partition_id == "shardId-0000000001"
-    assert [r.sequence_number for r in receipts[:1]] == [again.sequence_number + 1]
+    assert receipts[0].sequence_number > again.sequence_number
     assert len(list(receipts)) == len(receipts) == len(many) == 3
     assert sorted(await world.stored()) == sorted(["größer".encode(), b"ba", b"mv", b"h", b"1", b"2", b"3"])
 
