@@ -200,7 +200,7 @@ def test_a_bad_network_loses_nothing(body: Body, compression: Compression | None
         inner = AppTransport(await app(), latency_s=0.01)
         plan = FaultPlan(lose_answer=0.05, late=0.05, error_before=0.1, partial=0.3)
         faulty = FaultyTransport(inner, random.Random(f"{body} {compression}"), plan)
-        settings = ProducerConfig(max_batch_records=20, request_timeout_s=1.0)
+        settings = ProducerConfig(max_batch_records=20, request_timeout_s=1.0, sessions=False)
         async with (
             Client(inner, "demo") as plain,
             Client(faulty, "demo", ClientConfig(body=body, compression=compression, attempts=30)) as client,
