@@ -99,8 +99,10 @@ class Accumulator:
         packing: Packing | None = None,
         producer_id: str = "0" * 32,
     ) -> None:
-        """`packing`: how records become those of the service; None: they are. `producer_id`: 32 hex digits that no other
-        producer of the stream has, for sessions."""
+        """`packing`: how records become those of the service; None: they are.
+
+        `producer_id`: 32 hex digits that no other producer of the stream has, for sessions.
+        """
         self._config = config
         self._packing = packing
         self._numbered = 0

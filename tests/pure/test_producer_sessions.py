@@ -13,11 +13,12 @@ from hypothesis.stateful import precondition, rule
 from test_producer_accumulator import AccumulatorMachine, Service, add, layout, make, ship
 
 from disstream.errors import TransportError
-from disstream.model import NewRecord
+from disstream.model import NewRecord, Record
 from disstream.producer.accumulator import Accumulator
-from disstream.producer.config import Order
+from disstream.producer.config import Envelope, Order
 from disstream.producer.outcome import Failure, Receipt
 from disstream.producer.shipment import Shipment
+from disstream.wire.envelope import unwrap
 from disstream.wire.errors import api_error
 from disstream.wire.partitioning import partition_id
 from disstream.wire.sessions import FENCED, GAP, MAX_LANES, MOVED, Session
@@ -29,6 +30,11 @@ class Known(NamedTuple):
     epoch: int
     places: list[int]
     request: int
+
+
+def opened(row: NewRecord) -> list[Record]:
+    """The records in one of the service."""
+    return unwrap([Record(row.data, 0, key=row.key)])
 
 
 class SessionService(Service):
@@ -89,7 +95,7 @@ class SessionService(Service):
             return failing
         sequence = self.next.get(partition, 0)
         self.next[partition] = sequence + 1
-        self.log.append((row.key, row.data, partition, sequence))
+        self.log += [(i.key, i.data, partition, sequence, i.index) for i in opened(row)]
         places = known.places if known is not None and known.epoch == epoch else []
         self.known[partition] = Known(epoch, [*places, sequence], request)
         results.append({"partition_id": partition_id(partition), "sequence_number": str(sequence)})
@@ -138,7 +144,8 @@ class SessionMachine(AccumulatorMachine):
         shipment = self.flying[which % len(self.flying)]
         session = shipment.session
         assert session is not None
-        if any(row.data == data for row in shipment.rows() for _, data, _, _ in self.service.log):
+        stored = {data for _, data, *_ in self.service.log}
+        if any(inner.data in stored for row in shipment.rows() for inner in opened(row)):
             failing = dict.fromkeys(range(shipment.count), "DIS.4303")
             self.core.stored(self._land(which), self.put(shipment, failing), self.now)
             return
@@ -196,7 +203,7 @@ class SessionMachine(AccumulatorMachine):
         self.core.frozen = False
 
     def check_order(self) -> None:
-        stored = Counter(data for _, data, _, _ in self.service.log)
+        stored = Counter(data for _, data, *_ in self.service.log)
         for batch, index, row in self.sent:
             end = batch.end(index)
             if isinstance(end, Receipt):
@@ -213,10 +220,17 @@ class StrictSessionMachine(SessionMachine):
     order: Order = "strict"
 
 
-for _machine in (SessionMachine, StrictSessionMachine):
+class AggregatingSessionMachine(SessionMachine):
+    """Numbers name records of the service, which are made of the same ones however often they are sent."""
+
+    envelope = Envelope(aggregate_records=3, aggregate_bytes=45)
+
+
+for _machine in (SessionMachine, StrictSessionMachine, AggregatingSessionMachine):
     _machine.TestCase.settings = settings(max_examples=60, stateful_step_count=40)
 TestSessions = SessionMachine.TestCase
 TestStrictSessions = StrictSessionMachine.TestCase
+TestAggregatingSessions = AggregatingSessionMachine.TestCase
 
 
 def make_session(order: Order = "key", partitions: int = 1, **options: Any) -> tuple[Accumulator, SessionService]:
@@ -252,7 +266,7 @@ def test_what_is_in_doubt_goes_first_as_it_went_and_new_records_behind_it() -> N
     assert lanes_of(first) == [(0, 0, 0, 3)]
     assert lanes_of(again) == [(0, 0, 0, 4)]
     answer(core, service, again, {}, 10.0)
-    assert [data for _, data, _, _ in service.log] == [b"0", b"1", b"2", b"3"]
+    assert [data for _, data, *_ in service.log] == [b"0", b"1", b"2", b"3"]
     assert [end.sequence_number for b, i in ends if isinstance(end := b.end(i), Receipt)] == [0, 1, 2, 3]
 
 
@@ -282,7 +296,7 @@ def test_giving_up_what_is_in_doubt_begins_a_new_epoch() -> None:
     assert late.session is not None
     assert FENCED in service.put_in_session(late.session, [NewRecord(b"0", "a")], {}).decode()
     assert isinstance(new[0].end(new[1]), Receipt)
-    assert [data for _, data, _, _ in service.log] == [b"1"]
+    assert [data for _, data, *_ in service.log] == [b"1"]
 
 
 @pytest.mark.parametrize("doubt", [False, True])
