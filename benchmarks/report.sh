@@ -4,8 +4,8 @@
 #
 #   benchmarks/report.sh [--short] [--no-soak] DIRECTORY [PART ...]
 #
-# PART: peers ceiling rates orders latency sweeps bodies memory soak (default: all). --short: minutes instead of half an
-# hour, for a look. --no-soak leaves out the ten minutes of writing. VERSUS holds more arguments for the peers.
+# PART: peers ceiling rates orders latency sweeps bodies aggregation memory soak (default: all).
+# --short: minutes instead of half an hour, for a look. --no-soak leaves out the ten minutes of writing. VERSUS holds more arguments for the peers.
 set -uo pipefail
 trap 'exit 130' INT # a part that is interrupted cleans up and ends; the next one must not begin
 
@@ -24,7 +24,7 @@ if [[ $# -eq 0 ]]; then
 fi
 out=$1
 shift
-parts=" ${*:-peers ceiling rates orders latency sweeps bodies memory soak} "
+parts=" ${*:-peers ceiling rates orders latency sweeps bodies aggregation memory soak} "
 here=$(dirname "$0")
 mkdir -p "$out"
 report=$out/report.md
@@ -94,6 +94,10 @@ fi
 if wants bodies; then
   part bodies markdown python "$here/bodies.py" --megabytes "$(pick 0.5 6)" --rounds "$(pick 1 3)" \
     --json "$out/bodies.json"
+fi
+if wants aggregation; then
+  part aggregation code python "$here/aggregation.py" --seconds "$(pick 6 10)" --records "$(pick 20000 200000)" \
+    --rounds "$(pick 1 3)"
 fi
 if wants memory; then
   part memory code python "$here/producer_memory.py"
