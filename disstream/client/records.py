@@ -13,11 +13,13 @@ from anyio import to_thread
 
 from ..errors import ApiError, ConfigError, TransportError
 from ..model import Cursor, NewRecord, Page, PutResults
+from ..wire import places
 from ..wire.compression import compress
 from ..wire.cursors import MAX_TOKEN_CHARS, decode_cursor
 from ..wire.envelope import may_hold_envelopes
 from ..wire.http import JSON, PROTOBUF, Response, media_type
 from ..wire.partitioning import partition_id
+from ..wire.places import Places
 from ..wire.protobuf import decode_page_protobuf, decode_put_answer_protobuf, encode_put_protobuf
 from ..wire.records import decode_put_answer, encode_put, page_decoder
 
@@ -74,15 +76,20 @@ class Records:
 
     async def put_encoded(
         self, body: bytes, *, timeout_s: float | None = None, headers: Mapping[str, str] | None = None
-    ) -> bytes | PutResults:
+    ) -> bytes | PutResults | Places:
         """One attempt to put a body in the client's form, made by `encode_put` or `encode_put_protobuf` of `wire`.
 
         `headers` (lower case) go with it: those of an extension that the endpoint names.
-        Returns the 2xx answer: the body of one in JSON, which may be left undecoded; the results of one in protobuf.
+        Returns the 2xx answer: the body of one in JSON, which may be left undecoded; the results of one in protobuf;
+        the places of a short one, which is asked for where the endpoint gives it.
         For the producer, which repeats on its own. Raises as `put`; DIS.4303 for a whole request is a ThrottledError.
         """
+        if places.EXTENSION in self._client.extensions:
+            headers = {**(headers or {}), places.HEADER: places.EXTENSION}
         answer = await self._put(body, timeout_s, 1, headers)
-        return decode_put_answer_protobuf(answer.body) if _is_protobuf(answer) else answer.body
+        if _is_protobuf(answer):
+            return decode_put_answer_protobuf(answer.body)
+        return places.decode_places(answer.body) or answer.body
 
     async def _put(
         self,

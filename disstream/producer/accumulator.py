@@ -28,12 +28,13 @@ from ..errors import ApiError, ConfigError, FailedRecord, ThrottledError, Transp
 from ..model import NewRecord, PartitionInfo, PutResult, PutResults
 from ..wire.errors import RETRYABLE_RECORD_CODES
 from ..wire.partitioning import partition_id, partition_number
+from ..wire.places import Places, spelt_out
 from ..wire.records import count_stored, decode_failed_count, decode_put_answer
 from ..wire.sessions import FENCED, GAP, MAX_LANES, MOVED, Session, SessionLane
 from .config import ProducerConfig
 from .lanes import Group, Lane, Lanes
 from .numbers import Numbers, Run
-from .outcome import MAX_CODE, Answer, Batch, End, Failure, Ledger, Receipt, SharedAnswer, Spilled
+from .outcome import MAX_CODE, Answer, Batch, End, Failure, Ledger, Receipt, SharedAnswer, ShortAnswer, Spilled
 from .pacing import Backoff
 from .packing import Packing
 from .shipment import Part, Shipment, halves, weight_of
@@ -418,10 +419,15 @@ class Accumulator:
 
     # --- answers in -----------------------------------------------------------------------------------------------
 
-    def stored(self, shipment: Shipment, answer: bytes | PutResults, now: float) -> None:
+    def stored(self, shipment: Shipment, answer: bytes | PutResults | Places, now: float) -> None:
         """The service answered 2xx, with this body or these results. What does not fit the request is no answer."""
         try:
-            if isinstance(answer, PutResults):
+            if isinstance(answer, tuple):
+                if self._in_places(shipment, answer):
+                    self._settle_all(shipment, ShortAnswer(answer))
+                    return
+                results = spelt_out(answer)
+            elif isinstance(answer, PutResults):
                 if self._in_place(shipment, answer):
                     self._settle_all(shipment, Answer(answer))
                     return
@@ -465,6 +471,24 @@ class Accumulator:
                 if places[offset:end] != [partition_id(lane.number)] * (end - offset):
                     return False
             offset = end
+        return True
+
+    def _in_places(self, shipment: Shipment, places: Places) -> bool:
+        """The same of the short answer."""
+        if sum([place.records for place in places]) != shipment.count:
+            return False
+        told = iter(places)
+        partition = left = 0
+        for lane, part in shipment.parts:
+            need = part.wire_count
+            while need:
+                if not left:
+                    partition, _, left = next(told)
+                if self._trust_layout and lane.number not in (None, partition):
+                    return False
+                step = min(need, left)
+                need -= step
+                left -= step
         return True
 
     def _settle_all(self, shipment: Shipment, answer: Answer) -> None:

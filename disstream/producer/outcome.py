@@ -26,6 +26,8 @@ import msgspec
 
 from ..errors import DeliveryFailed, DeliveryUnknown, FailedRecord, NotStored, RecordRejected
 from ..model import NewRecord, PutResults
+from ..wire.partitioning import partition_id
+from ..wire.places import Places
 
 if TYPE_CHECKING:
     from .packing import Packing
@@ -149,6 +151,21 @@ class Answer:
         if attempts == 1:
             return receipt
         return Receipt(receipt.partition_id, receipt.sequence_number, attempts)
+
+
+class ShortAnswer(Answer):
+    """The same of an answer that tells places in runs."""
+
+    __slots__ = ("_ends", "_places")
+
+    def __init__(self, places: Places) -> None:
+        self._places = places
+        self._ends = [*accumulate(place.records for place in places)]
+
+    def receipt(self, index: int, attempts: int) -> Receipt:
+        run = bisect_right(self._ends, index)
+        partition, first, records = self._places[run]
+        return Receipt(partition_id(partition), first + records + index - self._ends[run], attempts)
 
 
 class SharedAnswer(Answer):

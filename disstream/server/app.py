@@ -13,7 +13,10 @@ from ..engine import Engine
 from ..errors import ApiError, StorageError
 from ..wire.errors import api_error, encode_error, refusal
 from ..wire.http import JSON, Request, Response, json_response, media_type, split_target
+from ..wire.places import EXTENSION as PLACES
+from ..wire.places import HEADER as ANSWER
 from ..wire.routes import NoMatch, match
+from ..wire.sessions import EXTENSION as SESSIONS
 from ..wire.sessions import HEADER as SESSION
 from .apps import Apps
 from .auth import Auth
@@ -39,7 +42,7 @@ from .tokens import Tokens
 
 logger = logging.getLogger("disstream.server")
 
-EXTENSIONS = "bounds, sessions"
+EXTENSIONS = f"bounds, {PLACES}, {SESSIONS}"
 """What this server offers beyond the API, told in the header X-Disstream of every answer that is no refusal."""
 
 
@@ -168,8 +171,16 @@ class App:
         if claimed and claimed != project:
             raise api_error("DIS.4117", f"[X-Project-Id is {claimed[:80]!r}, the path has {project}]")
         handler = self._handlers[found.operation]
-        session = request.headers.get(SESSION)
-        call = Call(project, found.params, query, request.body, caller, media_type(request.headers), session)
+        call = Call(
+            project,
+            found.params,
+            query,
+            request.body,
+            caller,
+            media_type(request.headers),
+            request.headers.get(SESSION),
+            request.headers.get(ANSWER) == PLACES,
+        )
         if "content-encoding" not in request.headers:
             return await handler(call)
         # After the signature, which covers the bytes as they were sent.

@@ -33,6 +33,8 @@ class Call(NamedTuple):
     """Of the body, and for records also the one wanted of the answer: lower case, without parameters."""
     session: str | None = None
     """Of a put: the header of wire/sessions.py."""
+    short: bool = False
+    """Of a put: the answer may have the form of wire/places.py."""
 
     @property
     def stream_id(self) -> str:

@@ -23,6 +23,7 @@ from ..wire.cursors import (
 from ..wire.errors import api_error, sequence_out_of_range, stream_not_found
 from ..wire.http import JSON, PROTOBUF, Response, json_response
 from ..wire.partitioning import partition_id, partition_number
+from ..wire.places import encode_put_answer_short
 from ..wire.protobuf import decode_put_protobuf, encode_page_protobuf, encode_put_answer_protobuf
 from ..wire.records import PageRow, decode_put, encode_page, too_many_records
 from ..wire.sessions import Session, decode_session
@@ -86,7 +87,7 @@ class Records:
             return Response(
                 status=200, headers={"content-type": PROTOBUF}, body=plan.answer(encode_put_answer_protobuf)
             )
-        return json_response(plan.answer())
+        return json_response(plan.answer(encode_put_answer_short) if call.short else plan.answer())
 
     async def _put(self, call: Call, stream: Stream, records: Sequence[NewRecord]) -> PutPlan:
         plan = PutPlan(records, stream.layout)

@@ -25,6 +25,7 @@ from ..wire.compression import announced
 from ..wire.errors import ERRORS, api_error, refusal
 from ..wire.http import JSON, PROTOBUF, Request, Response, media_type, split_target
 from ..wire.partitioning import HashRouter, hash_key, partition_number
+from ..wire.places import HEADER as ANSWER
 from ..wire.protobuf import decode_put_protobuf
 from ..wire.records import PutRequest, decode_put, decode_put_answer, encode_put
 from ..wire.routes import Match, build, match
@@ -268,7 +269,7 @@ class FaultyTransport:
         stored: list[PutResult] = []
         if kept:
             body = encode_put(put.stream_name or "", kept, put.stream_id)
-            headers = {name: value for name, value in request.headers.items() if name != "content-encoding"}
+            headers = {n: v for n, v in request.headers.items() if n not in ("content-encoding", ANSWER)}
             response = await self._inner.exchange(
                 Request(
                     method=request.method,
