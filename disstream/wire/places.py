@@ -7,12 +7,13 @@ producer sends is stored in a few runs. If every record was stored, the answer m
     {"failed_record_count":0,"places":[[0,1500,700],[3,0,300]]}
 
 that is, in the order of the records: partition number, sequence number of the first record, how many follow one another
-there. An answer that is not short enough this way, or tells failures, has the usual form.
+there. An answer that tells failures, or of a record whose place is not known any more, has the usual form.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import NamedTuple
 
 import msgspec
@@ -28,8 +29,6 @@ EXTENSION = "places"
 """What X-Disstream names where the short answer is given, and what the header asks for."""
 
 _OPENING = b'{"failed_record_count":0,"places":['
-_FEWEST = 8
-"""Records in a run, on average, for which the short form is used at all."""
 
 
 class Place(NamedTuple):
@@ -67,7 +66,7 @@ def encode_put_answer_short(
 def places_of(
     lanes: Sequence[int], first: Mapping[int, int], runs: Mapping[int, int] | None = None
 ) -> list[Place] | None:
-    """Arguments as of records.encode_put_answer. None: too many runs to be short, or places that nobody knows."""
+    """Arguments as of records.encode_put_answer. None: a place is not known any more."""
     homes = runs or {lane: lane for lane in first}
     if min(first.values()) < 0:
         return None
@@ -76,17 +75,10 @@ def places_of(
         return [Place(homes[lane], number, len(lanes))]
     following = dict(first)
     places: list[Place] = []
-    begin = 0
-    while begin < len(lanes):
-        lane = lanes[begin]
-        end = begin + 1
-        while end < len(lanes) and lanes[end] == lane:
-            end += 1
-        places.append(Place(homes[lane], following[lane], end - begin))
-        following[lane] += end - begin
-        if len(places) * _FEWEST > len(lanes) + _FEWEST:
-            return None
-        begin = end
+    for lane, run in groupby(lanes):
+        count = sum(1 for _ in run)
+        places.append(Place(homes[lane], following[lane], count))
+        following[lane] += count
     return places
 
 
