@@ -250,8 +250,18 @@ class StreamSummary(msgspec.Struct, frozen=True, kw_only=True):
     sys_tags: dict[str, str] = {}
 
 
+class Caps(msgspec.Struct, frozen=True):
+    """How fast each partition of a stream may be written: records and payload bytes per second. None: no cap."""
+
+    records_per_s: int | None = None
+    bytes_per_s: int | None = None
+
+
 class StreamInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """A stream as described (API 5.1.4), with all its partitions. Times are ms since the epoch."""
+    """A stream as described (API 5.1.4), with all its partitions. Times are ms since the epoch.
+
+    `caps` is what the endpoint tells beside the description (an extension); None: it does not tell.
+    """
 
     name: str
     stream_id: str
@@ -271,6 +281,7 @@ class StreamInfo(msgspec.Struct, frozen=True, kw_only=True):
     scalings: tuple[Scaling, ...] = ()
     tags: dict[str, str] = {}
     sys_tags: dict[str, str] = {}
+    caps: Caps | None = None
 
 
 class AppInfo(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,6 +10,7 @@ import msgspec
 
 from ..errors import ConfigError, DisError, NotFoundError, TransportError, WaitTimeout
 from ..model import AutoScale, PartitionInfo, StreamInfo, StreamSummary
+from ..wire.caps import decode_caps
 from ..wire.streams import (
     CreateStream,
     CsvProperties,
@@ -86,7 +87,8 @@ class Streams:
         if stream_id:
             query["stream_id"] = stream_id
         params = {"stream_name": name or stream_id or ""}
-        info, more = decode_describe((await self._client.call("describe_stream", params, query)).body)
+        answer = await self._client.call("describe_stream", params, query)
+        info, more = decode_describe(answer.body)
         partitions = {p.partition_id: p for p in info.partitions}
         while more:
             last = next(reversed(partitions), "")
@@ -94,7 +96,7 @@ class Streams:
             page = {**query, "start_partition_id": last, "start_partitionId": last}
             part, more = decode_describe((await self._client.call("describe_stream", params, page)).body)
             partitions = _joined(name, partitions, part.partitions, more)
-        return msgspec.structs.replace(info, partitions=tuple(partitions.values()))
+        return msgspec.structs.replace(info, partitions=tuple(partitions.values()), caps=decode_caps(answer.headers))
 
     async def list(self, *, page_size: int = 100) -> AsyncIterator[StreamSummary]:
         """All streams of the project in the service's order, `page_size` (1 to 100) a request.

@@ -11,6 +11,7 @@ import anyio
 
 from ..engine import Engine
 from ..errors import ApiError, StorageError
+from ..wire.caps import EXTENSION as CAPS
 from ..wire.errors import api_error, encode_error, refusal
 from ..wire.http import JSON, Request, Response, json_response, media_type, split_target
 from ..wire.places import EXTENSION as PLACES
@@ -20,7 +21,7 @@ from ..wire.sessions import EXTENSION as SESSIONS
 from ..wire.sessions import HEADER as SESSION
 from .apps import Apps
 from .auth import Auth
-from .blacklist import Blacklist
+from .blacklist import Blacklist, too_many_failures
 from .call import ANYONE, Call
 from .checkpoints import Checkpoints
 from .compression import Unpacking
@@ -42,7 +43,7 @@ from .tokens import Tokens
 
 logger = logging.getLogger("disstream.server")
 
-EXTENSIONS = f"bounds, {PLACES}, {SESSIONS}"
+EXTENSIONS = f"bounds, {CAPS}, {PLACES}, {SESSIONS}"
 """What this server offers beyond the API, told in the header X-Disstream of every answer that is no refusal."""
 
 
@@ -55,7 +56,7 @@ class App:
         self.meter = Meter()
         flow = Flow(config)
         self.scaling = Scaler(engine, self.directory, config)
-        streams = Streams(engine, self.directory, self.scaling, config, self._source)
+        streams = Streams(engine, self.directory, self.scaling, config, flow, self._source)
         records = Records(engine, self.directory, self.scaling, config, flow, self.meter)
         groups = Groups(engine, self.directory, config)
         apps = Apps(engine, self.directory, groups, config, self._source)
@@ -143,8 +144,11 @@ class App:
         return response
 
     def _check_peer(self, peer: str) -> None:
-        if self._blacklist is not None and self._blacklist.refuses(peer, anyio.current_time()):
-            raise api_error("DIS.4309")
+        if self._blacklist is None:
+            return
+        left_s = self._blacklist.refused_for(peer, anyio.current_time())
+        if left_s is not None:
+            raise too_many_failures(left_s)
 
     def refused(self, peer: str, status: int, code: str = "") -> None:
         """Count what was answered to an address, if failures are counted; 2xx is none."""

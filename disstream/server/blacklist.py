@@ -7,7 +7,11 @@ refused until the minute is over; then it begins anew. Of IPv6 the network of a 
 from __future__ import annotations
 
 import ipaddress
+import math
 from http import HTTPStatus
+
+from ..errors import ThrottledError
+from ..wire.errors import ERRORS
 
 MINUTE_S = 60.0
 
@@ -15,7 +19,7 @@ MAX_ADDRESSES = 10_000
 """Remembered at once; of more, those whose minute began first are forgotten."""
 
 _NO_FAILURES = frozenset({"DIS.4303", "DIS.4305", "DIS.4309"})
-"""Throttling, and what `refuses` refused."""
+"""Throttling, and what was refused because of earlier failures."""
 
 
 class Blacklist:
@@ -25,9 +29,11 @@ class Blacklist:
         self._limit = limit
         self._minutes: dict[str, tuple[float, int]] = {}  # address -> (when it began, failures in it); oldest first
 
-    def refuses(self, peer: str, now: float) -> bool:
+    def refused_for(self, peer: str, now: float) -> float | None:
+        """For how many seconds more the address is refused; None: it is not."""
         began, failures = self._minutes.get(_address(peer), (now, 0))
-        return failures > self._limit and now < began + MINUTE_S
+        left_s = began + MINUTE_S - now
+        return left_s if failures > self._limit and left_s > 0 else None
 
     def answered(self, peer: str, status: int, code: str, now: float) -> None:
         """A request from there got this answer; being throttled is no failure."""
@@ -44,6 +50,12 @@ class Blacklist:
 
     def __len__(self) -> int:
         return len(self._minutes)
+
+
+def too_many_failures(left_s: float) -> ThrottledError:
+    """DIS.4309, with the time until the address is heard again, in whole seconds."""
+    spec = ERRORS["DIS.4309"]
+    return ThrottledError(spec.shape, status=spec.status, code="DIS.4309", retry_after_s=math.ceil(left_s))
 
 
 def _address(peer: str) -> str:

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 
 from ..engine import PartitionRef
 from ..errors import ThrottledError
+from ..model import Caps
 from ..wire.errors import ERRORS
 from .config import ServerConfig
 from .documents import StreamDoc
@@ -118,10 +119,15 @@ class Flow:
             for kind, rates in (("COMMON", common), ("ADVANCED", advanced))
             if rates != (None, None, None)
         }
+        self._caps = {"COMMON": Caps(common[1], common[0]), "ADVANCED": Caps(advanced[1], advanced[0])}
 
     def of(self, doc: StreamDoc) -> Pace | None:
         """None: as fast as the machine bears."""
         return self._paces.get(doc.stream_type)
+
+    def caps(self, doc: StreamDoc) -> Caps:
+        """How fast a partition may be written, as far as that is limited."""
+        return self._caps.get(doc.stream_type, Caps())
 
 
 def exceeded() -> ThrottledError:

@@ -7,6 +7,8 @@ import random
 from .. import clock
 from ..engine import Engine
 from ..model import Scaling, StreamInfo, StreamSummary
+from ..wire.caps import HEADER as CAPS_HEADER
+from ..wire.caps import encode_caps
 from ..wire.errors import api_error
 from ..wire.http import Response, json_response
 from ..wire.partitioning import partition_id, partition_number
@@ -24,6 +26,7 @@ from .config import ServerConfig
 from .creation import new_stream, updated_stream
 from .directory import Directory, Stream
 from .documents import StreamDoc, decode_document
+from .flow import Flow
 from .partitions import told_partitions
 from .reshape import EXPIRED, writable_count
 from .scaling import Scaler
@@ -34,12 +37,19 @@ MAX_INTEGER = 2**31 - 1
 
 class Streams:
     def __init__(
-        self, engine: Engine, directory: Directory, scaling: Scaler, config: ServerConfig, source: random.Random
+        self,
+        engine: Engine,
+        directory: Directory,
+        scaling: Scaler,
+        config: ServerConfig,
+        flow: Flow,
+        source: random.Random,
     ) -> None:
         self._engine = engine
         self._directory = directory
         self._scaling = scaling
         self._config = config
+        self._flow = flow
         self._source = source
 
     async def create(self, call: Call) -> Response:
@@ -109,8 +119,10 @@ class Streams:
         doc = stream.doc
         layouts = await self._scaling.layouts(doc.stream_id) if doc.changes else None
         page = await told_partitions(self._engine.log, doc.stream_id, behind[:limit], layouts)
-        body = encode_describe(_info(stream), page, has_more=len(behind) > limit)
-        return json_response(body)
+        answer = json_response(encode_describe(_info(stream), page, has_more=len(behind) > limit))
+        if (caps := encode_caps(self._flow.caps(doc))) is not None:
+            answer.headers[CAPS_HEADER] = caps
+        return answer
 
 
 def _same_stream(call: Call, named: str | None) -> str:

@@ -11,6 +11,7 @@ envelope      several records, headers and identity in the payload of one
 compression   bodies of requests as they travel compressed
 sessions      the header of a put that may not be stored twice
 places        the short answer to a put
+caps          the header that tells how fast a partition may be written
 apps          bodies of the app calls (API 5.2)
 checkpoints   bodies of the checkpoint calls (API 5.3); what the number in a checkpoint means
 groups        bodies of the group protocol

@@ -245,7 +245,8 @@ OPERATIONS: dict[str, Operation] = {
         "Describe a stream and its partitions",
         {
             200: Answer(
-                "The stream, with one page of partitions.",
+                "The stream, with one page of partitions. Where it is limited how fast each may be written, the header "
+                "X-Disstream-Caps tells it (an extension).",
                 "Stream",
                 {
                     **_INFO,
