@@ -58,6 +58,8 @@ PURE = [
     "producer/pacing.py",
     "producer/payload.py",
     "producer/shipment.py",
+    "producer/sketch.py",
+    "producer/traffic.py",
     "server/admission.py",
     "server/autoscale.py",
     "server/blacklist.py",

@@ -55,11 +55,12 @@ class StagedProducer(Producer):
         if type(data) is not bytes:
             data = as_bytes(data)
         need = len(data) + RECORD_OVERHEAD
+        try:
+            lane = self._by_key.get(key)
+        except TypeError:  # not even hashable, as the check will say
+            lane = None
         if key is not None:
-            try:
-                if key not in self._by_key:  # nor sent before
-                    checked_key(key)
-            except TypeError:  # not even hashable, as the check will say
+            if lane is None:  # never sent before
                 checked_key(key)
             need += len(key)
         budget = self._budget
@@ -71,6 +72,7 @@ class StagedProducer(Producer):
             if (
                 budget.used + weight > self._limit
                 or budget.mark < 0  # somebody waits: nobody overtakes
+                or (lane is not None and budget.shut(lane.traffic))  # its partition holds its share, or somebody waits
                 or index >= CHUNK_RECORDS
                 or weight > CHUNK_BYTES
             ):

@@ -5,7 +5,7 @@ config        ProducerConfig
 delivery      what callers hold: Delivery, BatchDelivery, Receipts
 conversion    the producer that serialises and traces records before it accepts them
 payload       from what a caller gives to what the wire can carry
-budget        the byte budget: who may enter, in which order
+budget        the byte budget: who may enter, in which order, and what one partition may hold of it
 accumulator*  batches per lane; what goes into the next request; what an answer means (the core)
 shipment*     what travels: parts of batches, and the parts of one request
 numbers*      the numbers that records bear in a session
@@ -14,7 +14,9 @@ packing*      from records as they were sent to records of the service: aggregat
 spill         failed records on their way to the spill file
 spillfile     that file: its lines, who may write it, how it is sent again
 outcome*      the four ends of a record, and the batch that deliveries point into
-pacing*       how long to wait before the next attempt
+pacing*       how fast a partition is sent records, and how long to wait before the next attempt
+traffic*      what is known of each partition: rates, hot keys, pace; and what follows for its users
+sketch*       which keys make up most of the traffic, in bounded memory
 
 `*` = pure. Stands on `client` (one call: records.put_encoded). Knows nothing of HTTP or of the server.
 """
@@ -23,22 +25,28 @@ from .config import Envelope, Order, ProducerConfig
 from .conversion import ConvertingProducer, json, make_producer
 from .delivery import BatchDelivery, Delivery, Receipts
 from .outcome import Receipt
+from .pacing import Pace
 from .payload import Payload
 from .producer import Producer, ProducerStats
 from .spillfile import SpilledRecord, SpillEnd, read_spill
+from .traffic import HotKey, PartitionStats, ScaleAdvice
 
 __all__ = [
     "BatchDelivery",
     "ConvertingProducer",
     "Delivery",
     "Envelope",
+    "HotKey",
     "Order",
+    "Pace",
+    "PartitionStats",
     "Payload",
     "Producer",
     "ProducerConfig",
     "ProducerStats",
     "Receipt",
     "Receipts",
+    "ScaleAdvice",
     "SpillEnd",
     "SpilledRecord",
     "json",

@@ -19,7 +19,8 @@ applied. `check()` asserts what can be asserted from the outside.
 
 from __future__ import annotations
 
-from collections import deque
+import math
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from http import HTTPStatus
 from typing import Literal
@@ -35,9 +36,10 @@ from .config import ProducerConfig
 from .lanes import Group, Lane, Lanes
 from .numbers import Numbers, Run
 from .outcome import MAX_CODE, Answer, Batch, End, Failure, Ledger, Receipt, SharedAnswer, ShortAnswer, Spilled
-from .pacing import Backoff
+from .pacing import QUANTUM_S, Backoff, FailureBudget
 from .packing import Packing
 from .shipment import Part, Shipment, halves, weight_of
+from .traffic import Book, PartitionStats, Traffic
 
 RECORD_OVERHEAD = 200
 """What a waiting record costs beside payload and key: row, payload header, delivery, list slots, rounding.
@@ -45,6 +47,9 @@ Measured at 175 to 197 bytes for payloads of 10 to 1,000 bytes (benchmarks/produ
 
 SEAL_AFTER_S = 1.0
 """An open batch takes no more records after this: all records of a batch expire together, with its oldest."""
+
+LOCKED_OUT_S = 60.0
+"""The pause after DIS.4309 where the service does not tell how long: an address that goes on stays locked out."""
 
 MIN_ATTEMPT_S = 0.05
 """Nothing is sent with less time left than this: it would only turn "not stored" into "unknown"."""
@@ -99,10 +104,13 @@ class Accumulator:
         backoff: Backoff,
         packing: Packing | None = None,
         producer_id: str = "0" * 32,
+        book: Book | None = None,
     ) -> None:
         """`packing`: how records become those of the service; None: they are.
 
         `producer_id`: 32 hex digits that no other producer of the stream has, for sessions.
+
+        `book`: the traffic of the partitions, with their pace; None: nothing is paced.
         """
         self._config = config
         self._packing = packing
@@ -118,6 +126,8 @@ class Accumulator:
         self._backoff = backoff
         self._ordered = config.order != "none"
         self._strict = config.order == "strict"
+        self._book = book or Book(None)
+        self._failures = FailureBudget()
         self.lanes = self._layout(partitions)
         self.ledger = Ledger()
         self.counts = Counts()
@@ -127,11 +137,16 @@ class Accumulator:
         """Takes (record, end, weight) of what failed; None: it does not."""
         self.freed = 0  # budget given back since the shell last looked
         self.frozen = False  # the layout is being changed: nothing is taken
+        self.paused_until = 0.0  # the service refuses whatever comes from us: nothing is taken
+        self.slowed: list[Traffic] = []  # partitions that began to be throttled since the shell last looked
         self.stale = False  # an answer named another partition than we expected
         self._trust_layout = True  # False: the service places keys differently; stop comparing
 
     def _layout(self, partitions: Iterable[PartitionInfo]) -> Lanes:
-        return Lanes(list(partitions), self._config.max_in_flight, self._numbers, ordered=self._ordered)
+        lanes = Lanes(list(partitions), self._config.max_in_flight, self._numbers, ordered=self._ordered)
+        for lane in lanes.all():
+            lane.traffic = self._book.of(lane.number, len(lanes.ranges))
+        return lanes
 
     # --- sessions -------------------------------------------------------------------------------------------------
 
@@ -191,7 +206,8 @@ class Accumulator:
         return batch
 
     def _start(self, lane: Lane, now: float) -> Batch:
-        batch = Batch(now, now + self._config.linger_s, now + self._config.delivery_timeout_s, self.ledger)
+        config = self._config
+        batch = Batch(now, now + config.linger_s, now + config.delivery_timeout_s, self.ledger, lane.traffic)
         batch.packing = self._packing
         lane.open = batch
         self.live[batch] = None
@@ -227,10 +243,13 @@ class Accumulator:
 
     def seal(self, lane: Lane) -> None:
         """Close the open batch, if any: it takes no more records and may go at once."""
-        if lane.open is not None:
-            lane.open.first = self._numbered
-            self._numbered += len(lane.open.rows)
-            lane.queue.append(Part(lane.open))
+        batch = lane.open
+        if batch is not None:
+            batch.first = self._numbered
+            self._numbered += len(batch.rows)
+            batch.traffic.held += batch.weight + len(batch.rows) * RECORD_OVERHEAD
+            batch.traffic.queued += len(batch.rows)
+            lane.queue.append(Part(batch))
             lane.open = None
 
     def hurry(self, now: float) -> None:
@@ -248,7 +267,7 @@ class Accumulator:
 
     def take(self, group: Group, now: float) -> Shipment | None:
         """What `group` should send now; None: nothing is ready (see `next_wake`)."""
-        if group.busy:
+        if group.busy or self.paused_until > now:
             return None
         shipment = Shipment(group)
         sessions = self.sessions
@@ -265,7 +284,10 @@ class Accumulator:
             if lane.empty:
                 group.active.pop(lane, None)
                 continue
-            if lane.not_before > now or (self.frozen and not lane.in_doubt):
+            if lane.not_before > now or (self.frozen and not lane.in_doubt) or (lane.apart and shipment.parts):
+                continue
+            # Who would be ready soon comes along: lanes of a group then keep in step, and fewer requests carry more.
+            if self._ready_at(lane, now) > now + (QUANTUM_S / 2 if shipment.parts else 0.0):
                 continue
             run = Run(lane.numbers) if sessions else None
             self._pick(lane, shipment, now, run)
@@ -279,7 +301,7 @@ class Accumulator:
                     break
             if shipment.count >= self._max_records or shipment.weight >= self._max_bytes:
                 break
-            if shipment.parts and shipment.parts[-1][1].alone:
+            if shipment.parts and (shipment.parts[-1][1].alone or shipment.parts[-1][0].apart):
                 break
         if not shipment.parts:
             return None
@@ -293,20 +315,33 @@ class Accumulator:
         self.counts.requests += 1
         return shipment
 
+    def carrier(self, group: Group, now: float) -> Lane | None:
+        """The lane of the group that could take records without a key along now, in a session."""
+        first = self.lanes.free.queue[0] if self.lanes.free.queue else None
+        return group.carrier(now, lambda lane: self._ready_at(lane, now, first))
+
     def _place_free(self, group: Group, now: float) -> None:
         """In a session: choose a lane of the group for a request's worth of records without a key."""
         free = self.lanes.free
         if free.open is not None and free.open.due_at <= now:
             self.seal(free)
-        if not free.queue or self.frozen or (carrier := group.carrier(now)) is None:
+        if not free.queue or self.frozen or (carrier := self.carrier(group, now)) is None:
             return
         if not group.free_first and len(carrier.queue) > 1:
             return  # behind so much they would wait for long; with the next request it is their turn
         group.turn = group.lanes.index(carrier) + 1
         placed: list[Part] = []
         count = weight = 0
+        pacer = carrier.traffic.pacer
+        records, octets = (math.inf, math.inf) if pacer is None else pacer.allowance(now)
         while free.queue and (not placed or (count < self._max_records and weight < self._max_bytes)):
-            part = free.queue.popleft()
+            if records < 1.0 or octets <= 0.0:
+                break
+            part, rest = self._cut(free.queue.popleft(), records, octets)
+            if rest is not None:
+                free.queue.appendleft(rest)
+            records -= part.wire_count
+            octets -= part.payload
             part.placed = carrier.number
             placed.append(part)
             count += part.wire_count
@@ -322,20 +357,27 @@ class Accumulator:
         """Move what may go now from the lane to the shipment; `run` numbers it."""
         if lane.open is not None and lane.open.due_at <= now:
             self.seal(lane)
+        pacer = lane.traffic.pacer
+        if pacer is not None and pacer.free:
+            pacer = None
+        records, octets = (math.inf, math.inf) if pacer is None else pacer.allowance(now)
         one_per_key = self._strict and lane.number is not None
         while lane.queue:
             part = lane.queue[0]
             if self._expire(part, now):
                 lane.queue.popleft()
                 continue
+            if pacer is not None and (records < 1.0 or octets <= 0.0):
+                return
             if not part.in_doubt:
                 if self.frozen:
                     return
                 if one_per_key:
-                    self._pick_one_per_key(lane, shipment, now, run)
+                    self._pick_one_per_key(lane, shipment, now, run, records, octets)
                     return
-            if part.wire_count > self._max_records:
-                part = self._cut(lane)
+            rest: Part | None = None
+            if pacer is not None or part.wire_count > self._max_records:
+                part, rest = self._cut(part, records, octets)
             weight = part.weight
             if shipment.parts and (
                 part.alone
@@ -349,18 +391,39 @@ class Accumulator:
                 run.add(part)
             lane.queue.popleft()
             shipment.add(lane, part, weight)
+            if pacer is not None:
+                size = part.payload
+                pacer.sent(part.wire_count, size)
+                records, octets = records - part.wire_count, octets - size
+            if rest is not None:
+                lane.queue.appendleft(rest)
+                return
             if part.alone:
                 return
 
-    def _cut(self, lane: Lane) -> Part:
-        """What a request can carry of the first part, which becomes the first; the rest waits behind it."""
-        whole = lane.queue.popleft()
-        pieces = whole.cut(self._max_records)
-        lane.queue.extendleft(reversed(pieces))
-        return pieces[0]
+    def _cut(self, part: Part, records: float, octets: float) -> tuple[Part, Part | None]:
+        """What of a part may go in one request now, and what stays.
 
-    def _pick_one_per_key(self, lane: Lane, shipment: Shipment, now: float, run: Run | None) -> None:
-        """Order "strict": the first waiting record of each key. What stays keeps its place."""
+        What may be stored already is sent as it was, never less of it.
+        """
+        if part.maybe_applied:
+            records = octets = math.inf
+        count = part.fits(min(records, self._max_records), octets)
+        if count == len(part):
+            return part, None
+        each = list(part.each())
+        front, rest = part.rest(each[:count]), part.rest(each[count:])
+        front.alone = rest.alone = part.alone
+        return front, rest
+
+    def _pick_one_per_key(
+        self, lane: Lane, shipment: Shipment, now: float, run: Run | None, records: float, octets: float
+    ) -> None:
+        """Order "strict": the first waiting record of each key. What stays keeps its place.
+
+        `records` and `octets` (of payload): what the partition takes now.
+        """
+        pacer = lane.traffic.pacer
         passed = {part.batch.rows[i].key for theirs, part in shipment.parts if theirs is lane for i in part.each()}
         kept: deque[Part] = deque()
         scanned = 0
@@ -379,11 +442,13 @@ class Accumulator:
                 room = shipment.count + len(mine) < self._max_records and (
                     shipment.weight + weight + weight_of(row) <= self._max_bytes or not (mine or shipment.parts)
                 )
-                if (row.key in passed and row.key is not None) or not room:
+                if (row.key in passed and row.key is not None) or not room or records < 1.0 or octets <= 0.0:
                     left.append(i)
                 else:
                     mine.append(i)
                     weight += weight_of(row)
+                    records -= 1
+                    octets -= len(row.data)
                 if row.key is not None:
                     passed.add(row.key)
             scanned += len(part)
@@ -396,6 +461,8 @@ class Accumulator:
                         break
                     run.add(taken)
                 shipment.add(lane, taken, weight)
+                if pacer is not None:
+                    pacer.sent(taken.wire_count, taken.payload)
             if left:
                 rest = part if not mine else part.rest(left)
                 kept.append(rest)
@@ -403,19 +470,38 @@ class Accumulator:
                 break
         lane.queue.extendleft(reversed(kept))
 
-    def next_wake(self, group: Group) -> float | None:
+    def next_wake(self, group: Group, now: float = 0.0) -> float | None:
         """When `take` may have something for an idle group although nothing new happened."""
         if group.busy:
             return None
         free, sessions = self.lanes.free, self.sessions
         times = [
-            max(lane.not_before, lane.due_at)
+            max(lane.not_before, lane.due_at, self.paused_until, self._ready_at(lane, now))
             for lane in (group.active if sessions else (*group.active, free))
             if not lane.empty and (lane.in_doubt or not self.frozen)
         ]
-        if sessions and not free.empty and not self.frozen and (able_at := group.carrier_at()) is not None:
-            times.append(max(able_at, free.due_at))
+        if sessions and not free.empty and not self.frozen:
+            first = free.queue[0] if free.queue else None
+            able_at = group.carrier_at(lambda lane: self._ready_at(lane, now, first))
+            if able_at is not None:
+                times.append(max(able_at, free.due_at, self.paused_until))
         return min(times, default=None)
+
+    def _ready_at(self, lane: Lane, now: float, extra: Part | None = None) -> float:
+        """When the pace of its partition lets a lane send what it holds, and `extra`, or a useful part of that."""
+        pacer = lane.traffic.pacer
+        if pacer is None or pacer.free:
+            return 0.0
+        records, octets = (0, 0) if extra is None else (extra.wire_count, extra.batch.weight)
+        for part in lane.queue:
+            records += part.wire_count
+            octets += part.batch.weight
+            if records >= self._max_records:  # more than any pace asks for at once: no need to look at all
+                break
+        if lane.open is not None:
+            records += len(lane.open.rows)
+            octets += lane.open.weight
+        return pacer.ready_at(records, octets, now)
 
     # --- answers in -----------------------------------------------------------------------------------------------
 
@@ -424,16 +510,16 @@ class Accumulator:
         try:
             if isinstance(answer, tuple):
                 if self._in_places(shipment, answer):
-                    self._settle_all(shipment, ShortAnswer(answer))
+                    self._settle_all(shipment, ShortAnswer(answer), now)
                     return
                 results = spelt_out(answer)
             elif isinstance(answer, PutResults):
                 if self._in_place(shipment, answer):
-                    self._settle_all(shipment, Answer(answer))
+                    self._settle_all(shipment, Answer(answer), now)
                     return
                 results = answer
             elif decode_failed_count(answer) == 0 and self._as_expected(shipment, answer):
-                self._settle_all(shipment, Answer(answer))
+                self._settle_all(shipment, Answer(answer), now)
                 return
             else:
                 results = decode_put_answer(answer)
@@ -491,10 +577,12 @@ class Accumulator:
                 left -= step
         return True
 
-    def _settle_all(self, shipment: Shipment, answer: Answer) -> None:
+    def _settle_all(self, shipment: Shipment, answer: Answer, now: float) -> None:
         offset = 0
         for lane, part in shipment.parts:
             lane.failures = 0
+            lane.apart = False
+            lane.traffic.stored(part, now)
             count = len(part)
             if part.number >= 0:
                 lane.numbers.stored(part.epoch, part.number + part.wire_count)
@@ -502,7 +590,10 @@ class Accumulator:
             own, start = (answer, offset) if sizes is None else (SharedAnswer(answer, offset, sizes), 0)
             if part.indices is None and not part.overtaken:
                 self.counts.stored += count
-                self.freed += part.batch.weight + count * RECORD_OVERHEAD
+                freed = part.batch.weight + count * RECORD_OVERHEAD
+                self.freed += freed
+                part.batch.traffic.held -= freed
+                part.batch.traffic.queued -= count
                 del self.live[part.batch]
                 part.batch.settle_whole(own, start, part.attempts)
             else:
@@ -516,10 +607,12 @@ class Accumulator:
         """The slow way: a partial failure, or an answer that names other partitions than predicted."""
         offset = 0
         retries: list[tuple[Lane, Part]] = []
+        slowed: dict[Lane, list[int]] = {}  # lanes that flow control stopped: [records it refused, records sent]
         behind = _Overtaken()
         short: set[Lane] = set()  # lanes of which a record was not stored
         for lane, part in shipment.parts:
             again: list[int] = []
+            done: list[int] = []
             throttled = unclear = False
             resolved = 0  # records that no earlier attempt has stored, or ever will
             stored = 0  # records before the first that was not stored
@@ -531,6 +624,7 @@ class Accumulator:
                     self._compare_place(lane, result)
                     behind.stored(lane, key)
                     stored += lane not in short
+                    done.append(i)
                     place = Receipt(result.partition_id or "", result.sequence_number, part.attempts, index=index)
                     self._store(part, i, place)
                     continue
@@ -551,6 +645,8 @@ class Accumulator:
                     behind.failed(lane, key, part, i)
                 elif result.ok or (result.error_code or "").startswith(RETRYABLE_RECORD_CODES):
                     throttled = result.error_code == "DIS.4303"
+                    if throttled and not again and lane.traffic.pacer is not None:
+                        slowed.setdefault(lane, [0, 0])  # what the first failure is due to, the others follow from
                     unclear |= result.ok  # neither a place nor an error: it may be stored
                     part.last_error = (
                         f"{result.error_code}: {result.error_message}" if result.error_code else "no result"
@@ -563,6 +659,11 @@ class Accumulator:
             offset += wire_count
             if lane not in short:
                 self._stored_up_to(lane, part, len(part))
+            if done:
+                lane.traffic.stored(part.rest(done), now)
+            if lane in slowed:
+                slowed[lane][0] += len(again)
+                slowed[lane][1] += len(part)
             if again:
                 rest = part.rest(again)
                 rest.throttled = throttled
@@ -576,9 +677,20 @@ class Accumulator:
             self._wake(part)
         behind.mark()
         self._done(shipment)
-        self._again(retries, now)
-        for lane in {lane for lane, _ in shipment.parts} - {lane for lane, _ in retries}:
+        self._back_off([lane for lane, _ in retries if lane not in slowed], now)
+        for lane, (refused, sent) in slowed.items():
+            self._slow_down(lane, refused / sent, now)
+        self._put_back(retries)
+        for lane in {lane for lane, _ in shipment.parts} - ({lane for lane, _ in retries} - set(slowed)):
             lane.failures = 0
+            lane.apart = False
+
+    def _slow_down(self, lane: Lane, refused: float, now: float) -> None:
+        """Flow control refused this part of what a request held of the lane. No failure: its pace says when it goes."""
+        traffic = lane.traffic
+        assert traffic.pacer is not None
+        if traffic.pacer.refused(refused, traffic.lately(now), now):
+            self.slowed.append(traffic)
 
     @staticmethod
     def _stored_up_to(lane: Lane, part: Part, count: int) -> None:
@@ -603,13 +715,26 @@ class Accumulator:
             part.last_error = str(error)
             part.throttled = isinstance(error, ThrottledError)
         self.counts.refused_attempts += shipment.records
-        if error.retryable or error.status == HTTPStatus.REQUEST_TIMEOUT or error.code in _RETRYABLE_CODES:
+        wait_s = (error.retry_after_s or 0.0) if isinstance(error, ThrottledError) else 0.0
+        lanes = list({lane: None for lane, _ in shipment.parts})
+        if error.code == "DIS.4309":
             self._done(shipment)
-            wait = error.retry_after_s if isinstance(error, ThrottledError) else None
-            self._again(shipment.parts, now, wait or 0.0)
+            self.paused_until = max(self.paused_until, now + (wait_s or LOCKED_OUT_S))
+            self._put_back(shipment.parts)
+        elif error.code == "DIS.4303" and lanes[0].traffic.pacer is not None:
+            self._done(shipment)
+            for lane in lanes:
+                lane.not_before = now + wait_s
+                lane.apart = len(lanes) > 1  # whose fault it was, they find out one by one
+                self._slow_down(lane, 0.0 if lane.apart else 1.0, now)
+            self._put_back(shipment.parts)
+        elif error.retryable or error.status == HTTPStatus.REQUEST_TIMEOUT or error.code in _RETRYABLE_CODES:
+            self._done(shipment)
+            self._again(shipment.parts, now, wait_s)
         elif error.status in _SPLIT_STATUS and error.code not in _NOT_ABOUT_CONTENT and shipment.records > 1:
             # One record that the service does not take must not sink the others: halve until it stands alone.
             self._done(shipment)
+            self._wait_for_failures(lanes, now)
             self._put_back(
                 [(lane, half) for lane, part in shipment.parts for half in halves(part, alone=len(shipment.parts) == 1)]
             )
@@ -619,6 +744,7 @@ class Accumulator:
                     self._refuse_one(part, i, error.code or f"HTTP {error.status}", error.message)
                 self._wake(part)
             self._done(shipment)
+            self._wait_for_failures(lanes, now)
             self.stale |= error.code in ("DIS.4302", "DIS.4319")
 
     def lost(self, shipment: Shipment, error: ApiError | TransportError, now: float) -> None:
@@ -632,11 +758,20 @@ class Accumulator:
         self._done(shipment)
         self._again(shipment.parts, now)
 
+    def _wait_for_failures(self, lanes: list[Lane], now: float) -> None:
+        """Their request was refused as a whole: the next ones wait if that has happened too often lately."""
+        next_try_at = self._failures.next_try_at(now)
+        for lane in lanes:
+            lane.not_before = max(lane.not_before, next_try_at)
+
     def _again(self, parts: list[tuple[Lane, Part]], now: float, at_least_s: float = 0.0) -> None:
-        for lane in {lane: None for lane, _ in parts}:
+        self._back_off([lane for lane, _ in parts], now, at_least_s)
+        self._put_back(parts)
+
+    def _back_off(self, lanes: list[Lane], now: float, at_least_s: float = 0.0) -> None:
+        for lane in dict.fromkeys(lanes):
             lane.failures += 1
             lane.not_before = now + self._backoff.pause_s(lane.failures, at_least_s)
-        self._put_back(parts)
 
     def _put_back(self, parts: list[tuple[Lane, Part]]) -> None:
         """To the front of their lanes, in order: nothing of a lane may pass what is tried again."""
@@ -672,6 +807,8 @@ class Accumulator:
     def _end(self, batch: Batch, index: int, end: End) -> None:
         row = batch.rows[index]
         weight = weight_of(row) + RECORD_OVERHEAD
+        batch.traffic.held -= weight
+        batch.traffic.queued -= 1
         if isinstance(end, Failure):
             if self.spill is not None and (spilled := self.spill(row, end, weight)) is not None:
                 end = Failure(end.kind, end.code, end.detail, spilled)
@@ -804,8 +941,32 @@ class Accumulator:
         """Records that were accepted and have no end yet."""
         return sum(len(b.rows) - len(b.ends or ()) for b in self.live)
 
+    def partitions(self, now: float) -> tuple[PartitionStats, ...]:
+        """Each partition's traffic, and that of records that may go to any, if there was such."""
+        told = []
+        for lane in self.lanes.all():
+            open_rows = [] if lane.open is None else lane.open.rows
+            waiting = sum(map(len, lane.queue)) + len(open_rows)
+            octets = lane.traffic.held
+            if lane.open is not None:
+                octets += lane.open.weight + len(open_rows) * RECORD_OVERHEAD
+            if lane.number is not None or octets or lane.traffic.used:
+                told.append(lane.traffic.stats(waiting, octets, now))
+        return tuple(told)
+
     def check(self) -> None:
         """Assert every invariant."""
+        held: Counter[Traffic] = Counter()
+        for batch in self.live:
+            waiting = [row for i, row in enumerate(batch.rows) if i not in (batch.ends or ())]
+            held[batch.traffic] += sum(weight_of(row) + RECORD_OVERHEAD for row in waiting)
+        for lane in self.lanes.all():
+            if lane.open is not None:
+                held[lane.traffic] -= lane.open.weight + len(lane.open.rows) * RECORD_OVERHEAD
+            assert lane.traffic.held == held[lane.traffic], (
+                f"{lane!r} holds {lane.traffic.held}, not {held[lane.traffic]}"
+            )
+
         seen: dict[Batch, set[int]] = {}
 
         def claim(part: Part) -> None:

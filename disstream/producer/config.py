@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 from ..errors import ConfigError
 from ..wire.compression import RecordCompression
 from ..wire.envelope import MAX_RECORDS
+from .pacing import Pace
 
 Order = Literal["key", "strict", "none"]
 
@@ -87,7 +88,13 @@ class ProducerConfig:
     """Requests on the wire at once. With order "key" or "strict" at most one per partition."""
 
     buffer_bytes: int = 33_554_432
-    """Bound on everything accepted and not settled: payload, key, and a fixed cost per record."""
+    """Bound on everything accepted and not settled: payload, key, and a fixed cost per record. Of several partitions,
+    one may hold as much as is free: a half alone, two a third each. One that takes nothing cannot stop the others."""
+
+    pace: Literal["auto"] | Pace | None = "auto"
+    """How fast each partition is sent records. "auto": as fast as the service says, or publishes for the type of
+    stream, and slower while it refuses records; our server without limits is not paced. A Pace: at most that. None: not
+    paced; what is refused is tried again after a pause that doubles."""
 
     send_timeout_s: float = 60.0
     """How long `send` waits for room before it raises BufferFull."""
@@ -159,6 +166,10 @@ class ProducerConfig:
             raise ConfigError(f"record_compression={self.record_compression!r}: use 'snappy' or None")
         if self.order not in get_args(Order):
             raise ConfigError(f"order={self.order!r}: use one of {', '.join(get_args(Order))}")
+        if not (self.pace is None or self.pace == "auto" or isinstance(self.pace, Pace)):
+            raise ConfigError(
+                f'pace={self.pace!r}: use "auto", Pace(records_per_s=, bytes_per_s=), or None for no pace'
+            )
         for name in ("max_batch_records", "max_batch_bytes", "max_in_flight", "buffer_bytes", "spill_bytes"):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:

@@ -13,7 +13,7 @@ own lanes, a batch with this lane, the next with that one.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from ..errors import ApiError, ConfigError
@@ -21,6 +21,7 @@ from ..model import MAX_HASH_KEY, HashRange, NewRecord, PartitionInfo
 from ..wire.partitioning import HashRouter, hash_key, partition_id, partition_number
 from .numbers import Numbers
 from .payload import checked_key
+from .traffic import Traffic
 
 if TYPE_CHECKING:
     from .outcome import Batch
@@ -43,27 +44,27 @@ class Group:
         self.lanes: list[Lane] = []
         self.turn = 0  # which of them takes free records along next
 
-    def carrier(self, now: float) -> Lane | None:
-        """The lane that may take free records along now, in turn: it neither backs off nor has to repeat anything, and
-        preferably has nothing to do."""
+    def carrier(self, now: float, ready_at: Callable[[Lane], float]) -> Lane | None:
+        """The lane that may take free records along now, in turn: it neither backs off nor has to repeat anything, its
+        pace lets it (`ready_at`), and preferably it has nothing to do."""
         able = None
         for i in range(len(self.lanes)):
             lane = self.lanes[(self.turn + i) % len(self.lanes)]
-            if lane.not_before <= now and not lane.resending:
+            if lane.not_before <= now and not lane.resending and ready_at(lane) <= now:
                 if lane.empty:
                     return lane
                 able = able or lane
         return able
 
-    def carrier_at(self) -> float | None:
+    def carrier_at(self, ready_at: Callable[[Lane], float]) -> float | None:
         """When there may be a carrier; None: not before an answer comes, or something else that waits has gone."""
-        return min([lane.not_before for lane in self.lanes if not lane.resending], default=None)
+        return min([max(lane.not_before, ready_at(lane)) for lane in self.lanes if not lane.resending], default=None)
 
 
 class Lane:
     """Records of one partition (or the free ones) that wait: sealed parts in order, behind them the open batch."""
 
-    __slots__ = ("failures", "group", "not_before", "number", "numbers", "open", "queue")
+    __slots__ = ("apart", "failures", "group", "not_before", "number", "numbers", "open", "queue", "traffic")
 
     def __init__(self, number: int | None, group: Group | None, numbers: Numbers | None = None) -> None:
         self.number = number
@@ -75,6 +76,8 @@ class Lane:
         self.queue: deque[Part] = deque()
         self.failures = 0  # attempts that failed in a row
         self.not_before = 0.0  # back-off: nothing is taken until then
+        self.apart = False  # shares no request: one that it shared was refused, and whose fault that was is not known
+        self.traffic = Traffic(number, None)  # the partition's, which outlives the lane
 
     @property
     def empty(self) -> bool:

@@ -28,6 +28,7 @@ from ..errors import DeliveryFailed, DeliveryUnknown, FailedRecord, NotStored, R
 from ..model import NewRecord, PutResults
 from ..wire.partitioning import partition_id
 from ..wire.places import Places
+from .traffic import Traffic
 
 if TYPE_CHECKING:
     from .packing import Packing
@@ -252,14 +253,16 @@ class Batch:
         "opened_at",
         "packing",
         "rows",
+        "traffic",
         "unobserved",
         "unsettled",
         "watchers",
         "weight",
     )
 
-    def __init__(self, opened_at: float, due_at: float, deadline: float, ledger: Ledger) -> None:
+    def __init__(self, opened_at: float, due_at: float, deadline: float, ledger: Ledger, traffic: Traffic) -> None:
         self.rows: list[NewRecord] = []
+        self.traffic = traffic  # of the partition it was accepted for, whose share of the budget it takes
         self.weight = 0
         self.opened_at = opened_at
         self.due_at = due_at

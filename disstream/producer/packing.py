@@ -16,7 +16,7 @@ from ..wire.envelope import MAGIC, OVERHEAD, wrap
 from .config import ProducerConfig
 from .payload import MAX_RECORD_BYTES, headers_weight
 
-_ROW_BYTES = 8
+ROW_BYTES = 8
 """What a record adds to an envelope beside payload, key and headers, about."""
 
 
@@ -42,7 +42,7 @@ class Packing:
         if any([row.partition_id or row.explicit_hash_key or row.headers for row in rows]):
             return self._sizes_of_any(rows)
         # The same for records of keys alone, in half the time.
-        ends = list(accumulate([len(row.data) + len(row.key or "") + _ROW_BYTES for row in rows]))
+        ends = list(accumulate([len(row.data) + len(row.key or "") + ROW_BYTES for row in rows]))
         sizes = []
         at = weight = 0
         while at < len(ends):
@@ -58,7 +58,7 @@ class Packing:
         count = weight = 0
         partition_id = hash_key = None
         for row in rows:
-            size = len(row.data) + _ROW_BYTES
+            size = len(row.data) + ROW_BYTES
             if row.key is not None:
                 size += len(row.key)
             if row.headers is not None:

@@ -19,7 +19,7 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from ..client import Client
-from ..errors import ApiError, ClosedError, ConfigError, TransportError, Undelivered
+from ..errors import ApiError, BufferFull, ClosedError, ConfigError, TransportError, Undelivered
 from ..lifecycle import Scope, Supervisor, unwrap
 from ..model import NewRecord, StreamInfo
 from ..wire.partitioning import partition_id as long_partition_id
@@ -32,11 +32,12 @@ from .config import ProducerConfig
 from .delivery import BatchDelivery, Delivery, Share
 from .lanes import Lane
 from .outcome import Batch, Receipt
-from .pacing import Backoff
+from .pacing import PUBLISHED, Backoff, Pace
 from .packing import Packing, enveloped_bytes
 from .payload import MAX_RECORD_BYTES, Payload, as_bytes, checked_record, new_record
 from .shipment import Shipment, weight_of
 from .spill import Spill
+from .traffic import HOTTEST, Book, HotKey, PartitionStats, ScaleAdvice, Traffic, advice
 
 log = logging.getLogger("disstream.producer")
 
@@ -67,6 +68,15 @@ class ProducerStats:
     """Failed records that are in the spill file."""
     unspilled: int
     """Failed records that could not be written there."""
+    partitions: tuple[PartitionStats, ...] = ()
+    """How fast each is written, what waits, and whether it is at its cap."""
+    hottest: tuple[HotKey, ...] = ()
+    """The keys written most, over all partitions."""
+
+    @property
+    def scale_advice(self) -> tuple[ScaleAdvice, ...]:
+        """For each partition at its cap, whether more partitions would help; `str()` of one says it in words."""
+        return advice(self.partitions)
 
 
 class Producer:
@@ -107,6 +117,7 @@ class Producer:
         self._spill: Spill | None = None
         self._troubled_since: float | None = None  # loop time of the first failure of a streak
         self._why_closed = "the producer was closed before the record was settled"
+        self._sent_at = 0.0  # loop time
         self._last_index = self._config.max_batch_rows - 1
 
     # --- life -----------------------------------------------------------------------------------------------------
@@ -154,9 +165,10 @@ class Producer:
     async def _run(self, scope: Scope) -> None:
         config = self._config
         info = await self._client.streams.describe(self._stream)
+        book = Book(_ceiling(config, info), self._rng, config.delivery_timeout_s / 2)
         packing = Packing(config, self._rng.randbytes(16)) if config.packs else None
         backoff = Backoff(config.retry_base_s, config.retry_max_s, self._rng)
-        core = Accumulator(config, info.partitions, backoff, packing, f"{self._rng.getrandbits(128):032x}")
+        core = Accumulator(config, info.partitions, backoff, packing, f"{self._rng.getrandbits(128):032x}", book)
         self._core = core
         self._adopt_lanes()
         if config.spill_path is not None:
@@ -228,8 +240,10 @@ class Producer:
 
         `headers` need an envelope (`ProducerConfig.envelope`).
         Prefer `key`; with `partition_id` the service forgets the key. Records of a key are stored in the order of the
-        calls. Raises BufferFull (no room within send_timeout_s), ConfigError (a record the service would refuse),
-        ClosedError.
+        calls. A partition that takes too little makes the calls for it wait, not those for others: a task that sends to
+        many keys and must not wait for a slow one uses `try_send`, or a task per partition or key.
+        Raises BufferFull (no room within send_timeout_s, naming the partition), ConfigError (a record the service would
+        refuse), ClosedError.
         Cancelled while waiting: the record was not accepted.
         """
         if type(data) is not bytes:
@@ -251,10 +265,8 @@ class Producer:
         used = budget.used + weight + RECORD_OVERHEAD
         if used > budget.mark:
             self._supervisor.check()
-            await budget.enter(weight + RECORD_OVERHEAD, self._config.send_timeout_s, self._named(lane))
-            lane = self._lane_now(row, weight)
-        else:
-            budget.used = used
+            return await self._send_slowly(lane, row, weight)
+        budget.used = used
         # What `_accept` does, without its calls, for the usual record: the batch is open and this does not fill it.
         batch = lane.open
         if batch is not None:
@@ -265,7 +277,45 @@ class Producer:
                 batch.weight = weight
                 return Delivery(batch, index)
             weight -= batch.weight
+        if self._must_queue(lane, weight):
+            budget.leave(weight + RECORD_OVERHEAD)
+            return await self._send_slowly(lane, row, weight, in_line=True)
         return self._accept(lane, row, weight)
+
+    async def _send_slowly(self, lane: Lane, row: NewRecord, weight: int, *, in_line: bool = False) -> Delivery:
+        """`send` that has to wait: for a breath of the loop, for room, or (`in_line`) for its turn in its partition."""
+        budget, need, timeout_s = self._budget, weight + RECORD_OVERHEAD, self._config.send_timeout_s
+        began = anyio.current_time()
+        if not in_line:
+            await budget.enter(need, timeout_s, self._named(lane))
+            lane = self._lane_now(row, weight)
+            if not self._must_queue(lane, weight):
+                return self._accept(lane, row, weight)
+            budget.leave(need)
+        self._seal((lane,))  # nobody is to add to its batch before us
+        left_s = max(0.0, began + timeout_s - anyio.current_time())
+        await budget.turn(need, lambda: (self._core.lanes.of_row(row).traffic,), left_s, self._named(lane))
+        lane = self._lane_now(row, weight)
+        delivery = self._accept(lane, row, weight)
+        self._seal_for_others((lane,))
+        return delivery
+
+    def _must_queue(self, lane: Lane, weight: int) -> bool:
+        """Whether a record has to wait for its turn: it needs a new batch, and its partition holds its share."""
+        batch, traffic = lane.open, lane.traffic
+        if batch is not None and batch.weight + weight <= self._config.max_batch_bytes and not traffic.turns:
+            return traffic.coming > 0
+        return self._budget.shut(traffic)
+
+    def _seal(self, lanes: Iterable[Lane]) -> None:
+        for lane in lanes:
+            if lane.open is not None:
+                self._core.seal(lane)
+                self._wake(lane)
+
+    def _seal_for_others(self, lanes: Iterable[Lane]) -> None:
+        """After our turn: who still waits in line must not be overtaken on the fast path."""
+        self._seal(lane for lane in lanes if lane.traffic.turns and not lane.traffic.coming)
 
     def try_send(
         self,
@@ -283,6 +333,9 @@ class Producer:
         lane = self._check(row)
         weight = weight_of(row)
         self._budget.enter_nowait(weight + RECORD_OVERHEAD, self._named(lane))
+        if self._must_queue(lane, weight):
+            self._budget.leave(weight + RECORD_OVERHEAD)
+            raise BufferFull(f"{self._named(lane)}: {self._budget.told_share((lane.traffic,))}")
         return self._accept(lane, row, weight)
 
     async def send_and_wait(
@@ -309,15 +362,16 @@ class Producer:
     async def send_many(self, records: Iterable[tuple[Payload, str | None] | NewRecord]) -> BatchDelivery:
         """Accept many records at once, room for all or none: the fast lane. Each is (data, key), or a NewRecord.
 
-        Raises as `send`; then none was accepted. Order per key is the order given.
+        Raises as `send`; then none was accepted. Order per key is the order given. A call waits for its turn in every
+        partition it writes to, so it is as slow as the slowest of them; a task that must not be writes them apart.
         """
         order, by_lane, need = self._share_out(records)
         budget = self._budget
         used = budget.used + need
-        if used > budget.mark:
+        if used > budget.mark or any(budget.shut(lane.traffic) for lane in by_lane):
             self._supervisor.check()
             lanes = self._core.lanes
-            await budget.enter(need, self._config.send_timeout_s, f"{len(order)} records for {self._stream!r}")
+            await self._enter_many(need, order, by_lane)
             if lanes is not self._core.lanes:
                 try:
                     order, by_lane = self._share_out_again(order)
@@ -368,8 +422,27 @@ class Producer:
             share.spans = self._core.extend(share.lane, share.rows, share.weight, now)
             share.rows = []  # the batches hold them, and let go of them when they are settled
             self._wake(share.lane)
+        self._seal_for_others(by_lane)
         self._sweep_wake.set()
         return BatchDelivery(order, by_lane.values())
+
+    async def _enter_many(self, need: int, order: list[Share], by_lane: dict[Lane, Share]) -> None:
+        """Take room for all records of a call, once it is their turn in all partitions they go to."""
+        budget, timeout_s = self._budget, self._config.send_timeout_s
+        what = f"{len(order)} records for {self._stream!r}"
+        deadline = anyio.current_time() + timeout_s
+        if budget.used + need > budget.mark:
+            await budget.enter(need, timeout_s, what)
+            if not any(budget.shut(lane.traffic) for lane in by_lane):
+                return
+            budget.leave(need)
+        self._seal(by_lane)
+
+        def route() -> list[Traffic]:
+            rows = (row for share in by_lane.values() for row in share.rows)
+            return list({self._core.lanes.of_row(row).traffic: None for row in rows})
+
+        await budget.turn(need, route, max(0.0, deadline - anyio.current_time()), what)
 
     def _share_out_again(self, order: list[Share]) -> tuple[list[Share], dict[Lane, Share]]:
         """The layout changed while the call waited for room. Raises ConfigError for a partition that is gone."""
@@ -445,7 +518,7 @@ class Producer:
         core, now = self._core, anyio.current_time()
         for i in range(self._next_free, self._next_free + len(groups)):
             group = groups[i % len(groups)]
-            if not group.busy and (not core.sessions or group.carrier(now) is not None):
+            if not group.busy and (not core.sessions or core.carrier(group, now) is not None):
                 self._wakes[group.index].set()
                 self._next_free = (i + 1) % len(groups)
                 return
@@ -463,10 +536,11 @@ class Producer:
                 await self._send(shipment, now, tasks)
                 continue
             self._give_back()  # take may have ended what was overdue
-            await _wait(wake, core.next_wake(core.lanes.groups[index]))
+            await _wait(wake, core.next_wake(core.lanes.groups[index], now))
 
     async def _send(self, shipment: Shipment, now: float, tasks: anyio.CancelScope) -> None:
         core = self._core
+        self._sent_at = now
         timeout_s = min(self._config.request_timeout_s, shipment.deadline - now)
         protobuf = self._client.records.form == "protobuf"
         encode = encode_put_protobuf if protobuf else encode_put
@@ -488,7 +562,7 @@ class Producer:
         except ApiError as exc:
             log.debug("put refused stream=%s records=%d error=%s", self._stream, shipment.records, exc)
             core.refused(shipment, exc, anyio.current_time())
-            if exc.retryable:
+            if exc.retryable and (exc.code != "DIS.4303" or self._config.pace is None):  # else it is told by partition
                 self._note_trouble(exc)
         except TransportError as exc:
             log.debug("put lost stream=%s records=%d error=%s", self._stream, shipment.records, exc)
@@ -527,11 +601,21 @@ class Producer:
 
     def _give_back(self, spilled: int = 0) -> None:
         """Return to the budget what the core has settled, or what was spilled, and tell who waits for progress."""
+        if self._core.slowed:
+            self._note_slowed()
         freed = self._core.freed + spilled
         if freed:
             self._core.freed = 0
             self._budget.leave(freed)
             self._changed.set()
+
+    def _note_slowed(self) -> None:
+        """Say once per streak that a partition is written faster than it takes."""
+        now = anyio.current_time()
+        for traffic in self._core.slowed:
+            pace = traffic.pacer.pace(now) if traffic.pacer is not None else None
+            log.info("throttled stream=%s partition=%s now_at=%s", self._stream, traffic.name or "any", pace)
+        self._core.slowed.clear()
 
     async def _sweep_loop(self) -> None:
         while True:
@@ -583,7 +667,10 @@ class Producer:
         self._wake_all()
 
     def _adopt_lanes(self) -> None:
-        self._by_key = self._core.lanes.by_key
+        lanes = self._core.lanes
+        self._by_key = lanes.by_key
+        self._budget.shares = self._config.order != "none" and len(lanes.ranges) > 1
+        self._budget.reroute()
 
     def _wake_all(self) -> None:
         for wake in self._wakes:
@@ -611,11 +698,16 @@ class Producer:
                 await self._next_change()
 
     def stats(self) -> ProducerStats:
-        """What has happened so far. Raises ClosedError before `start`; works after `close`."""
+        """What has happened so far, and what goes on. Raises ClosedError before `start`; works after `close`."""
         if not hasattr(self, "_core"):
             self._supervisor.check()
         core, counts = self._core, self._core.counts
         waiting = core.waiting
+        try:
+            now = anyio.current_time()
+        except RuntimeError:  # no loop runs any more: as of the last time anything was sent
+            now = self._sent_at
+        hottest = [key for lane in core.lanes.all() for key in lane.traffic.hottest(now)]
         return ProducerStats(
             accepted=waiting + counts.stored + counts.rejected + counts.not_stored + counts.unknown,
             waiting=waiting,
@@ -631,7 +723,18 @@ class Producer:
             sessions=core.sessions,
             spilled=self._spill.spilled if self._spill else 0,
             unspilled=self._spill.unspilled if self._spill else 0,
+            partitions=core.partitions(now),
+            hottest=tuple(sorted(hottest, key=lambda key: -key.records_per_s)[:HOTTEST]),
         )
+
+
+def _ceiling(config: ProducerConfig, info: StreamInfo) -> Pace | None:
+    """What a partition of the stream may be sent. None: nothing is paced."""
+    if config.pace != "auto":
+        return config.pace
+    if info.caps is None:  # not our server
+        return PUBLISHED.get(info.stream_type, PUBLISHED["COMMON"])
+    return Pace(records_per_s=info.caps.records_per_s, bytes_per_s=info.caps.bytes_per_s)
 
 
 async def _wait(event: anyio.Event, until: float | None) -> None:

@@ -10,6 +10,7 @@ from ..wire.partitioning import partition_id
 from ..wire.sessions import Session
 from .lanes import Group, Lane
 from .outcome import Batch
+from .packing import ROW_BYTES
 from .payload import headers_weight
 
 
@@ -54,7 +55,7 @@ class Part:
     def __len__(self) -> int:
         return len(self.batch.rows) if self.indices is None else len(self.indices)
 
-    def each(self) -> Iterable[int]:
+    def each(self) -> Sequence[int]:
         return range(len(self.batch.rows)) if self.indices is None else self.indices
 
     @property
@@ -62,11 +63,15 @@ class Part:
         """An attempt may have been applied, and sending the same under the same numbers will tell."""
         return self.maybe_applied and self.number >= 0
 
+    @property
+    def originals(self) -> list[NewRecord]:
+        """The records as they were accepted."""
+        rows = self.batch.rows
+        return rows if self.indices is None else [rows[i] for i in self.indices]
+
     def rows(self) -> list[NewRecord]:
         """The records as they travel."""
-        rows = self.batch.rows
-        if self.indices is not None:
-            rows = [rows[i] for i in self.indices]
+        rows = self.originals
         if self.placed is not None:
             place = partition_id(self.placed)
             rows = [NewRecord(row.data, None, place, None, row.timestamp, row.headers) for row in rows]
@@ -97,15 +102,6 @@ class Part:
         numbers = range(first, first + len(self)) if self.indices is None else [first + i for i in self.indices]
         return packing.pack(self.rows(), self.sizes, numbers)
 
-    def cut(self, most: int) -> list[Part]:
-        """What is more than `most` records of the service as two parts, the first of so many."""
-        assert self.sizes is not None
-        indices, middle = list(self.each()), sum(self.sizes[:most])
-        pieces = [self.rest(indices[:middle]), self.rest(indices[middle:])]
-        for piece in pieces:
-            piece.alone = self.alone
-        return pieces
-
     def spread(self, results: Sequence[PutResult]) -> Iterable[tuple[PutResult, int]]:
         """For each record what became of the one of the service that it is in, and which of that it is."""
         if self.sizes is None:
@@ -116,8 +112,37 @@ class Part:
     def weight(self) -> int:
         if self.indices is None:
             return self.batch.weight
-        rows = self.batch.rows
-        return sum([weight_of(rows[i]) for i in self.indices])
+        return sum([weight_of(row) for row in self.originals])
+
+    @property
+    def payload(self) -> int:
+        """Bytes of payload in the records of the service, which is what it counts; before compression."""
+        return self._payload(self.originals)
+
+    def _payload(self, rows: Sequence[NewRecord]) -> int:
+        size = sum([len(row.data) for row in rows])
+        if self.batch.packing is not None:
+            size += sum([weight_of(row) - len(row.data) + ROW_BYTES for row in rows])
+        return size
+
+    def fits(self, records: float, octets: float) -> int:
+        """How many of its records may go where so many of the service, and so many bytes of payload, may pass.
+
+        At least one of the service may: what is larger than what is left has to pass some time.
+        """
+        rows, sizes = self.originals, self.sizes
+        most = int(min(max(records, 1.0), len(rows)))
+        if sizes is None:
+            if octets >= self._payload(rows[:most]):
+                return most
+            sizes = [1] * most
+        count = 0
+        for size in sizes[:most]:
+            if octets <= 0 and count:
+                break
+            octets -= self._payload(rows[count : count + size])
+            count += size
+        return count
 
     def rest(self, indices: list[int]) -> Part:
         """A part for some of these records, with the same past; the first or the last of them keep their numbers."""

@@ -17,9 +17,10 @@ from disstream.producer.accumulator import RECORD_OVERHEAD, Accumulator
 from disstream.producer.config import Envelope, Order, ProducerConfig
 from disstream.producer.lanes import Lane
 from disstream.producer.outcome import Batch, Failure, Receipt
-from disstream.producer.pacing import Backoff
+from disstream.producer.pacing import Backoff, Pace
 from disstream.producer.packing import Packing
 from disstream.producer.shipment import Shipment, weight_of
+from disstream.producer.traffic import Book
 from disstream.wire.envelope import unwrap
 from disstream.wire.errors import api_error
 from disstream.wire.partitioning import HashRouter, hash_key, hash_ranges, partition_id, partition_number
@@ -35,11 +36,12 @@ def layout(count: int) -> list[PartitionInfo]:
     ]
 
 
-def make(order: Order = "key", partitions: int = 3, **options: Any) -> Accumulator:
+def make(order: Order = "key", partitions: int = 3, ceiling: Pace | None = None, **options: Any) -> Accumulator:
     settled: dict[str, Any] = {"max_batch_records": 4, "max_batch_bytes": 60, "max_in_flight": 2} | options
     config = ProducerConfig(order=order, delivery_timeout_s=100.0, **settled)
     packing = Packing(config, bytes(16)) if config.packs else None
-    return Accumulator(config, layout(partitions), Backoff(0.05, 5.0, random.Random(1)), packing)
+    book = Book(ceiling, random.Random(2))
+    return Accumulator(config, layout(partitions), Backoff(0.05, 5.0, random.Random(1)), packing, book=book)
 
 
 def add(core: Accumulator, row: NewRecord, now: float = 0.0) -> tuple[Batch, int]:
@@ -116,9 +118,13 @@ class AccumulatorMachine(RuleBasedStateMachine):
     suffix_rule = True
     envelope: Envelope | None = None
 
+    ceiling: Pace | None = None
+
     @initialize(partitions=st.integers(1, 5), in_flight=st.integers(1, 4), linger=st.sampled_from([0.0, 0.5]))
     def begin(self, partitions: int, in_flight: int, linger: float) -> None:
-        self.core = make(self.order, partitions, max_in_flight=in_flight, linger_s=linger, envelope=self.envelope)
+        self.core = make(
+            self.order, partitions, self.ceiling, max_in_flight=in_flight, linger_s=linger, envelope=self.envelope
+        )
         self.now = 0.0
         self.sent: list[tuple[Batch, int, NewRecord]] = []
         self.used = 0
@@ -157,9 +163,12 @@ class AccumulatorMachine(RuleBasedStateMachine):
     @rule(group=st.integers(0, 3))
     def take(self, group: int) -> None:
         groups = self.core.lanes.groups
-        shipment = self.core.take(groups[group % len(groups)], self.now)
+        mine = groups[group % len(groups)]
+        shipment = self.core.take(mine, self.now)
         if shipment is not None:
             self.flying.append(shipment)
+        elif (again := self.core.next_wake(mine, self.now)) is not None:
+            assert again > self.now, "the shell would spin"
 
     def _land(self, which: int) -> Shipment:
         return self.flying.pop(which % len(self.flying))
@@ -183,7 +192,10 @@ class AccumulatorMachine(RuleBasedStateMachine):
         self.core.lost(shipment, TransportError("cut", outcome_unknown=applied or not known), self.now)
 
     @precondition(lambda self: self.flying)
-    @rule(which=st.integers(0, 3), code=st.sampled_from(["DIS.4303", "DIS.4205", "DIS.5000", "DIS.4200", "DIS.4301"]))
+    @rule(
+        which=st.integers(0, 3),
+        code=st.sampled_from(["DIS.4303", "DIS.4205", "DIS.5000", "DIS.4200", "DIS.4301", "DIS.4309"]),
+    )
     def refuse(self, which: int, code: str) -> None:
         self.core.refused(self._land(which), api_error(code), self.now)
 
@@ -253,6 +265,18 @@ class StrictMachine(AccumulatorMachine):
     suffix_rule = False
 
 
+class PacedMachine(AccumulatorMachine):
+    """Where each partition takes but a few records a second, nothing of the above changes."""
+
+    ceiling = Pace(records_per_s=3, bytes_per_s=40)
+
+
+class PacedStrictMachine(StrictMachine):
+    """The same in order "strict"."""
+
+    ceiling = Pace(records_per_s=3, bytes_per_s=40)
+
+
 class CountingMachine(AccumulatorMachine):
     """Order "key" on a service without the suffix rule: order may break, and `reordered` tells when it did."""
 
@@ -293,6 +317,12 @@ class StrictAggregatingMachine(StrictMachine):
             super().check_order()
 
 
+class PacedAggregatingMachine(AggregatingMachine):
+    """Where records share those of the service, a paced lane sends whole ones of those."""
+
+    ceiling = Pace(records_per_s=3, bytes_per_s=80)
+
+
 for _machine in (
     AccumulatorMachine,
     StrictMachine,
@@ -302,8 +332,13 @@ for _machine in (
     StrictAggregatingMachine,
 ):
     _machine.TestCase.settings = settings(max_examples=100, stateful_step_count=40)
+for _machine in (PacedMachine, PacedStrictMachine, PacedAggregatingMachine):
+    _machine.TestCase.settings = settings(max_examples=40, stateful_step_count=40)
 TestKeyOrder = AccumulatorMachine.TestCase
 TestStrictOrder = StrictMachine.TestCase
+TestPaced = PacedMachine.TestCase
+TestPacedAggregating = PacedAggregatingMachine.TestCase
+TestPacedStrict = PacedStrictMachine.TestCase
 TestCountedOrder = CountingMachine.TestCase
 TestNoOrder = NoOrderMachine.TestCase
 TestAggregation = AggregatingMachine.TestCase

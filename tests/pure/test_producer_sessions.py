@@ -17,6 +17,7 @@ from disstream.model import NewRecord, Record
 from disstream.producer.accumulator import Accumulator
 from disstream.producer.config import Envelope, Order
 from disstream.producer.outcome import Failure, Receipt
+from disstream.producer.pacing import Pace
 from disstream.producer.shipment import Shipment
 from disstream.wire.envelope import unwrap
 from disstream.wire.errors import api_error
@@ -226,11 +227,31 @@ class AggregatingSessionMachine(SessionMachine):
     envelope = Envelope(aggregate_records=3, aggregate_bytes=45)
 
 
-for _machine in (SessionMachine, StrictSessionMachine, AggregatingSessionMachine):
+class PacedSessionMachine(SessionMachine):
+    """Where each partition takes but a few records a second, numbers and order hold all the same."""
+
+    ceiling = Pace(records_per_s=3, bytes_per_s=40)
+
+
+class PacedAggregatingSessionMachine(AggregatingSessionMachine):
+    """The same where records share those of the service."""
+
+    ceiling = Pace(records_per_s=3, bytes_per_s=80)
+
+
+for _machine in (
+    SessionMachine,
+    StrictSessionMachine,
+    AggregatingSessionMachine,
+):
     _machine.TestCase.settings = settings(max_examples=60, stateful_step_count=40)
+for _machine in (PacedSessionMachine, PacedAggregatingSessionMachine):
+    _machine.TestCase.settings = settings(max_examples=25, stateful_step_count=40)
 TestSessions = SessionMachine.TestCase
 TestStrictSessions = StrictSessionMachine.TestCase
 TestAggregatingSessions = AggregatingSessionMachine.TestCase
+TestPacedSessions = PacedSessionMachine.TestCase
+TestPacedAggregatingSessions = PacedAggregatingSessionMachine.TestCase
 
 
 def make_session(order: Order = "key", partitions: int = 1, **options: Any) -> tuple[Accumulator, SessionService]:
