@@ -1,7 +1,7 @@
 """A producer at full speed while the service is down for an hour: what it holds in memory, on the virtual clock.
 
 120 tasks send as fast as they are let and await every receipt, and nothing is ever stored. An hour of virtual time
-passes. The buffer fills, expires after two minutes, and fills anew: the resident set is looked at every ten seconds, and
+passes. The buffer fills, expires after two minutes, and fills anew: the resident set is looked at every ten seconds;
 what counts is the most of each two minutes, after the first.
 
     python benchmarks/outage.py [--seconds 3600] [--png FILE] [--json FILE]
