@@ -77,9 +77,10 @@ class ProducerConfig:
     one round trip, and under heavy load batches fill while the lane is busy. Raise it to trade latency for fewer
     requests."""
 
-    max_batch_records: int = 1_000
-    """Of the service, per request. A COMMON partition takes 1,000 of them a second, and official clients send no more
-    at once."""
+    max_batch_records: int = 2_000
+    """Of the service, per request. What a request costs on both sides is spread over its records: with 2,000 of 100
+    bytes they are written up to half as fast again as with 1,000, and more gain little. Official clients send several
+    thousand at once too."""
 
     max_batch_bytes: int = 1_048_576
     """Payload and keys per request. The service refuses 5 MiB; encoding 1 MiB holds the loop for one to two ms."""

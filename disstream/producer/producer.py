@@ -396,6 +396,8 @@ class Producer:
                     share = shares.get(key)
                 except (ValueError, TypeError):  # not two, or a key that is not even hashable
                     raise ConfigError(f"{record!r:.80} is not a (data, key) pair with a key of text") from None
+                if share is None and (known := self._by_key.get(key)) is not None:
+                    share = shares[key] = by_lane.setdefault(known, Share(known))
                 if share is not None and type(data) is bytes and len(data) <= MAX_RECORD_BYTES:
                     share.rows.append(NewRecord(data, key))
                     share.weight += len(data) + (len(key) if key else 0)
