@@ -6,10 +6,11 @@ import atexit
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from .. import door
 from ..client import ClientConfig, ClientStats, Credentials, Provider, Transport
@@ -117,8 +118,15 @@ class DisClient:
         """As `disstream.Client.stats`."""
         return self._inner.stats()
 
-    def producer(self, stream: str, config: ProducerConfig | None = None) -> Producer:
-        """A producer for a stream, not started: use it with `with`, inside the client's."""
+    def producer(
+        self, stream: str, config: ProducerConfig | None = None, *, serializer: Callable[[Any], bytes] | None = None
+    ) -> Producer:
+        """A producer for a stream, not started: use it with `with`, inside the client's.
+
+        `serializer`: that of the config. It runs in the threads that send, and so does the callable of a trace.
+        """
+        if serializer is not None:
+            config = replace(config or ProducerConfig(), serializer=serializer)
         return Producer(self._portal, StagedProducer(self._portal, self._inner, stream, config), self._residents)
 
     def consumer(

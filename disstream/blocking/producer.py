@@ -7,7 +7,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from ..errors import ClosedError
 from ..model import NewRecord
-from ..producer import Payload, ProducerStats, Receipt
+from ..producer import ProducerStats, Receipt
 from .delivery import BatchDelivery, Chunk, Delivery
 from .life import Resident, Residents
 from .portal import Portal, returned
@@ -21,7 +21,8 @@ class Producer(Resident):
     """Writes records to one stream. Made by `DisClient.producer`; use it with `with`, or `start()` and `close()`.
 
     Any number of threads may send; records of a key that one thread sends are stored in the order of its calls. What an
-    interrupted call (Ctrl-C) gave may have been accepted.
+    interrupted call (Ctrl-C) gave may have been accepted. Any value is taken where there is a serializer; without one
+    whatever is not bytes or str raises ConfigError.
     """
 
     def __init__(self, portal: Portal, inner: StagedProducer, started: Residents) -> None:
@@ -32,7 +33,7 @@ class Producer(Resident):
 
     def send(
         self,
-        data: Payload,
+        data: Any,
         *,
         key: str | None = None,
         partition_id: str | int | None = None,
@@ -45,6 +46,8 @@ class Producer(Resident):
         As `disstream.Producer.send`. As long as there is room, a record without a place or a time of its own costs no
         round trip to the loop (40 us).
         """
+        if (conversion := self._inner.conversion) is not None:
+            data, headers = conversion.payload(data), conversion.headers(headers)
         if partition_id is None and explicit_hash_key is None and timestamp is None and headers is None:
             staged = self._inner.stage(data, key)
             if staged is not None:
@@ -62,7 +65,7 @@ class Producer(Resident):
 
     def try_send(
         self,
-        data: Payload,
+        data: Any,
         *,
         key: str | None = None,
         partition_id: str | int | None = None,
@@ -71,6 +74,8 @@ class Producer(Resident):
         headers: Mapping[str, str] | None = None,
     ) -> Delivery:
         """As `send`, but does not wait for room: raises BufferFull where `send` would."""
+        if (conversion := self._inner.conversion) is not None:
+            data, headers = conversion.payload(data), conversion.headers(headers)
         if partition_id is None and explicit_hash_key is None and timestamp is None and headers is None:
             staged = self._inner.stage(data, key)
             if staged is not None:
@@ -89,7 +94,7 @@ class Producer(Resident):
 
     def send_and_wait(
         self,
-        data: Payload,
+        data: Any,
         *,
         key: str | None = None,
         partition_id: str | int | None = None,
@@ -98,6 +103,8 @@ class Producer(Resident):
         headers: Mapping[str, str] | None = None,
     ) -> Receipt:
         """`send`, then wait for the receipt. Interrupted: the record may still be stored."""
+        if (conversion := self._inner.conversion) is not None:
+            data, headers = conversion.payload(data), conversion.headers(headers)
         return self._behind(
             self._inner.send_and_wait,
             data,
@@ -108,11 +115,13 @@ class Producer(Resident):
             headers=headers,
         )
 
-    def send_many(self, records: Iterable[tuple[Payload, str | None] | NewRecord]) -> BatchDelivery:
+    def send_many(self, records: Iterable[tuple[Any, str | None] | NewRecord]) -> BatchDelivery:
         """Accept many records at once, room for all or none: the fast lane. As `disstream.Producer.send_many`.
 
         One round trip to the loop for all of them.
         """
+        if (conversion := self._inner.conversion) is not None:
+            records = conversion.records(records)
         if not isinstance(records, list):
             records = list(records)  # here: a slow generator, or one that calls us, must not hold the loop
         return BatchDelivery(self._portal, self._behind(self._inner.send_many, records))

@@ -25,6 +25,7 @@ from ..client import Client
 from ..errors import DisError
 from ..producer import Payload, Producer, ProducerConfig
 from ..producer.accumulator import RECORD_OVERHEAD
+from ..producer.conversion import Conversion
 from ..producer.payload import as_bytes, checked_key
 from .delivery import Chunk, Delivery
 from .portal import Portal
@@ -41,12 +42,20 @@ CHUNK_BYTES = 1_048_576
 
 
 class StagedProducer(Producer):
-    """A producer into which threads put records. `stage` is for any thread, everything else for the loop."""
+    """A producer into which threads put records. `stage` is for any thread, everything else for the loop.
+
+    What comes in is converted already: `conversion`, if there is one, is for the threads that send, so a slow
+    serializer holds up nobody else, and a trace is that of the caller.
+    """
+
+    _converts = True
 
     def __init__(self, portal: Portal, client: Client, stream: str, config: ProducerConfig | None) -> None:
         super().__init__(client, stream, config)
         self.portal = portal
+        self.conversion = Conversion(self._config) if self._config.converts else None
         self._limit = self._budget.limit
+        self._chunk_bytes = min(CHUNK_BYTES, self._limit // 16)  # what it adds to a partition's share is not looked at
         self._lock = threading.Lock()
         self._chunk = Chunk(self)
 
@@ -55,15 +64,18 @@ class StagedProducer(Producer):
         if type(data) is not bytes:
             data = as_bytes(data)
         need = len(data) + RECORD_OVERHEAD
+        budget = self._budget
         try:
             lane = self._by_key.get(key)
         except TypeError:  # not even hashable, as the check will say
             lane = None
         if key is not None:
-            if lane is None:  # never sent before
+            if lane is None:  # never sent before: else a stuck partition could fill the buffer with ever new keys
                 checked_key(key)
+                if budget.mark < 0:
+                    return None  # nor are there lanes before the start
+                lane = self._core.lanes.of_key(key)  # for any thread: it only ever adds to a dict, or empties it
             need += len(key)
-        budget = self._budget
         with self._lock:
             chunk = self._chunk
             rows = chunk.rows
@@ -74,7 +86,7 @@ class StagedProducer(Producer):
                 or budget.mark < 0  # somebody waits: nobody overtakes
                 or (lane is not None and budget.shut(lane.traffic))  # its partition holds its share, or somebody waits
                 or index >= CHUNK_RECORDS
-                or weight > CHUNK_BYTES
+                or weight > self._chunk_bytes
             ):
                 return None
             if not index:

@@ -17,6 +17,7 @@ from ..errors import ConfigError
 from ..model import NewRecord
 from .config import ProducerConfig, Trace
 from .delivery import BatchDelivery, Delivery
+from .outcome import Receipt
 from .payload import Payload, as_bytes, checked_headers
 from .producer import Producer
 
@@ -38,6 +39,56 @@ def make_producer(client: Client, stream: str, config: ProducerConfig | None = N
     return (ConvertingProducer if converts else Producer)(client, stream, config)
 
 
+class Conversion:
+    """What a config wants done with records. Knows nothing of loops and threads: it works where it is called."""
+
+    def __init__(self, config: ProducerConfig) -> None:
+        """Raises ConfigError: what a trace needs is not installed."""
+        self._serialize = config.serializer
+        trace = config.envelope.trace if config.envelope is not None else None
+        self._carrier = None if trace is None else _carrier(trace)
+
+    def payload(self, value: Any) -> Payload:
+        """What the serializer makes of a value. Raises ConfigError, and what the serializer raises."""
+        if self._serialize is None:
+            given: Payload = value
+            return given
+        data = self._serialize(value)
+        if not isinstance(data, bytes):
+            raise ConfigError(
+                f"the serializer made a {type(data).__name__} of a {type(value).__name__}: it must return bytes"
+            )
+        return data
+
+    def headers(self, given: Mapping[str, str] | None) -> Mapping[str, str] | None:
+        """The headers given, and those of the current trace. Raises what its callable raises."""
+        if self._carrier is None:
+            return given
+        traced = self._carrier()
+        return {**traced, **given} if given else traced or None
+
+    def records(self, records: Iterable[tuple[Any, str | None] | NewRecord]) -> Iterator[NewRecord | tuple[Any, Any]]:
+        """The same for many."""
+        for record in records:
+            if isinstance(record, NewRecord):
+                yield NewRecord(
+                    as_bytes(self.payload(record.data)),
+                    record.key,
+                    record.partition_id,
+                    record.explicit_hash_key,
+                    record.timestamp,
+                    checked_headers(self.headers(record.headers)),
+                )
+                continue
+            try:
+                data, key = record
+            except (TypeError, ValueError):
+                raise ConfigError(f"{record!r:.80} is neither (data, key) nor a NewRecord") from None
+            headers = self.headers(None)
+            payload = self.payload(data)
+            yield (payload, key) if not headers else NewRecord(as_bytes(payload), key, headers=dict(headers))
+
+
 class ConvertingProducer(Producer):
     """A producer with a serializer, a trace, or both. What they raise, `send` raises; nothing was accepted then."""
 
@@ -47,10 +98,7 @@ class ConvertingProducer(Producer):
         self, client: Client, stream: str, config: ProducerConfig | None = None, *, rng: random.Random | None = None
     ) -> None:
         super().__init__(client, stream, config, rng=rng)
-        self._serialize = self._config.serializer
-        envelope = self._config.envelope
-        trace = envelope.trace if envelope is not None else None
-        self._carrier = None if trace is None else _carrier(trace)
+        self._conversion = Conversion(self._config)
 
     async def send(
         self,
@@ -64,12 +112,12 @@ class ConvertingProducer(Producer):
     ) -> Delivery:
         """As `Producer.send`, of what the serializer takes."""
         return await super().send(
-            self._payload(data),
+            self._conversion.payload(data),
             key=key,
             partition_id=partition_id,
             explicit_hash_key=explicit_hash_key,
             timestamp=timestamp,
-            headers=self._traced(headers),
+            headers=self._conversion.headers(headers),
         )
 
     def try_send(
@@ -84,56 +132,37 @@ class ConvertingProducer(Producer):
     ) -> Delivery:
         """As `Producer.try_send`, of what the serializer takes."""
         return super().try_send(
-            self._payload(data),
+            self._conversion.payload(data),
             key=key,
             partition_id=partition_id,
             explicit_hash_key=explicit_hash_key,
             timestamp=timestamp,
-            headers=self._traced(headers),
+            headers=self._conversion.headers(headers),
+        )
+
+    async def send_and_wait(
+        self,
+        data: Any,
+        *,
+        key: str | None = None,
+        partition_id: str | int | None = None,
+        explicit_hash_key: int | str | None = None,
+        timestamp: int | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Receipt:
+        """As `Producer.send_and_wait`, of what the serializer takes."""
+        return await super().send_and_wait(  # which calls `send`: ours
+            data,
+            key=key,
+            partition_id=partition_id,
+            explicit_hash_key=explicit_hash_key,
+            timestamp=timestamp,
+            headers=headers,
         )
 
     async def send_many(self, records: Iterable[tuple[Any, str | None] | NewRecord]) -> BatchDelivery:
         """As `Producer.send_many`, of what the serializer takes."""
-        return await super().send_many(self._converted(records))
-
-    def _converted(
-        self, records: Iterable[tuple[Any, str | None] | NewRecord]
-    ) -> Iterator[NewRecord | tuple[Any, Any]]:
-        for record in records:
-            if isinstance(record, NewRecord):
-                yield NewRecord(
-                    as_bytes(self._payload(record.data)),
-                    record.key,
-                    record.partition_id,
-                    record.explicit_hash_key,
-                    record.timestamp,
-                    checked_headers(self._traced(record.headers)),
-                )
-                continue
-            try:
-                data, key = record
-            except (TypeError, ValueError):
-                raise ConfigError(f"{record!r:.80} is neither (data, key) nor a NewRecord") from None
-            headers = self._traced(None)
-            payload = self._payload(data)
-            yield (payload, key) if not headers else NewRecord(as_bytes(payload), key, headers=dict(headers))
-
-    def _payload(self, value: Any) -> Payload:
-        if self._serialize is None:
-            given: Payload = value
-            return given
-        data = self._serialize(value)
-        if not isinstance(data, bytes):
-            raise ConfigError(
-                f"the serializer made a {type(data).__name__} of a {type(value).__name__}: it must return bytes"
-            )
-        return data
-
-    def _traced(self, headers: Mapping[str, str] | None) -> Mapping[str, str] | None:
-        if self._carrier is None:
-            return headers
-        traced = self._carrier()
-        return {**traced, **headers} if headers else traced
+        return await super().send_many(self._conversion.records(records))
 
 
 def _carrier(trace: Trace) -> Callable[[], Mapping[str, str]]:

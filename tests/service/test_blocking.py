@@ -16,6 +16,7 @@ import disstream
 from disstream import blocking
 from disstream.blocking.resources import Resource
 from disstream.errors import ClosedError, ConcurrencyError, ConfigError, ConflictError, NotFoundError, TransportError
+from disstream.producer import ConvertingProducer
 from disstream.server import Server
 
 
@@ -54,7 +55,7 @@ ONLY_ASYNC = {"transport", "config", "project_id", "call", "twin"}  # below the 
     ("plain", "bridged"),
     [
         (disstream.DisClient, blocking.DisClient),
-        (disstream.Producer, blocking.Producer),
+        (ConvertingProducer, blocking.Producer),
         (disstream.Consumer, blocking.Consumer),
     ],
 )

@@ -6,11 +6,14 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
 from blocking_world import Gate, run
+from paced_world import keys_of
 
+import disstream
 from disstream import blocking
 from disstream.blocking.staging import CHUNK_RECORDS
 from disstream.errors import (
@@ -26,7 +29,7 @@ from disstream.errors import (
     WaitTimeout,
 )
 from disstream.model import NewRecord
-from disstream.producer import ProducerConfig, Receipt
+from disstream.producer import Envelope, ProducerConfig, Receipt
 from disstream.server import Server
 from disstream.wire.http import Request, Response
 
@@ -148,7 +151,7 @@ def test_what_the_service_would_refuse_is_refused_in_the_call(world: World) -> N
     """ConfigError comes from the call that was wrong, whichever way it went, and nothing was accepted."""
     with world.producer() as producer:
         for wrong in (
-            lambda: producer.send(7),  # type: ignore[arg-type]
+            lambda: producer.send(7),
             lambda: producer.send(b"x", key=""),
             lambda: producer.send(b"x", key=7),  # type: ignore[arg-type]
             lambda: producer.send(b"x", key=[]),  # type: ignore[arg-type]
@@ -173,7 +176,9 @@ def test_a_full_buffer_makes_send_wait_and_then_raise(world: World) -> None:
     """With the service held, senders stop at buffer_bytes; BufferFull comes at send_timeout_s; the rest is stored."""
     accepted: list[blocking.Delivery] = []
     size = 100_000
-    with world.producer(buffer_bytes=size, max_batch_bytes=10_000, send_timeout_s=0.05) as producer:
+    world.dis.streams.create("single", partitions=1)  # which may hold all of it
+    config = ProducerConfig(buffer_bytes=size, max_batch_bytes=10_000, send_timeout_s=0.05)
+    with world.dis.producer("single", config) as producer:
         with world.gate.closed():
             with pytest.raises(BufferFull, match="no room within"):  # noqa: PT012
                 while True:
@@ -223,6 +228,87 @@ def test_a_chunk_is_bounded(world: World) -> None:
         assert largest <= CHUNK_RECORDS
         producer.flush()
         assert producer.stats().stored == 5 * CHUNK_RECORDS
+
+
+def test_a_stuck_partition_does_not_stop_the_others(world: World) -> None:
+    """Its keys are refused at its share of the buffer, known ones and new ones; other keys are stored."""
+    fresh, (fine, *_) = keys_of(2, 4_000)
+    stuck = fresh[0]
+    options = {"buffer_bytes": 400_000, "max_batch_bytes": 20_000, "max_batch_records": 50, "send_timeout_s": 0.05}
+    for keys in ([stuck] * len(fresh), fresh):
+        with world.producer(**options) as producer:
+            producer.send_many([(b"", stuck), (b"", fine)]).result()
+            with world.gate.closed(), pytest.raises(BufferFull, match="so that it does not stop the others"):  # noqa: PT012
+                for key in keys:
+                    producer.send(bytes(100), key=key)
+            with world.gate.closed():
+                held = producer.stats().buffered_bytes
+                assert held < 300_000, keys[:2]
+                others = [producer.send(bytes(100), key=fine) for _ in range(100)]
+            assert [delivery.result(10).attempts for delivery in others] == [1] * 100
+
+
+def test_any_value_goes_through_the_serializer_where_it_is_sent(world: World) -> None:
+    """Once for each record, in the thread that sends, whichever way it goes; what it raises the call raises."""
+    calls: list[tuple[int, object]] = []
+
+    def serialize(value: object) -> bytes:
+        calls.append((threading.get_ident(), value))
+        return disstream.json(value)
+
+    with world.dis.producer("orders", serializer=serialize) as producer:
+        for i in range(CHUNK_RECORDS + 10):  # more than is staged at once
+            producer.send({"i": i}, key="k")
+        producer.try_send(["try"], key="k")
+        producer.send("routed", partition_id=0)
+        producer.send_and_wait(None, key="k")
+        producer.send_many([({"many": 1}, "k"), NewRecord({"many": 2}, "k")]).result()  # type: ignore[arg-type]
+        count = CHUNK_RECORDS + 15
+        assert (len(calls), {thread for thread, _ in calls}) == (count, {threading.get_ident()})
+        for call in (producer.send, producer.try_send, producer.send_and_wait):
+            with pytest.raises(ConfigError, match="object"):
+                call(object())
+        with pytest.raises(ConfigError, match="object"):
+            producer.send_many([({}, "k"), (object(), "k")])
+        assert producer.stats().accepted == count
+    with world.dis.consumer("orders") as consumer:
+        found = [next(consumer) for _ in range(count)]
+    assert [r.json() for r in found if r.key == "k"] == [
+        *({"i": i} for i in range(CHUNK_RECORDS + 10)),
+        ["try"],
+        None,
+        {"many": 1},
+        {"many": 2},
+    ]
+
+
+def test_a_trace_is_that_of_the_thread_that_sends(world: World) -> None:
+    """Asked in the caller's context, with a serializer beside it; headers given win, outside of a trace there are none."""
+    parent: ContextVar[str | None] = ContextVar("parent", default=None)
+    config = ProducerConfig(envelope=Envelope(trace=parent.get), serializer=disstream.json)
+    with world.dis.producer("orders", config) as producer:
+        producer.send(0, key="k")
+
+        def work() -> None:
+            parent.set("00-1-2-01")
+            producer.send(1, key="k")
+            producer.try_send(2, key="k", headers={"a": "b"})
+            producer.send_and_wait(3, key="k", headers={"traceparent": "mine"})
+            producer.send_many([(4, "k")])
+
+        started(work).join(10)
+        producer.send(5, key="k")
+    with world.dis.consumer("orders") as consumer:
+        found = [next(consumer) for _ in range(6)]
+    traced = {"traceparent": "00-1-2-01"}
+    assert [(r.json(), r.headers) for r in found] == [
+        (0, None),
+        (1, traced),
+        (2, {**traced, "a": "b"}),
+        (3, {"traceparent": "mine"}),
+        (4, traced),
+        (5, None),
+    ]
 
 
 class Refusing(Gate):
