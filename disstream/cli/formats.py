@@ -108,6 +108,8 @@ def _each(
     """`left_out`: how lines begin that are no records."""
     for number, raw in enumerate(lines, 1):
         if left_out is not None and raw.startswith(left_out):
+            if b'"record_compression"' in raw:
+                raise ConfigError("readers expect these records compressed: send the file with --resend, which does so")
             continue
         line = raw.removesuffix(b"\n").removesuffix(b"\r")
         if len(line) > MAX_LINE_BYTES:

@@ -24,8 +24,8 @@ from ..wire.compression import Compression
 from ..wire.partitioning import partition_id, partition_number
 from . import formats
 from .feed import Feed
-from .resend import HEADERS_KEPT, resend
-from .sending import Sending
+from .resend import resend
+from .sending import HEADERS_KEPT, Sending
 from .session import Target, body_option, compression_option, connects, given, reader_left, run, say
 
 FETCH_RECORDS = 2000
@@ -141,7 +141,14 @@ def produce(
     """
     if spill_path is not None:
         context = click.get_current_context()
-        for name, told in (("file", "FILE"), ("form", "--format"), ("key", "--key")):
+        options = {
+            "file": "FILE",
+            "form": "--format",
+            "key": "--key",
+            "aggregate": "--aggregate",
+            "headers": "--header",
+        }
+        for name, told in options.items():
             if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
                 raise click.UsageError(f"--resend names the file and knows its form: leave {told} out")
         dis = target.connect(body=body, compression=compression)

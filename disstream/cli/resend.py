@@ -9,7 +9,6 @@ from anyio import to_thread
 
 from ..door import DisClient
 from ..errors import ConfigError, DeliveryFailed, NotStored, RecordRejected
-from ..producer import Envelope, ProducerConfig
 from ..producer.spillfile import SpilledRecord, SpillResend
 from .feed import CHUNK_RECORDS, Chunk
 from .formats import BadLine, Line
@@ -17,9 +16,6 @@ from .sending import Sending
 from .session import run, say
 
 CHUNK_BYTES = 4 * 1024 * 1024
-
-HEADERS_KEPT = ProducerConfig(envelope=Envelope(aggregate_records=1, identity=False))
-"""An envelope around what has headers, and around nothing else."""
 
 
 class SpillFeed:
@@ -108,7 +104,7 @@ def resend(
         feed = SpillFeed(file, include_unknown)
 
         async def work() -> Sending:
-            async with dis, dis.producer(file.stream, HEADERS_KEPT) as producer:
+            async with dis, dis.producer(file.stream, file.config) as producer:
                 sending = Sending(producer, rate, skip_bad, feed.ended)
                 await sending.run(feed)
                 return sending

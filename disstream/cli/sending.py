@@ -11,13 +11,16 @@ import anyio
 from rich.console import Console
 
 from ..errors import BufferFull, ConfigError, DeliveryFailed, NotStored, RecordRejected
-from ..producer import Delivery, Producer
+from ..producer import Delivery, Envelope, Producer, ProducerConfig
 from .feed import Chunk
 from .formats import BadLine, Line
 from .session import say, show_progress
 
 UNSETTLED_RECORDS = 16_000
 """Records that were sent and not yet looked at: enough to keep the producer busy, little to remember."""
+
+HEADERS_KEPT = ProducerConfig(envelope=Envelope(aggregate_records=1, identity=False))
+"""An envelope around what has headers, and around nothing else."""
 
 QUIET_S = 1.0
 """How long the last records may take at the end of the input before somebody is told."""

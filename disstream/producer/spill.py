@@ -97,7 +97,7 @@ class Spill:
         self._stream = stream
         self._give_back = give_back
         # A few system calls, once, as at the close: what is written in between is what may take long.
-        self._file = SpillWriter(self.path, stream, config.spill_bytes)
+        self._file = SpillWriter(self.path, stream, config.spill_bytes, config)
         self._lock = threading.Lock()
         self._limiter = anyio.CapacityLimiter(1)  # of our own: threads of the application must not hold us up
         self._pending: deque[_Chunk] = deque()

@@ -8,6 +8,9 @@
     end        "not stored": certainly not in the stream, to be sent again. "unknown": it may be in the stream already.
                "rejected": refused for good, kept to be looked at. "stored": sent again and stored; dead.
                Always twelve bytes, so that it can be overwritten in place.
+    envelope, record_compression
+               of line 1, where the producer had them: what readers of the stream expect. --resend sends likewise, and
+               producers of another form are refused the file. `data` is always what the user sent.
     cause      what the producer gave up for: expired, throttled, closed, or the code of the refusal
     data       text if the bytes are UTF-8, else base64 and "encoding":"base64"
     further    key, partition_id, explicit_hash_key, timestamp (ms), headers: where the sender gave them
@@ -37,6 +40,7 @@ import msgspec
 from .. import clock
 from ..errors import ConfigError
 from ..model import NewRecord
+from .config import Envelope, ProducerConfig, RecordCompression
 
 if sys.platform != "win32":
     import fcntl
@@ -73,10 +77,39 @@ class SpilledRecord(NamedTuple):
     offset: int
 
 
-class _Header(msgspec.Struct):
+class _Envelope(msgspec.Struct, forbid_unknown_fields=True):
+    aggregate_records: int
+    aggregate_bytes: int
+    identity: bool
+
+
+class _Header(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):  # what we do not know we must not ignore
     spill: Literal[1]
     stream: str
     created: str
+    envelope: _Envelope | None = None
+    record_compression: RecordCompression | None = None
+
+    @classmethod
+    def of(cls, config: ProducerConfig, stream: str) -> Self:
+        """The header of a file that begins now."""
+        created = datetime.fromtimestamp(clock.wall(), UTC).isoformat(timespec="seconds")
+        kept = config.envelope
+        envelope = kept and _Envelope(kept.aggregate_records, kept.aggregate_bytes, kept.identity)
+        return cls(1, stream, created, envelope, config.record_compression)
+
+    def config(self) -> ProducerConfig:
+        """What sends the records as they would have been sent. Raises ConfigError for numbers that cannot be."""
+        kept = self.envelope and Envelope(
+            aggregate_records=self.envelope.aggregate_records,
+            aggregate_bytes=self.envelope.aggregate_bytes,
+            identity=self.envelope.identity,
+        )
+        return ProducerConfig(envelope=kept, record_compression=self.record_compression)
+
+    def told_form(self) -> str:
+        """What readers have to know of the records."""
+        return f"{'an' if self.envelope else 'no'} envelope and record_compression={self.record_compression!r}"
 
 
 class _Line(msgspec.Struct, omit_defaults=True):
@@ -127,10 +160,13 @@ def read_spill(path: str | os.PathLike[str]) -> Iterator[SpilledRecord]:
 class SpillWriter:
     """Appends to the spill file of one producer, within a limit of bytes."""
 
-    def __init__(self, path: str, stream: str, limit: int) -> None:
-        """Open or make the file, and lock it. Raises ConfigError: it cannot be, or holds something else."""
+    def __init__(self, path: str, stream: str, limit: int, config: ProducerConfig | None = None) -> None:
+        """Open or make the file, and lock it. Raises ConfigError: it cannot be, or holds something else.
+
+        `config`: of the producer. A file is of one form, which its first producer settled.
+        """
         self._path = path
-        self._stream = stream
+        self._header = _Header.of(config or ProducerConfig(), stream)
         self._limit = limit
         self.full = False
         try:
@@ -145,6 +181,12 @@ class SpillWriter:
                     raise ConfigError(
                         f"spill_path={path!r} holds records of stream {header.stream!r}: give {stream!r} a file of its "
                         f"own, or send them first: disstream produce --resend {path}"
+                    )
+                if header.told_form() != self._header.told_form():
+                    raise ConfigError(
+                        f"spill_path={path!r} holds records with {header.told_form()}, this producer has "
+                        f"{self._header.told_form()}: give it a file of its own, or send them first: "
+                        f"disstream produce --resend {path}"
                     )
         except BaseException:
             os.close(self._fd)
@@ -175,8 +217,7 @@ class SpillWriter:
             return 0
         text = bytearray()
         if not self._size:
-            created = datetime.fromtimestamp(clock.wall(), UTC).isoformat(timespec="seconds")
-            text += msgspec.json.encode(_Header(1, self._stream, created)) + b"\n"
+            text += msgspec.json.encode(self._header) + b"\n"
         count = 0
         for line in lines:
             if self._size + len(text) + len(line) > self._limit:
@@ -218,7 +259,10 @@ class SpillResend:
         self._path = os.fspath(path)
         self._fd = _locked(self._path, os.O_RDWR)
         try:
-            self.stream = _read_header(self._fd, self._path).stream
+            header = _read_header(self._fd, self._path)
+            self.stream = header.stream
+            self.config = header.config()
+            """What sends the records in the form that readers of the stream expect."""
         except BaseException:
             os.close(self._fd)
             raise

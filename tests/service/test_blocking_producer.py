@@ -283,7 +283,7 @@ def test_any_value_goes_through_the_serializer_where_it_is_sent(world: World) ->
 
 
 def test_a_trace_is_that_of_the_thread_that_sends(world: World) -> None:
-    """Asked in the caller's context, with a serializer beside it; headers given win, outside of a trace there are none."""
+    """Asked in the caller's context, with a serializer beside it; given headers win; outside of a trace none are."""
     parent: ContextVar[str | None] = ContextVar("parent", default=None)
     config = ProducerConfig(envelope=Envelope(trace=parent.get), serializer=disstream.json)
     with world.dis.producer("orders", config) as producer:

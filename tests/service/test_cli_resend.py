@@ -6,17 +6,21 @@ import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import click.testing
 import pytest
 
+from disstream import ConsumerConfig, blocking
 from disstream.cli import main
 from disstream.cli.formats import Line
 from disstream.cli.resend import SpillFeed
 from disstream.errors import NotStored, RecordRejected
 from disstream.model import NewRecord
+from disstream.producer import Envelope, ProducerConfig
 from disstream.producer.spillfile import SpillEnd, SpillResend, SpillWriter, read_spill, spill_line
 from disstream.server import Server
+from disstream.wire.envelope import wrap
 
 Run = Callable[..., click.testing.Result]
 
@@ -33,8 +37,8 @@ def run(disstream_server: Server) -> Run:
     return invoke
 
 
-def spill(path: Path, *records: tuple[SpillEnd, NewRecord]) -> Path:
-    writer = SpillWriter(str(path), "orders", 10_000_000)
+def spill(path: Path, *records: tuple[SpillEnd, NewRecord], config: ProducerConfig | None = None) -> Path:
+    writer = SpillWriter(str(path), "orders", 10_000_000, config)
     writer.append(spill_line(row, end, "expired") for end, row in records)
     writer.close()
     return path
@@ -69,6 +73,46 @@ def test_everything_is_sent_in_order_and_the_file_is_gone(run: Run, tmp_path: Pa
             rest.append((row["partition_id"], row["data"], row["timestamp"] == 17))
     assert seen == {f"k{k}": list(range(k, 5_000, 7)) for k in range(7)}
     assert sorted(rest) == [("shardId-0000000000", "hashed", True), ("shardId-0000000002", "//4=", False)]
+
+
+@pytest.mark.parametrize(
+    "envelope", [None, Envelope(aggregate_records=4), Envelope(aggregate_records=1, identity=False)]
+)
+@pytest.mark.parametrize("compression", [None, "snappy"])
+def test_the_form_is_the_producers(
+    run: Run, disstream_server: Server, tmp_path: Path, envelope: Envelope | None, compression: Literal["snappy"] | None
+) -> None:
+    """What is sent again looks to every reader as what the producer would have sent: enveloped, compressed, or not."""
+    headers = {"a": "b"} if envelope is not None else None
+    nested = wrap([NewRecord(b"inner")])  # a payload that looks like an envelope: what a copier of raw records sends
+    rows = [NewRecord(b"%d" % i, "k", headers=headers) for i in range(8)] + [NewRecord(nested, "k")]
+    config = ProducerConfig(envelope=envelope, record_compression=compression)
+    before = spill(tmp_path / "s", *[("not stored", row) for row in rows], config=config)
+    with blocking.connect(disstream_server.url, project_id="demo") as dis:
+        dis.streams.create("expected", partitions=3)
+        with dis.producer("expected", config) as producer:
+            producer.send_many(rows)
+        result = run("produce", "--resend", str(before))
+        assert (result.exit_code, result.stdout) == (0, "sent 9, stored 9, failed 0\n")
+        found: list[list[tuple[bytes, object]]] = []
+        for stream in ("expected", "orders"):
+            with dis.consumer(stream, ConsumerConfig(record_compression=compression)) as consumer:
+                count = len(rows)
+                found.append([(record.data, record.headers) for _, record in zip(range(count), consumer, strict=False)])
+                assert consumer.stats().undecoded_records == 0
+            counts = [p.sequence_range.end for p in dis.streams.describe(stream).partitions if p.sequence_range]
+            found[-1].append((b"", max(counts)))
+    assert found[0] == found[1]
+
+
+def test_a_compressed_form_is_not_sent_plain(run: Run, tmp_path: Path) -> None:
+    """--format records refuses such a file: whoever reads the stream expects blocks of snappy."""
+    config = ProducerConfig(record_compression="snappy")
+    path = spill(tmp_path / "s", ("not stored", NewRecord(b"1", "k")), config=config)
+    result = run("produce", "orders", str(path), "--format", "records")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "--resend" in result.stderr
+    assert stored(run) == []
 
 
 def test_what_may_be_stored_is_only_sent_when_told(run: Run, tmp_path: Path) -> None:
@@ -191,6 +235,8 @@ def test_a_stream_that_is_gone_changes_nothing(run: Run, tmp_path: Path) -> None
             "does not exist",
         ),
         (("--resend", __file__), "is no spill file"),
+        (("--resend", "{}", "--aggregate"), "leave --aggregate out"),
+        (("--resend", "{}", "--header", "a=b"), "leave --header out"),
         (("orders", "--include-unknown"), "needs --resend"),
         ((), "Missing argument 'STREAM'"),
     ],

@@ -7,6 +7,7 @@ import logging
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 import disstream
 from disstream.errors import ConfigError
 from disstream.model import NewRecord
+from disstream.producer import Envelope, ProducerConfig
 from disstream.producer.spillfile import SpillResend, SpillWriter, read_spill, spill_line
 
 ROWS = [
@@ -133,6 +135,50 @@ def test_other_files_are_left_alone(tmp_path: Path, content: bytes, told: str) -
     with pytest.raises(ConfigError, match=told):
         write(path)
     assert path.read_bytes() == content
+
+
+def test_a_file_is_of_one_form(tmp_path: Path) -> None:
+    """Its first line says what readers expect; a producer of another form is refused, one of the same appends."""
+    path = tmp_path / "s"
+    forms: list[dict[str, Any]] = [
+        {},
+        {"envelope": Envelope()},
+        {"record_compression": "snappy"},
+        {"envelope": Envelope(), "record_compression": "snappy"},
+    ]
+    line = spill_line(ROWS[0], "not stored", "")
+    for form in forms:
+        for other in forms:
+            writer = SpillWriter(str(path), "orders", 10_000, ProducerConfig(**form))
+            writer.append([line])
+            writer.close()
+            config = ProducerConfig(**other, order="strict", linger_s=0.1)
+            if other is form:
+                SpillWriter(str(path), "orders", 10_000, config).close()
+            else:
+                with pytest.raises(ConfigError, match=r"this producer has .* --resend"):
+                    SpillWriter(str(path), "orders", 10_000, config)
+            with SpillResend(path) as file:
+                assert file.config == ProducerConfig(**form)
+            path.unlink()
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        '"record_compression":"lz4"',
+        '"envelope":{"aggregate_records":0,"aggregate_bytes":1,"identity":true}',
+        '"envelope":{"aggregate_records":1,"aggregate_bytes":1}',
+        '"envelope":{"aggregate_records":1,"aggregate_bytes":1,"identity":true,"encrypted":true}',
+        '"encryption":"aes"',
+    ],
+)
+def test_a_form_that_is_not_known_is_not_guessed(tmp_path: Path, form: str) -> None:
+    """A header of a later version, or a damaged one, is refused: nothing is sent in a form that nobody expects."""
+    path = tmp_path / "s"
+    path.write_text(f'{{"spill":1,"stream":"orders","created":"x",{form}}}\n')
+    with pytest.raises(ConfigError):
+        SpillResend(path)
 
 
 def test_places_where_no_file_can_be_are_refused(tmp_path: Path) -> None:
