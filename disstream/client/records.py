@@ -21,7 +21,7 @@ from ..wire.http import JSON, PROTOBUF, Response, media_type
 from ..wire.partitioning import partition_id
 from ..wire.places import Places
 from ..wire.protobuf import decode_page_protobuf, decode_put_answer_protobuf, encode_put_protobuf
-from ..wire.records import decode_put_answer, encode_put, page_decoder
+from ..wire.records import SHORTEST_RECORD, decode_put_answer, encode_put, page_decoder
 
 if TYPE_CHECKING:
     from .client import Client
@@ -89,7 +89,7 @@ class Records:
         answer = await self._put(body, timeout_s, 1, headers)
         if _is_protobuf(answer):
             return decode_put_answer_protobuf(answer.body)
-        return places.decode_places(answer.body) or answer.body
+        return places.decode_places(answer.body, len(body) // SHORTEST_RECORD) or answer.body
 
     async def _put(
         self,

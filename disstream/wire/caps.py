@@ -18,6 +18,7 @@ from ..model import Caps
 EXTENSION = "caps"
 HEADER = "x-disstream-caps"
 
+_MAX_CHARS = 200
 _ENTRY = re.compile(r"(records|bytes)=([1-9][0-9]{0,14})")
 
 
@@ -31,6 +32,7 @@ def decode_caps(headers: Mapping[str, str]) -> Caps | None:
     """What an answer says. None: the endpoint is not one of ours, so its caps are not known. What is odd is no cap."""
     if "x-disstream" not in headers:
         return None
-    entries = (_ENTRY.fullmatch(entry.strip()) for entry in headers.get(HEADER, "")[:200].split(","))
+    text = headers.get(HEADER, "")
+    entries = [_ENTRY.fullmatch(entry.strip()) for entry in text.split(",")] if len(text) <= _MAX_CHARS else []
     told = {entry[1]: int(entry[2]) for entry in entries if entry}
     return Caps(told.get("records"), told.get("bytes"))

@@ -86,15 +86,21 @@ def encode_places(places: Sequence[Place]) -> bytes:
     return _OPENING + _encoder.encode(places)[1:] + b"}"
 
 
-def decode_places(body: bytes) -> Places | None:
-    """None: the answer has the usual form. Raises TransportError for a short one that is damaged."""
+def decode_places(body: bytes, most: int | None = None) -> Places | None:
+    """None: the answer has the usual form. Raises TransportError for a short one that is damaged.
+
+    So is one that tells of more than `most` records: a few digits may stand for more than any memory holds.
+    """
     if not body.startswith(_OPENING):
         return None
     try:
         places = _decoder.decode(body).places
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:
         raise TransportError(f"the endpoint's answer is damaged ({exc})", outcome_unknown=True) from exc
-    if any(place.partition < 0 or place.first < 0 or place.records < 1 for place in places):
+    told = sum([place.records for place in places])
+    if any(place.partition < 0 or place.first < 0 or place.records < 1 for place in places) or (
+        most is not None and told > most
+    ):
         raise TransportError(f"the endpoint's answer names places that cannot be: {body[:200]!r}", outcome_unknown=True)
     return places
 

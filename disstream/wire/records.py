@@ -7,12 +7,12 @@ each side. What is per record here is measured in `benchmarks/wire.py`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, cast
+from typing import Annotated, Any, ClassVar, cast
 
 import msgspec
 
 from ..errors import ApiError
-from ..model import NewRecord, PutResult, PutResults, Record
+from ..model import MAX_HASH_KEY, NewRecord, PutResult, PutResults, Record
 from .body import decode_answer, decode_body
 from .errors import api_error
 from .partitioning import partition_id
@@ -37,14 +37,26 @@ class PutRequest(msgspec.Struct, kw_only=True, gc=False, omit_defaults=True):
     records: list[NewRecord]
 
 
+class SentRecord(msgspec.Struct, gc=False, omit_defaults=True, rename={"key": "partition_key"}):
+    """A `NewRecord` as the server reads it: the fields of the API, and no headers, which are not sent as such."""
+
+    data: bytes
+    key: str | None = None
+    partition_id: str | None = None
+    explicit_hash_key: str | None = None
+    timestamp: Annotated[int, msgspec.Meta(ge=0, le=MAX_HASH_KEY)] | None = None
+    headers: ClassVar[None] = None
+
+
 class PlainRecord(msgspec.Struct, gc=False, forbid_unknown_fields=True, rename={"key": "partition_key"}):
-    """A `NewRecord` as most are, with nothing but data and a key. Reading and placing it costs two thirds."""
+    """A `SentRecord` as most are, with nothing but data and a key. Reading and placing it costs two thirds."""
 
     data: bytes
     key: str | None = None
     partition_id: ClassVar[None] = None
     explicit_hash_key: ClassVar[None] = None
     timestamp: ClassVar[None] = None
+    headers: ClassVar[None] = None
 
 
 def are_plain(records: Sequence[NewRecord]) -> bool:
@@ -59,7 +71,13 @@ class _PlainRequest(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     stream_id: str | None = None
 
 
-_put_decoder = msgspec.json.Decoder(PutRequest)
+class _SentRequest(msgspec.Struct, gc=False):
+    records: list[SentRecord]
+    stream_name: str | None = None
+    stream_id: str | None = None
+
+
+_put_decoder = msgspec.json.Decoder(_SentRequest)
 _plain_decoder = msgspec.json.Decoder(_PlainRequest)
 
 
@@ -68,7 +86,7 @@ def encode_put(stream_name: str, records: list[NewRecord], stream_id: str | None
 
 
 def decode_put(body: bytes, max_records: int | None = None) -> PutRequest:
-    """The records are all NewRecords, or all PlainRecords.
+    """The records are all SentRecords, or all PlainRecords.
 
     Raises ApiError: DIS.4300 (not JSON), DIS.4200 (wrong type, missing field, bad base64, too many records).
     """
@@ -78,22 +96,24 @@ def decode_put(body: bytes, max_records: int | None = None) -> PutRequest:
     # would stand behind backslashes.
     if (
         max_records is not None
-        and len(body) > _SHORTEST_RECORD * max_records
+        and len(body) > SHORTEST_RECORD * max_records
         and body.count(b"{") > max_records
         and (count := body.count(b'"data"')) > max_records
     ):
         raise too_many_records(count, max_records)
+    sent: _PlainRequest | _SentRequest
     try:
-        plain = _plain_decoder.decode(body)
+        sent = _plain_decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return decode_body(_put_decoder, body)  # a richer one, mostly: that shows at its first record
+        sent = decode_body(_put_decoder, body)  # a richer one, mostly: that shows at its first record
     # Whoever reads the records finds the fields of a NewRecord in each.
     return PutRequest(
-        stream_name=plain.stream_name, stream_id=plain.stream_id, records=cast("list[NewRecord]", plain.records)
+        stream_name=sent.stream_name, stream_id=sent.stream_id, records=cast("list[NewRecord]", sent.records)
     )
 
 
-_SHORTEST_RECORD = len(b'{"data":""},')
+SHORTEST_RECORD = len(b'{"data":""},')
+"""In a body of JSON: so long that it holds no more records than this goes into it."""
 
 
 def too_many_records(count: int, most: int) -> ApiError:

@@ -48,6 +48,15 @@ def test_the_usual_answer_is_no_short_one() -> None:
     assert decode_places(b"") is None
 
 
+def test_an_answer_about_more_records_than_were_sent() -> None:
+    """Twenty bytes that tell of a billion records are no answer, instead of results that no memory holds."""
+    body = encode_places([Place(0, 0, 999_999_998), Place(1, 0, 2)])
+    assert decode_places(body, 10**9) is not None
+    with pytest.raises(TransportError) as caught:
+        decode_places(body, 10**9 - 1)
+    assert caught.value.outcome_unknown
+
+
 @pytest.mark.parametrize(
     "rest",
     [

@@ -18,7 +18,6 @@ from server_http import Answer, serving
 
 import disstream
 from disstream.destinations import DESTINATIONS
-from disstream.model import NewRecord
 from disstream.server.openapi import ALIAS, document
 from disstream.wire import apps, checkpoints, dumps, groups, iam, policies, records, streams, tags
 from disstream.wire.errors import ERRORS
@@ -42,7 +41,7 @@ BODIES: dict[str, type[msgspec.Struct]] = {
     "Tag": streams.Tag,
     "AddPolicyRequest": policies.AddPolicy,
     "PutRecordsRequest": records.PutRequest,
-    "NewRecord": NewRecord,
+    "NewRecord": records.SentRecord,
     "CreateAppRequest": apps._Create,
     "CommitCheckpointRequest": checkpoints._Commit,
     "JoinRequest": groups.JoinRequest,

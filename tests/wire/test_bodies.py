@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import json
 import tracemalloc
+from collections.abc import Callable
+from typing import Any
 
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from disstream.errors import ApiError, NotFoundError, ServerFault, ThrottledError, TransportError
 from disstream.model import HashRange, NewRecord, PartitionInfo, SequenceRange, StreamInfo, StreamSummary
+from disstream.wire.body import decode_body
 from disstream.wire.errors import ERRORS, api_error, decode_error, encode_error, sequence_out_of_range, stream_not_found
 from disstream.wire.http import Response
 from disstream.wire.protobuf import decode_put_answer_protobuf, encode_put_answer_protobuf
@@ -16,6 +22,8 @@ from disstream.wire.records import (
     PageRow,
     PutFailure,
     PutRequest,
+    SentRecord,
+    _put_decoder,
     decode_failed_count,
     decode_put,
     decode_put_answer,
@@ -61,6 +69,52 @@ def test_put_request_as_official_clients_send_it() -> None:
         None,
         "",
     )
+
+
+def test_headers_are_no_field_of_a_request() -> None:
+    """What `NewRecord` keeps for envelopes is passed over, like any field that the API does not have."""
+    for value in (b"5", b'{"a":"b"}', b"null"):
+        (record,) = decode_put(b'{"records":[{"data":"aGk=","(headers)":%s,"headers":5}]}' % value).records
+        assert record.headers is None
+    fields = [field.encode_name for field in msgspec.structs.fields(NewRecord)]
+    assert fields == [*(field.encode_name for field in msgspec.structs.fields(SentRecord)), "(headers)"]
+
+
+_FIELDS = ["data", "partition_key", "partition_id", "explicit_hash_key", "timestamp", "(headers)", "key", "Data"]
+_VALUES = [
+    *('"YQ=="', '""', "null", '"YQ"', '"_-=="', "1", "-1", "1.0", "9223372036854775808", "{}", "[]", "true", "01"),
+    *(r'"\ud800"', r'"\udc00\ud800"', r'"\u0000"', '"a\nb"', '"é"', '{"a":', "9" * 5000),
+]
+
+
+def _objects(names: list[str], values: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    fields = st.lists(st.tuples(st.sampled_from(names), values), max_size=4)
+    return fields.map(lambda told: "{" + ",".join(f'"{name}":{value}' for name, value in told) + "}")
+
+
+_records = st.lists(
+    st.sampled_from(['{"data":"YQ=="}', '{"data":"","partition_key":"k"}'])
+    | _objects(_FIELDS, st.sampled_from(_VALUES)),
+    max_size=4,
+).map(lambda records: f"[{','.join(records)}]")
+_puts = _objects(["records", "records", "stream_name", "stream_id", "x"], _records | st.sampled_from(_VALUES))
+
+
+@given(_puts, st.sampled_from(["", " ", ",", "x"]), st.booleans())
+def test_plain_records_are_read_as_any_others(text: str, behind: str, damaged: bool) -> None:
+    """Whatever is sent, the fast way accepts, reads and refuses it as the decoder of all records does."""
+    body = (text + behind).encode()
+    if damaged:
+        body = body.replace(b"\xc3", b"").replace(b'"}', b'"', 1)
+    assert _read(decode_put, body) == _read(lambda body: decode_body(_put_decoder, body), body)
+
+
+def _read(decode: Callable[[bytes], Any], body: bytes) -> object:
+    try:
+        put = decode(body)
+    except ApiError as error:
+        return error.code, error.status, error.message
+    return put.stream_name, put.stream_id, [(r.data, r.key, r.partition_id, r.timestamp) for r in put.records]
 
 
 @pytest.mark.parametrize(
