@@ -57,7 +57,7 @@ class App:
         flow = Flow(config)
         self.scaling = Scaler(engine, self.directory, config)
         streams = Streams(engine, self.directory, self.scaling, config, flow, self._source)
-        records = Records(engine, self.directory, self.scaling, config, flow, self.meter)
+        self._records = records = Records(engine, self.directory, self.scaling, config, flow, self.meter)
         groups = Groups(engine, self.directory, config)
         apps = Apps(engine, self.directory, groups, config, self._source)
         checkpoints = Checkpoints(engine, self.directory, groups)
@@ -185,11 +185,16 @@ class App:
             request.headers.get(SESSION),
             request.headers.get(ANSWER) == PLACES,
         )
-        if "content-encoding" not in request.headers:
-            return await handler(call)
-        # After the signature, which covers the bytes as they were sent.
-        async with self._unpacking.unpacked(request) as body:
-            return await handler(call._replace(body=body))
+        try:
+            if "content-encoding" not in request.headers:
+                return await handler(call)
+            # After the signature, which covers the bytes as they were sent.
+            async with self._unpacking.unpacked(request) as body:
+                return await handler(call._replace(body=body))
+        except ApiError:
+            if found.operation == "put_records":
+                self._records.refused(call)
+            raise
 
 
 def _unrouted(method: str, allowed: tuple[str, ...]) -> Response:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import anyio
 
@@ -136,7 +136,7 @@ class Records:
     async def _put_in_session(
         self, call: Call, stream: Stream, records: Sequence[NewRecord], session: Session
     ) -> SessionPlan:
-        plan = SessionPlan(session, records, stream.doc.stream_id, self._refusals)
+        plan = SessionPlan(session, records, stream.doc.stream_id, self._refusals, call.project)
         async with self._turns.take(plan.keys()):
             error = api_error("DIS.4303")
             for again in (False, True):
@@ -159,6 +159,12 @@ class Records:
                     break
             plan.end(error)
         return plan
+
+    def refused(self, call: Call) -> None:
+        """This put was refused as a whole: no copy of it may be stored, if its session tells a copy from the next."""
+        if call.session is not None:
+            with suppress(ApiError):  # no session: a copy is refused as well
+                self._refusals.remember_whole(call.project, decode_session(call.session))
 
     async def get_cursor(self, call: Call) -> Response:
         wanted = parse_cursor_query(call.query)

@@ -35,8 +35,8 @@ LaneKey = tuple[PartitionRef, str]
 """A partition, and the producer."""
 
 MAX_REFUSALS = 20_000
-"""Lanes whose last refusal is remembered; some 5 MB. A copy of a request that is late by more refusals than this is one
-of a network that keeps requests for minutes."""
+"""Lanes whose last refusal is remembered, and requests refused as a whole; some 5 MB each. A copy of a request that is
+late by more refusals than this is one of a network that keeps requests for minutes."""
 
 _NOWHERE = -1
 
@@ -48,11 +48,16 @@ _MOVED = PutFailure(MOVED, "The record belongs to another partition since the st
 
 
 class Refusals:
-    """The last request of a producer from which a partition refused records: those stay refused if a copy comes."""
+    """What was told not to be stored: it stays so if a copy of the request comes.
+
+    Of each lane the last request of which records were refused, and requests that were refused as a whole: too large,
+    no room for their bodies, no such stream. Those say nothing of the requests before them.
+    """
 
     def __init__(self, limit: int = MAX_REFUSALS) -> None:
         self._limit = limit
         self._last: dict[LaneKey, int] = {}
+        self._whole: dict[tuple[str, str, int], None] = {}
 
     def remember(self, key: LaneKey, request: int) -> None:
         """Beyond the limit the ones that were remembered longest ago are forgotten."""
@@ -64,6 +69,16 @@ class Refusals:
         """Whether nothing of this request may be stored any more."""
         last = self._last.get(key)
         return last is not None and request <= last
+
+    def remember_whole(self, project: str, session: Session) -> None:
+        """The project is that of the path: a stream may not have been found."""
+        self._whole[project, session.producer, session.request] = None
+        if len(self._whole) > self._limit:
+            del self._whole[next(iter(self._whole))]
+
+    def cover_whole(self, project: str, session: Session) -> bool:
+        """Whether it was refused as a whole before."""
+        return (project, session.producer, session.request) in self._whole
 
 
 class _Part:
@@ -103,7 +118,9 @@ class _Part:
 class SessionPlan:
     """One put of a session on its way into the log."""
 
-    def __init__(self, session: Session, records: Sequence[NewRecord], stream_id: str, refusals: Refusals) -> None:
+    def __init__(
+        self, session: Session, records: Sequence[NewRecord], stream_id: str, refusals: Refusals, project: str = ""
+    ) -> None:
         """Raises ApiError DIS.4200 if the session tells of more records than there are, or of fewer."""
         if session.records != len(records):
             raise api_error("DIS.4200", f"[the session tells of {session.records} records, there are {len(records)}]")
@@ -111,6 +128,7 @@ class SessionPlan:
         self._records = records
         self._stream_id = stream_id
         self._refusals = refusals
+        self._project = project
         self._parts: list[_Part] = []
         begin = 0
         for lane in session.lanes:
@@ -152,8 +170,9 @@ class SessionPlan:
         more.
         """
         lanes, put = self._route(layout)
+        refused = self._refusals.cover_whole(self._project, self._session)
         for part, found in zip([part for part in self._parts if part.open], known, strict=True):
-            self._check(part, found, lanes)
+            self._check(part, found, lanes, refused)
         left = [part for part in self._parts if part.open]
         if not left:
             return None
@@ -174,11 +193,11 @@ class SessionPlan:
             return [_where(record, layout) for record in self._records], None
         return put.lanes, put
 
-    def _check(self, part: _Part, known: Known, lanes: Sequence[int]) -> None:
+    def _check(self, part: _Part, known: Known, lanes: Sequence[int], refused: bool) -> None:
         part.place(known.spans)
         if known.refused is not None and known.refused.kind != "epoch":
             part.fail(part.done, _REFUSED[known.refused.kind])
-        elif self._refusals.cover(self._key(part), self._session.request):
+        elif refused or self._refusals.cover(self._key(part), self._session.request):
             part.fail(part.done, _REFUSED["fenced"])
         else:
             partition = part.lane.partition

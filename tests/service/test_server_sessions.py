@@ -10,6 +10,7 @@ from typing import Any
 
 import anyio
 import pytest
+from accounts import Signer, application
 from server_http import Answer, AppCaller, Caller, data, serving
 
 from disstream import clock
@@ -19,6 +20,7 @@ from disstream.model import NewRecord
 from disstream.server import App, ServerConfig
 from disstream.server.config import SERVICE_LIMITS
 from disstream.testing.clock import run_simulated
+from disstream.wire.compression import compress
 from disstream.wire.http import PROTOBUF, Request
 from disstream.wire.partitioning import HashRouter, hash_key, hash_ranges
 from disstream.wire.protobuf import decode_put_answer_protobuf, encode_put_protobuf
@@ -248,7 +250,7 @@ async def test_a_header_that_is_no_session(header: str) -> None:
 
 
 async def test_requests_that_are_refused_as_a_whole() -> None:
-    """What is wrong with a request whatever its session is told as ever, and may be put right."""
+    """What is wrong with a request whatever its session is told as ever; the next request may put it right."""
     async with serving() as http:
         await http.create("s")
         record = {"data": "", "partition_id": "none"}
@@ -259,7 +261,50 @@ async def test_requests_that_are_refused_as_a_whole() -> None:
             ({"stream_name": "s", "records": [{"data": data(bytes(1_048_577))}]}, "DIS.4200"),
         ):
             assert (await sender.call(body, f"{P}.1; 0=0:0:1")).code == code
-        assert await sender.put(1, (0, 0, 0, 1)) == [(0, 0)]
+        assert await sender.put(2, (0, 0, 0, 1)) == [(0, 0)]
+
+
+def test_what_was_refused_as_a_whole_stays_refused() -> None:
+    """A copy of a request that was told "too busy" or "no such stream" stores nothing when there is room, or a stream.
+
+    What an attempt before or after it stored is told with its places, and another project's producer does not matter.
+    """
+
+    async def test(caller: AppCaller) -> None:
+        body = b'{"stream_name":"s","records":[{"data":""},{"data":""}]}'
+        packed, told = compress(body, "zstd")
+
+        async def put(request: int, project: str = "p") -> Answer:
+            headers = {HEADER: f"{P}.{request}; 0=0:0:2", **told}
+            return await caller.call("POST", f"/v2/{project}/records", packed, **headers)
+
+        assert (await put(1)).code == "DIS.4301"
+        await caller.create("s")
+        await caller.create("s", project="q")
+        assert found(await put(1)) == [FENCED] * 2
+        caller.app._unpacking.held_bytes += 10**12
+        assert (await put(3)).code == "DIS.4305"
+        caller.app._unpacking.held_bytes -= 10**12
+        assert found(await put(3)) == [FENCED] * 2
+        assert found(await put(3, "q")) == [(0, 0), (0, 1)]
+        assert found(await put(2)) == [FENCED] * 2, "the copy was refused by its lane, as whatever came before it is"
+        assert found(await put(4)) == [(0, 0), (0, 1)]
+        for request in (1, 3):
+            assert found(await put(request)) == [(0, 0), (0, 1)]
+
+    simulate(test)
+
+
+async def test_a_stranger_refuses_nothing() -> None:
+    """A request that was refused because of who sent it does not shut out the producer whose id it bears."""
+    async with application() as app:
+        signer = Signer(app, "alice")
+        body = {"stream_name": "s", "records": [{"data": ""}]}
+        await signer.create("s", project="a1")
+        stranger = await AppCaller(app).call("POST", "/v2/a1/records", body, **{HEADER: f"{P}.1; 0=0:0:1"})
+        assert stranger.status == 401
+        answer = await signer.call("POST", "/v2/a1/records", body, **{HEADER: f"{P}.1; 0=0:0:1"})
+        assert found(answer) == [(0, 0)]
 
 
 async def test_numbers_beyond_all_bounds() -> None:
