@@ -25,7 +25,7 @@ from ..wire.http import JSON, PROTOBUF, Response, json_response
 from ..wire.partitioning import partition_id, partition_number
 from ..wire.places import encode_put_answer_short
 from ..wire.protobuf import decode_put_protobuf, encode_page_protobuf, encode_put_answer_protobuf
-from ..wire.records import PageRow, decode_put, encode_page, too_many_records
+from ..wire.records import PageRow, PutRequest, decode_put, encode_page, too_many_records
 from ..wire.sessions import Session, decode_session
 from .admission import Admission, PutPlan
 from .call import Call
@@ -35,7 +35,7 @@ from .flow import Flow, exceeded
 from .meter import Meter
 from .reshape import EXPIRED
 from .scaling import Scaler
-from .sessions import LaneKey, Refusals, SessionPlan
+from .sessions import LaneKey, Refusals, SessionPlan, session_keys
 from .turns import Turns
 
 # What a policy of another account's stream must allow.
@@ -65,21 +65,24 @@ class Records:
     async def put(self, call: Call) -> Response:
         began = anyio.current_time()
         protobuf = call.media_type == PROTOBUF
-        most = self._config.max_request_records
-        request = (decode_put_protobuf if protobuf else decode_put)(call.body, most)
-        records = request.records
-        if not records:
-            raise api_error("DIS.4202")
-        if len(records) > most:
-            raise too_many_records(len(records), most)
+        request = self._request(call)
         name, stream_id = request.stream_name or "", request.stream_id or ""
         if not (name or stream_id):
             raise api_error("DIS.4200", "[stream_name is missing]")
         stream = await self._directory.find(call.project, name, stream_id, caller=call.caller, action=_PUT)
         if call.session is None:
-            plan: PutPlan | SessionPlan = await self._put(call, stream, records)
+            plan: PutPlan | SessionPlan = await self._put(call, stream, request.records)
         else:
-            plan = await self._put_in_session(call, stream, records, decode_session(call.session))
+            session = decode_session(call.session)
+            keys = session_keys(session, stream.doc.stream_id)
+            if self._turns.taken(keys):
+                # What waits does so as it came, which is counted: small records take ten times as much, and nothing
+                # has let them in yet.
+                request.records.clear()
+            async with self._turns.take(keys):
+                if not request.records:
+                    request = self._request(call)
+                plan = await self._put_in_session(call, stream, request.records, session)
         self._meter.put(
             stream.doc.stream_id, plan.stored, anyio.current_time() - began, clock.wall_ms(), throttled=plan.throttled
         )
@@ -88,6 +91,16 @@ class Records:
                 status=200, headers={"content-type": PROTOBUF}, body=plan.answer(encode_put_answer_protobuf)
             )
         return json_response(plan.answer(encode_put_answer_short) if call.short else plan.answer())
+
+    def _request(self, call: Call) -> PutRequest:
+        """The body, with records, but not too many. Raises ApiError."""
+        most = self._config.max_request_records
+        request = (decode_put_protobuf if call.media_type == PROTOBUF else decode_put)(call.body, most)
+        if not request.records:
+            raise api_error("DIS.4202")
+        if len(request.records) > most:
+            raise too_many_records(len(request.records), most)
+        return request
 
     async def _put(self, call: Call, stream: Stream, records: Sequence[NewRecord]) -> PutPlan:
         plan = PutPlan(records, stream.layout)
@@ -136,28 +149,28 @@ class Records:
     async def _put_in_session(
         self, call: Call, stream: Stream, records: Sequence[NewRecord], session: Session
     ) -> SessionPlan:
+        """While nobody else has the turn of any of its lanes."""
         plan = SessionPlan(session, records, stream.doc.stream_id, self._refusals, call.project)
-        async with self._turns.take(plan.keys()):
-            error = api_error("DIS.4303")
-            for again in (False, True):
-                known = await self._log.recall(plan.asked(), clock.wall_ms())
-                if (put := plan.round(stream.layout, known)) is None:
-                    break
-                with self._taken_in(put, stream):
-                    entries = put.entries(stream.doc.stream_id)
-                    # To its end even if nobody waits any more: who repeats this must not find it half done.
-                    with anyio.CancelScope(shield=True):
-                        results = await self._log.append(entries, clock.wall_ms()) if entries else []
-                    put.settle(results)
-                plan.settle(entries, results)
-                if plan.settled or again:
-                    break
-                try:
-                    stream = await self._find_again(stream, call)
-                except ApiError as gone:
-                    error = gone
-                    break
-            plan.end(error)
+        error = api_error("DIS.4303")
+        for again in (False, True):
+            known = await self._log.recall(plan.asked(), clock.wall_ms())
+            if (put := plan.round(stream.layout, known)) is None:
+                break
+            with self._taken_in(put, stream):
+                entries = put.entries(stream.doc.stream_id)
+                # To its end even if nobody waits any more: who repeats this must not find it half done.
+                with anyio.CancelScope(shield=True):
+                    results = await self._log.append(entries, clock.wall_ms()) if entries else []
+                put.settle(results)
+            plan.settle(entries, results)
+            if plan.settled or again:
+                break
+            try:
+                stream = await self._find_again(stream, call)
+            except ApiError as gone:
+                error = gone
+                break
+        plan.end(error)
         return plan
 
     def refused(self, call: Call) -> None:

@@ -47,6 +47,11 @@ _REFUSED = {
 _MOVED = PutFailure(MOVED, "The record belongs to another partition since the stream was scaled: read the layout.")
 
 
+def session_keys(session: Session, stream_id: str) -> list[LaneKey]:
+    """What one request at a time may use."""
+    return [(PartitionRef(stream_id, lane.partition), session.producer) for lane in session.lanes]
+
+
 class Refusals:
     """What was told not to be stored: it stays so if a copy of the request comes.
 
@@ -138,10 +143,6 @@ class SessionPlan:
         self.stored: dict[int, tuple[int, int]] = {}
         """Partition -> (records, payload bytes) that this put stored, without those that had been stored before."""
         self.throttled = False
-
-    def keys(self) -> list[LaneKey]:
-        """What one request at a time may use."""
-        return [self._key(part) for part in self._parts]
 
     def _key(self, part: _Part) -> LaneKey:
         return PartitionRef(self._stream_id, part.lane.partition), self._session.producer

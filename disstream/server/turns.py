@@ -22,6 +22,10 @@ class Turns(Generic[K]):
     def __init__(self) -> None:
         self._lines: dict[K, deque[anyio.Event]] = {}  # of everything that is taken
 
+    def taken(self, keys: Iterable[K]) -> bool:
+        """Whether `take` of these would wait now."""
+        return any(key in self._lines for key in keys)
+
     @asynccontextmanager
     async def take(self, keys: Iterable[K]) -> AsyncIterator[None]:
         """Wait for the turn with each of `keys`, which are different and can be sorted; they are taken in the block."""
