@@ -22,7 +22,7 @@ import anyio
 from disstream.client import Client, ClientConfig
 from disstream.engine.memory import MemoryEngine
 from disstream.producer import Producer, ProducerConfig
-from disstream.producer.accumulator import RECORD_OVERHEAD
+from disstream.producer.shipment import RECORD_OVERHEAD
 from disstream.server import App, ServerConfig
 from disstream.testing.network import AppTransport
 from disstream.wire.http import Request, Response

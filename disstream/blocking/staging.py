@@ -24,9 +24,10 @@ from typing import Any, ParamSpec, TypeVar
 from ..client import Client
 from ..errors import DisError
 from ..producer import Payload, Producer, ProducerConfig
-from ..producer.accumulator import RECORD_OVERHEAD
 from ..producer.conversion import Conversion
 from ..producer.payload import as_bytes, checked_key
+from ..producer.shares import share_out
+from ..producer.shipment import RECORD_OVERHEAD
 from .delivery import Chunk, Delivery
 from .portal import Portal
 
@@ -102,7 +103,8 @@ class StagedProducer(Producer):
         if not chunk.rows:
             return
         try:
-            order, by_lane, need = self._share_out(chunk.rows)
+            self._supervisor.check()
+            order, by_lane, need = share_out(chunk.rows, self._by_key, self._check)
             self._budget.take(need)
             chunk.placed = self._put_in(order, by_lane)
         except DisError as exc:

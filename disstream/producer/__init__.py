@@ -1,12 +1,19 @@
 """Producing: records in, one truthful end for each.
 
-producer      the public object: accepts records, runs one sending task per group
+producer      the public object: accepts records, starts and ends the tasks
+sending       the tasks: they send what the core decides, and follow the layout of the stream
+stats         ProducerStats: what a producer tells about itself
 config        ProducerConfig
 delivery      what callers hold: Delivery, BatchDelivery, Receipts
+shares*       the records of one send_many call, shared out to the lanes they go to
 conversion    the producer that serialises and traces records before it accepts them
 payload       from what a caller gives to what the wire can carry
 budget        the byte budget: who may enter, in which order, and what one partition may hold of it
-accumulator*  batches per lane; what goes into the next request; what an answer means (the core)
+accumulator*  the core: batches per lane; what concerns all that waits: expiry, a new layout
+layout*       the lanes there are now, and whether the service places records as we do
+picking*      what goes into the next request
+answers*      what an answer says of the records of a request
+ends*         the ends of records: counted, told, their room given back
 shipment*     what travels: parts of batches, and the parts of one request
 numbers*      the numbers that records bear in a session
 lanes*        lanes, groups, and the way from a key to its lane
@@ -27,8 +34,9 @@ from .delivery import BatchDelivery, Delivery, Receipts
 from .outcome import Receipt
 from .pacing import Pace
 from .payload import Payload
-from .producer import Producer, ProducerStats
+from .producer import Producer
 from .spillfile import SpilledRecord, SpillEnd, read_spill
+from .stats import ProducerStats
 from .traffic import HotKey, PartitionStats, ScaleAdvice
 
 __all__ = [

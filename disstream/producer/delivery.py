@@ -9,9 +9,8 @@ from typing import Any, overload
 import msgspec
 
 from ..errors import DeliveryFailed
-from ..model import NewRecord
-from .lanes import Lane
 from .outcome import Batch, End, Failure, Receipt
+from .shares import Share
 
 
 class Delivery(msgspec.Struct, frozen=True, gc=False, eq=False):
@@ -46,21 +45,6 @@ class Delivery(msgspec.Struct, frozen=True, gc=False, eq=False):
         if isinstance(end, Failure):
             raise end.exception()
         return end
-
-
-class Share:
-    """The records of one `send_many` call that go to one lane, in order, and the spans of batches that hold them."""
-
-    __slots__ = ("lane", "rows", "spans", "weight")
-
-    def __init__(self, lane: Lane) -> None:
-        self.lane = lane
-        self.rows: list[NewRecord] = []
-        self.weight = 0
-        self.spans: list[tuple[Batch, range]] = []
-
-    def places(self) -> Iterator[tuple[Batch, int]]:
-        return ((batch, index) for batch, span in self.spans for index in span)
 
 
 class Receipts(Sequence[Receipt]):

@@ -21,11 +21,11 @@ from ..model import MAX_HASH_KEY, HashRange, NewRecord, PartitionInfo
 from ..wire.partitioning import HashRouter, hash_key, partition_id, partition_number
 from .numbers import Numbers
 from .payload import checked_key
+from .shipment import RECORD_OVERHEAD, Part
 from .traffic import Traffic
 
 if TYPE_CHECKING:
     from .outcome import Batch
-    from .shipment import Part
 
 KEY_CACHE_SIZE = 65_536
 """Keys whose lane is remembered: a hit costs a twentieth of the MD5. Full: forget all, so that memory stays bounded."""
@@ -78,6 +78,23 @@ class Lane:
         self.not_before = 0.0  # back-off: nothing is taken until then
         self.apart = False  # shares no request: one that it shared was refused, and whose fault that was is not known
         self.traffic = Traffic(number, None)  # the partition's, which outlives the lane
+
+    def seal(self) -> None:
+        """Close the open batch, if any: it takes no more records and may go at once."""
+        batch = self.open
+        if batch is not None:
+            count = len(batch.rows)
+            if batch.packing is not None:
+                batch.first = batch.packing.number(count)
+            batch.traffic.held += batch.weight + count * RECORD_OVERHEAD
+            batch.traffic.queued += count
+            self.queue.append(Part(batch))
+            self.open = None
+
+    def activate(self) -> None:
+        """Let the group know that something waits here."""
+        if self.group is not None:
+            self.group.active.setdefault(self)
 
     @property
     def empty(self) -> bool:

@@ -27,8 +27,10 @@ from __future__ import annotations
 import math
 import random
 from dataclasses import dataclass
+from typing import Literal
 
 from ..errors import ConfigError
+from ..model import StreamInfo
 
 CUT_EVERY_S = 1.0
 """Refusals within this time are one message: requests were on their way when the first of them came."""
@@ -76,6 +78,15 @@ PUBLISHED = {
     "ADVANCED": Pace(records_per_s=2_000, bytes_per_s=5_242_880),
 }
 """What the service takes per partition, by the type of the stream."""
+
+
+def ceiling(wanted: Pace | Literal["auto"] | None, info: StreamInfo) -> Pace | None:
+    """What a partition of the stream may be sent; `wanted`: ProducerConfig.pace. None: nothing is paced."""
+    if wanted != "auto":
+        return wanted
+    if info.caps is None:  # not our server
+        return PUBLISHED.get(info.stream_type, PUBLISHED["COMMON"])
+    return Pace(records_per_s=info.caps.records_per_s, bytes_per_s=info.caps.bytes_per_s)
 
 
 class _Bucket:

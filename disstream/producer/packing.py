@@ -1,7 +1,7 @@
 """From the records of a part to the records of the service: enveloped, aggregated, compressed.
 
-Everything here is a function of the records alone. A retry makes the same bytes of the same records, and after a change
-of the layout those of each new lane are put together anew.
+Everything here is a function of the records and their numbers. A retry makes the same bytes of the same records, and
+after a change of the layout those of each new lane are put together anew.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
 
+from ..errors import ConfigError
 from ..model import NewRecord
 from ..wire.compression import compress_payload
 from ..wire.envelope import MAGIC, OVERHEAD, wrap
-from .config import ProducerConfig
+from .config import Envelope, ProducerConfig
 from .payload import MAX_RECORD_BYTES, headers_weight
 
 ROW_BYTES = 8
@@ -32,6 +33,12 @@ class Packing:
         self._producer = producer if envelope is not None and envelope.identity else None
         self._compress = config.record_compression is not None
         self.aggregates = self._most_records > 1
+        self._numbered = 0
+
+    def number(self, count: int) -> int:
+        """Numbers for so many records, in the order they were sealed: the first of them."""
+        self._numbered += count
+        return self._numbered - count
 
     def sizes(self, rows: Sequence[NewRecord]) -> list[int]:
         """How many of the records, in order, go into each record of the service.
@@ -112,6 +119,17 @@ def enveloped_bytes(row: NewRecord) -> int:
     for name, value in (row.headers or {}).items():
         headers += len(name.encode()) + len(value.encode()) + 10
     return len(row.data) + key + headers + OVERHEAD
+
+
+def check_headers(row: NewRecord, envelope: Envelope | None) -> None:
+    """Raises ConfigError for a record whose headers cannot travel."""
+    if envelope is None:
+        raise ConfigError("headers travel in an envelope: give ProducerConfig(envelope=disstream.Envelope())")
+    size = enveloped_bytes(row)
+    if size > MAX_RECORD_BYTES:
+        raise ConfigError(
+            f"a record of {size} bytes with its headers: the service takes at most {MAX_RECORD_BYTES} (1 MiB)"
+        )
 
 
 def _compressed(row: NewRecord) -> NewRecord:

@@ -256,7 +256,7 @@ def test_scaling_while_producing_keeps_order() -> None:
                     await divide_anew(engine)
         assert producer.stats().stored == 600
         info = await direct.streams.describe("s")
-        assert producer._core.lanes.ranges == [
+        assert producer._core.layout.lanes.ranges == [
             (partition_number(p.partition_id), p.hash_range) for p in info.partitions
         ]
         stored = await read_all(direct, "s")
@@ -271,7 +271,7 @@ def test_a_layout_that_cannot_be_read_stops_nobody() -> None:
     async def check(producer: Producer, network: FaultyTransport, direct: Client, engine: MemoryEngine) -> None:
         async with producer:
             await divide_anew(engine)
-            producer._client = NoDescription(producer._client)  # type: ignore[assignment]
+            producer._sending._client = NoDescription(producer._sending._client)  # type: ignore[assignment]
             began = anyio.current_time()
             for i in range(300):
                 await producer.send(b"%d" % i, key=f"k{i % 7}")

@@ -13,13 +13,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from disstream.errors import ApiError, DeliveryUnknown, NotStored, RecordRejected, TransportError
 from disstream.model import NewRecord, PartitionInfo, PutResults, Record
-from disstream.producer.accumulator import RECORD_OVERHEAD, Accumulator
+from disstream.producer.accumulator import Accumulator
 from disstream.producer.config import Envelope, Order, ProducerConfig
 from disstream.producer.lanes import Lane
 from disstream.producer.outcome import Batch, Failure, Receipt
 from disstream.producer.pacing import Backoff, Pace
 from disstream.producer.packing import Packing
-from disstream.producer.shipment import Shipment, weight_of
+from disstream.producer.shipment import RECORD_OVERHEAD, Shipment, weight_of
 from disstream.producer.traffic import Book
 from disstream.wire.envelope import unwrap
 from disstream.wire.errors import api_error
@@ -45,7 +45,7 @@ def make(order: Order = "key", partitions: int = 3, ceiling: Pace | None = None,
 
 
 def add(core: Accumulator, row: NewRecord, now: float = 0.0) -> tuple[Batch, int]:
-    lane = core.lanes.of_row(row)
+    lane = core.layout.lanes.of_row(row)
     weight = weight_of(row)
     batch = core.add(lane, row, weight) or core.open(lane, row, weight, now)
     return batch, len(batch.rows) - 1
@@ -151,7 +151,7 @@ class AccumulatorMachine(RuleBasedStateMachine):
         rows: dict[Lane, list[NewRecord]] = {}
         for number, key in enumerate(keys, len(self.sent)):
             row = NewRecord(b"%d" % number + b" " * size, key)
-            rows.setdefault(self.core.lanes.of_row(row), []).append(row)
+            rows.setdefault(self.core.layout.lanes.of_row(row), []).append(row)
         for lane, mine in rows.items():
             weight = sum(map(weight_of, mine))
             self.used += weight + len(mine) * RECORD_OVERHEAD
@@ -162,12 +162,12 @@ class AccumulatorMachine(RuleBasedStateMachine):
 
     @rule(group=st.integers(0, 3))
     def take(self, group: int) -> None:
-        groups = self.core.lanes.groups
+        groups = self.core.layout.lanes.groups
         mine = groups[group % len(groups)]
-        shipment = self.core.take(mine, self.now)
+        shipment = self.core.picker.take(mine, self.now)
         if shipment is not None:
             self.flying.append(shipment)
-        elif (again := self.core.next_wake(mine, self.now)) is not None:
+        elif (again := self.core.picker.next_wake(mine, self.now)) is not None:
             assert again > self.now, "the shell would spin"
 
     def _land(self, which: int) -> Shipment:
@@ -180,7 +180,7 @@ class AccumulatorMachine(RuleBasedStateMachine):
         codes = st.sampled_from(["DIS.4303", "DIS.4303", "DIS.5250", "DIS.4200"])
         failing = data.draw(st.dictionaries(st.integers(0, 4), codes, max_size=2))
         body = self.put(shipment, failing)
-        self.core.stored(shipment, decode_put_answer(body) if decoded else body, self.now)
+        self.core.answers.stored(shipment, decode_put_answer(body) if decoded else body, self.now)
 
     @precondition(lambda self: self.flying)
     @rule(which=st.integers(0, 3), applied=st.booleans(), known=st.booleans())
@@ -189,7 +189,7 @@ class AccumulatorMachine(RuleBasedStateMachine):
         self.lossy = True
         if applied:
             self.put(shipment, {})
-        self.core.lost(shipment, TransportError("cut", outcome_unknown=applied or not known), self.now)
+        self.core.answers.lost(shipment, TransportError("cut", outcome_unknown=applied or not known), self.now)
 
     @precondition(lambda self: self.flying)
     @rule(
@@ -197,7 +197,7 @@ class AccumulatorMachine(RuleBasedStateMachine):
         code=st.sampled_from(["DIS.4303", "DIS.4205", "DIS.5000", "DIS.4200", "DIS.4301", "DIS.4309"]),
     )
     def refuse(self, which: int, code: str) -> None:
-        self.core.refused(self._land(which), api_error(code), self.now)
+        self.core.answers.refused(self._land(which), api_error(code), self.now)
 
     @precondition(lambda self: self.flying)
     @rule(which=st.integers(0, 3), body=st.sampled_from([b"", b"{}", b'{"records":[]}', b"<html>", None]))
@@ -205,7 +205,7 @@ class AccumulatorMachine(RuleBasedStateMachine):
         shipment = self._land(which)
         self.lossy = True
         self.put(shipment, {})
-        self.core.stored(shipment, PutResults() if body is None else body, self.now)
+        self.core.answers.stored(shipment, PutResults() if body is None else body, self.now)
 
     @rule(seconds=st.sampled_from([0.01, 0.3, 2.0, 40.0]))
     def wait(self, seconds: float) -> None:
@@ -218,10 +218,10 @@ class AccumulatorMachine(RuleBasedStateMachine):
     def scale(self, partitions: int) -> None:
         self.service.scale(partitions)
 
-    @precondition(lambda self: not self.flying and self.core.stale)
+    @precondition(lambda self: not self.flying and self.core.layout.stale)
     @rule()
     def relayout(self) -> None:
-        assert not self.core.in_doubt
+        assert not self.core.layout.in_doubt
         self.core.relayout(layout(self.service.partitions))
 
     @invariant()
@@ -230,7 +230,7 @@ class AccumulatorMachine(RuleBasedStateMachine):
             self.core.check()
             waiting = sum(1 for batch, i, _ in self.sent if not self._ended(batch, i))
             assert self.core.waiting == waiting
-            assert self.used - self.core.freed == sum(
+            assert self.used - self.core.ends.freed == sum(
                 weight_of(row) + RECORD_OVERHEAD for batch, i, row in self.sent if not self._ended(batch, i)
             )
 
@@ -252,7 +252,7 @@ class AccumulatorMachine(RuleBasedStateMachine):
             elif end.kind != "unknown":
                 assert row.data not in stored_data, f"{end} but it is stored"
         self.check_order()
-        assert self.core.ledger.report() == {}, "everything was looked at"
+        assert self.core.ends.ledger.report() == {}, "everything was looked at"
 
     def check_order(self) -> None:
         assert self.service.order_violations() == []
@@ -285,7 +285,7 @@ class CountingMachine(AccumulatorMachine):
     def check_order(self) -> None:
         ends = [batch.end(i) for batch, i, _ in self.sent]
         late = sum(isinstance(end, Receipt) and end.reordered for end in ends)
-        assert late == self.core.counts.reordered
+        assert late == self.core.ends.counts.reordered
         if not self.lossy:  # a lost answer may hide a partial failure that no client can see
             assert late == len({number for _, _, number in self.service.order_violations()})
 
@@ -346,8 +346,8 @@ TestStrictAggregation = StrictAggregatingMachine.TestCase
 
 
 def ship(core: Accumulator, now: float = 0.0) -> Shipment:
-    for group in core.lanes.groups:
-        if (shipment := core.take(group, now)) is not None:
+    for group in core.layout.lanes.groups:
+        if (shipment := core.picker.take(group, now)) is not None:
             return shipment
     raise AssertionError("nothing to take")
 
@@ -359,27 +359,27 @@ def test_an_idle_lane_sends_at_once_and_a_busy_one_fills() -> None:
     first = ship(core)
     for i in range(1, 5):
         add(core, NewRecord(b"%d" % i, "a"))
-    assert core.take(core.lanes.groups[0], 0.0) is None
-    core.stored(first, Service(1).put(first.rows(), {}, suffix_rule=True), 0.0)
+    assert core.picker.take(core.layout.lanes.groups[0], 0.0) is None
+    core.answers.stored(first, Service(1).put(first.rows(), {}, suffix_rule=True), 0.0)
     assert [row.data for row in ship(core).rows()] == [b"1", b"2", b"3", b"4"]
 
 
 def test_linger_holds_a_batch_until_it_is_due_full_or_hurried() -> None:
     """With linger a batch goes when it is old enough, full, or a flush asks for it."""
     core = make(partitions=1, linger_s=0.5, max_batch_records=3)
-    group = core.lanes.groups[0]
+    group = core.layout.lanes.groups[0]
     add(core, NewRecord(b"0", "a"), now=10.0)
-    assert core.take(group, 10.4) is None
-    assert core.next_wake(group) == 10.5
-    assert core.take(group, 10.5) is not None
+    assert core.picker.take(group, 10.4) is None
+    assert core.picker.next_wake(group) == 10.5
+    assert core.picker.take(group, 10.5) is not None
     core = make(partitions=1, linger_s=0.5, max_batch_records=3)
     for i in range(3):
         add(core, NewRecord(b"%d" % i, "a"), now=10.0)
-    assert core.take(core.lanes.groups[0], 10.0) is not None
+    assert core.picker.take(core.layout.lanes.groups[0], 10.0) is not None
     core = make(partitions=1, linger_s=0.5)
     add(core, NewRecord(b"0", "a"), now=10.0)
     core.hurry(10.1)
-    assert core.take(core.lanes.groups[0], 10.1) is not None
+    assert core.picker.take(core.layout.lanes.groups[0], 10.1) is not None
 
 
 def test_lanes_of_two_groups_never_share_a_request() -> None:
@@ -387,7 +387,7 @@ def test_lanes_of_two_groups_never_share_a_request() -> None:
     core = make(partitions=4, max_in_flight=2, max_batch_records=100, max_batch_bytes=10_000)
     for i in range(200):
         add(core, NewRecord(b"x", f"key-{i}"))
-    shipments = [core.take(group, 0.0) for group in core.lanes.groups]
+    shipments = [core.picker.take(group, 0.0) for group in core.layout.lanes.groups]
     lanes = [{lane.number for lane, _ in s.parts} for s in shipments if s is not None]
     assert len(lanes) == 2
     assert all(lane in {0, 2} for lane in lanes[0])
@@ -405,7 +405,7 @@ def test_strict_order_puts_one_record_of_a_key_on_the_wire() -> None:
     for _ in range(3):
         shipment = ship(core)
         seen.append([row.data for row in shipment.rows()])
-        core.stored(shipment, service.put(shipment.rows(), {}, suffix_rule=True), 0.0)
+        core.answers.stored(shipment, service.put(shipment.rows(), {}, suffix_rule=True), 0.0)
     assert seen == [[b"a0", b"b0"], [b"a1", b"b1"], [b"a2", b"b2"]]
 
 
@@ -415,10 +415,10 @@ def test_a_partial_failure_resends_from_the_first_failed_record() -> None:
     service = Service(1)
     ends = [add(core, NewRecord(b"%d" % i, "a")) for i in range(6)]
     shipment = ship(core)
-    core.stored(shipment, service.put(shipment.rows(), {2: "DIS.4303"}, suffix_rule=True), 0.0)
+    core.answers.stored(shipment, service.put(shipment.rows(), {2: "DIS.4303"}, suffix_rule=True), 0.0)
     again = ship(core, now=10.0)
     assert [row.data for row in again.rows()] == [b"2", b"3", b"4", b"5"]
-    core.stored(again, service.put(again.rows(), {}, suffix_rule=True), 10.0)
+    core.answers.stored(again, service.put(again.rows(), {}, suffix_rule=True), 10.0)
     receipts = [batch.end(i) for batch, i in ends]
     assert [r.sequence_number for r in receipts if isinstance(r, Receipt)] == [0, 1, 2, 3, 4, 5]
     assert [r.attempts for r in receipts if isinstance(r, Receipt)] == [1, 1, 2, 2, 1, 1]
@@ -431,10 +431,10 @@ def test_a_broken_suffix_rule_is_counted() -> None:
     ends = [add(core, NewRecord(b"%d" % i, "a")) for i in range(3)]
     for failing in ({0: "DIS.4303"}, {}):
         shipment = ship(core, now=10.0)
-        core.stored(shipment, service.put(shipment.rows(), failing, suffix_rule=False), 0.0)
+        core.answers.stored(shipment, service.put(shipment.rows(), failing, suffix_rule=False), 0.0)
     receipts = [batch.end(i) for batch, i in ends]
     assert [r.reordered for r in receipts if isinstance(r, Receipt)] == [True, False, False]
-    assert core.counts.reordered == len(service.order_violations()) == 1
+    assert core.ends.counts.reordered == len(service.order_violations()) == 1
 
 
 def test_overtaking_is_counted_across_the_parts_of_a_request() -> None:
@@ -443,15 +443,15 @@ def test_overtaking_is_counted_across_the_parts_of_a_request() -> None:
     service = Service(1)
     first = add(core, NewRecord(b"0", "a"))
     shipment = ship(core)
-    core.stored(shipment, service.put(shipment.rows(), {0: "DIS.4303"}, suffix_rule=False), 0.0)
+    core.answers.stored(shipment, service.put(shipment.rows(), {0: "DIS.4303"}, suffix_rule=False), 0.0)
     add(core, NewRecord(b"1", "a"))
     for failing in ({0: "DIS.4303"}, {}):
         shipment = ship(core, now=10.0)
-        core.stored(shipment, service.put(shipment.rows(), failing, suffix_rule=False), 0.0)
+        core.answers.stored(shipment, service.put(shipment.rows(), failing, suffix_rule=False), 0.0)
     end = first[0].end(first[1])
     assert isinstance(end, Receipt)
     assert end.reordered
-    assert core.counts.reordered == 1
+    assert core.ends.counts.reordered == 1
 
 
 @pytest.mark.parametrize(
@@ -472,7 +472,7 @@ def test_odd_answers_are_taken_at_their_word(body: bytes, ends: str | None) -> N
     """What an answer says of a record decides, not its count; one that says nothing leaves the outcome unknown."""
     core = make(partitions=1)
     batch, index = add(core, NewRecord(b"0", "a"))
-    core.stored(ship(core), body, 0.0)
+    core.answers.stored(ship(core), body, 0.0)
     if ends != "stored":
         assert batch.end(index) is None, "neither stored nor refused for good: it is tried again"
         core.sweep(101.0)
@@ -490,7 +490,7 @@ def test_a_place_that_cannot_be_read_is_still_stored() -> None:
     core = make(partitions=1)
     batch, index = add(core, NewRecord(b"0", "a"))
     entry = b'{"partition_id":"shardId-0000000000","sequence_number":"many"}'
-    core.stored(ship(core), b'{"failed_record_count":0,"records":[' + entry + b"]}", 0.0)
+    core.answers.stored(ship(core), b'{"failed_record_count":0,"records":[' + entry + b"]}", 0.0)
     assert batch.end(index) == Receipt("shardId-0000000000", -1)
 
 
@@ -498,10 +498,10 @@ def test_a_request_time_out_of_the_service_is_tried_again() -> None:
     """HTTP 408 says that the request was not read: nothing is stored, and the next attempt may succeed."""
     core = make(partitions=1)
     batch, index = add(core, NewRecord(b"0", "a"))
-    core.refused(ship(core), ApiError("too slow", status=408), 0.0)
+    core.answers.refused(ship(core), ApiError("too slow", status=408), 0.0)
     assert batch.end(index) is None
     shipment = ship(core, now=10.0)
-    core.stored(shipment, Service(1).put(shipment.rows(), {}, suffix_rule=True), 10.0)
+    core.answers.stored(shipment, Service(1).put(shipment.rows(), {}, suffix_rule=True), 10.0)
     assert isinstance(batch.end(index), Receipt)
 
 
@@ -515,9 +515,9 @@ def test_one_bad_record_does_not_sink_the_others() -> None:
         shipment = ship(core)
         requests += 1
         if any(row.data == b"bad" for row in shipment.rows()):
-            core.refused(shipment, api_error("DIS.4200", "[too odd]"), 0.0)
+            core.answers.refused(shipment, api_error("DIS.4200", "[too odd]"), 0.0)
         else:
-            core.stored(shipment, service.put(shipment.rows(), {}, suffix_rule=True), 0.0)
+            core.answers.stored(shipment, service.put(shipment.rows(), {}, suffix_rule=True), 0.0)
     failures = [(i, end) for i, (b, j) in enumerate(ends) if isinstance(end := b.end(j), Failure)]
     assert [i for i, _ in failures] == [13]
     assert isinstance(failures[0][1].exception(), RecordRejected)
@@ -530,8 +530,8 @@ def test_ambiguity_is_sticky(applied: bool, kind: type[Exception]) -> None:
     """A record that may have been applied once is unknown for ever, whatever refuses it later."""
     core = make(partitions=1)
     batch, index = add(core, NewRecord(b"0", "a"))
-    core.lost(ship(core), TransportError("cut", outcome_unknown=applied), 0.0)
-    core.lost(ship(core, now=10.0), TransportError("refused", outcome_unknown=False), 10.0)
+    core.answers.lost(ship(core), TransportError("cut", outcome_unknown=applied), 0.0)
+    core.answers.lost(ship(core, now=10.0), TransportError("refused", outcome_unknown=False), 10.0)
     core.sweep(101.0)
     end = batch.end(index)
     assert isinstance(end, Failure)
@@ -542,7 +542,7 @@ def test_throttled_to_the_end_says_so() -> None:
     """A record refused by flow control until its time is up is not stored, with the reason "throttled"."""
     core = make(partitions=1)
     batch, index = add(core, NewRecord(b"0", "a"))
-    core.refused(ship(core), api_error("DIS.4303"), 0.0)
+    core.answers.refused(ship(core), api_error("DIS.4303"), 0.0)
     core.sweep(101.0)
     end = batch.end(index)
     assert isinstance(end, Failure)
@@ -554,10 +554,10 @@ def test_unobserved_failures_are_counted_by_cause_until_looked_at() -> None:
     core = make(partitions=1)
     ends = [add(core, NewRecord(b"%d" % i, "a")) for i in range(3)]
     core.abandon("over")
-    assert core.ledger.report() == {"not stored (closed)": 3}
+    assert core.ends.ledger.report() == {"not stored (closed)": 3}
     ends[1][0].end(ends[1][1])
     ends[1][0].end(ends[1][1])
-    assert core.ledger.report() == {"not stored (closed)": 2}
+    assert core.ends.ledger.report() == {"not stored (closed)": 2}
 
 
 @pytest.mark.parametrize("order", ["key", "strict", "none"])
@@ -571,7 +571,7 @@ def test_a_record_heavier_than_a_batch_travels_alone(order: Literal["key", "stri
     while not core.drained:
         shipment = ship(core)
         sizes.append(shipment.count)
-        core.stored(shipment, service.put(shipment.rows(), {}, suffix_rule=True), 0.0)
+        core.answers.stored(shipment, service.put(shipment.rows(), {}, suffix_rule=True), 0.0)
     assert sizes == [1, 1, 1]
 
 
@@ -584,14 +584,14 @@ def test_scaling_moves_waiting_records_in_order() -> None:
     shipment = ship(core)
     for i in range(9, 30):
         add(core, NewRecord(b"%d" % i, f"key-{i % 3}"))
-    core.stored(shipment, service.put(shipment.rows(), {}, suffix_rule=True), 0.0)
-    assert bool(core.stale)
+    core.answers.stored(shipment, service.put(shipment.rows(), {}, suffix_rule=True), 0.0)
+    assert bool(core.layout.stale)
     assert core.relayout(layout(3))
     core.check()
     while not core.drained:
         shipment = ship(core)
-        core.stored(shipment, service.put(shipment.rows(), {}, suffix_rule=True), 0.0)
-    assert not bool(core.stale)
+        core.answers.stored(shipment, service.put(shipment.rows(), {}, suffix_rule=True), 0.0)
+    assert not bool(core.layout.stale)
     assert service.order_violations() == []
     assert len(service.log) == 30
 
@@ -604,15 +604,15 @@ def test_a_service_with_another_hash_is_not_asked_for_its_layout_for_ever() -> N
     for i in range(4):
         add(core, NewRecord(b"%d" % i, f"key-{i}"))
     shipment = ship(core)
-    core.stored(shipment, service.put(shipment.rows(), {}, suffix_rule=True), 0.0)
-    assert bool(core.stale)
+    core.answers.stored(shipment, service.put(shipment.rows(), {}, suffix_rule=True), 0.0)
+    assert bool(core.layout.stale)
     core.relayout(layout(2))
     for i in range(4, 8):
         add(core, NewRecord(b"%d" % i, f"key-{i}"))
     while not core.drained:
         shipment = ship(core)
-        core.stored(shipment, service.put(shipment.rows(), {}, suffix_rule=True), 0.0)
-    assert not bool(core.stale)
+        core.answers.stored(shipment, service.put(shipment.rows(), {}, suffix_rule=True), 0.0)
+    assert not bool(core.layout.stale)
 
 
 def test_a_bad_record_within_an_envelope_does_not_sink_the_others() -> None:
@@ -628,9 +628,9 @@ def test_a_bad_record_within_an_envelope_does_not_sink_the_others() -> None:
         if any(b"bad" in row.data for row in rows):
             whole = whole or {row.data for row in rows}
             assert len(rows) == 1 or {row.data for row in rows} <= whole
-            core.refused(shipment, api_error("DIS.4200", "[too odd]"), 0.0)
+            core.answers.refused(shipment, api_error("DIS.4200", "[too odd]"), 0.0)
         else:
-            core.stored(shipment, service.put(rows, {}, suffix_rule=True), 0.0)
+            core.answers.stored(shipment, service.put(rows, {}, suffix_rule=True), 0.0)
     found = [batch.end(i) for batch, i in ends]
     assert [i for i, end in enumerate(found) if not isinstance(end, Receipt)] == [13]
     assert isinstance(found[13], Failure)

@@ -148,7 +148,7 @@ class SessionMachine(AccumulatorMachine):
         stored = {data for _, data, *_ in self.service.log}
         if any(inner.data in stored for row in shipment.rows() for inner in opened(row)):
             failing = dict.fromkeys(range(shipment.count), "DIS.4303")
-            self.core.stored(self._land(which), self.put(shipment, failing), self.now)
+            self.core.answers.stored(self._land(which), self.put(shipment, failing), self.now)
             return
         for partition, *_ in session.lanes:
             self.service.refused[partition] = max(session.request, self.service.refused.get(partition, 0))
@@ -185,23 +185,23 @@ class SessionMachine(AccumulatorMachine):
         self.scaled = True
         super().scale(partitions)
 
-    @precondition(lambda self: not self.flying and self.core.stale)
+    @precondition(lambda self: not self.flying and self.core.layout.stale)
     @rule()
     def relayout(self) -> None:
         """Only what is in doubt may go while the layout changes, until nothing is."""
-        self.core.frozen = True
-        while self.core.in_doubt:
+        self.core.layout.frozen = True
+        while self.core.layout.in_doubt:
             self.now += 1.0
             self.core.sweep(self.now)
-            for group in self.core.lanes.groups:
-                if (shipment := self.core.take(group, self.now)) is not None:
+            for group in self.core.layout.lanes.groups:
+                if (shipment := self.core.picker.take(group, self.now)) is not None:
                     assert shipment.session is not None
                     assert all(part.attempts > 1 for _, part in shipment.parts)
                     self.asked.append(shipment.session.request)
-                    self.core.stored(shipment, self.put(shipment, {}), self.now)
+                    self.core.answers.stored(shipment, self.put(shipment, {}), self.now)
                     self.core.check()
         self.core.relayout(layout(self.service.partitions))
-        self.core.frozen = False
+        self.core.layout.frozen = False
 
     def check_order(self) -> None:
         stored = Counter(data for _, data, *_ in self.service.log)
@@ -267,7 +267,7 @@ def lanes_of(shipment: Shipment) -> list[tuple[int, ...]]:
 
 def answer(core: Accumulator, service: SessionService, shipment: Shipment, failing: dict[int, str], now: float) -> None:
     assert shipment.session is not None
-    core.stored(shipment, service.put_in_session(shipment.session, shipment.rows(), failing), now)
+    core.answers.stored(shipment, service.put_in_session(shipment.session, shipment.rows(), failing), now)
     core.check()
 
 
@@ -281,7 +281,7 @@ def test_what_is_in_doubt_goes_first_as_it_went_and_new_records_behind_it() -> N
     first = ship(core)
     assert first.session is not None
     service.put_in_session(first.session, first.rows(), {})
-    core.lost(first, CUT, 0.0)
+    core.answers.lost(first, CUT, 0.0)
     ends.append(add(core, NewRecord(b"3", "a")))
     again = ship(core, now=10.0)
     assert lanes_of(first) == [(0, 0, 0, 3)]
@@ -305,7 +305,7 @@ def test_giving_up_what_is_in_doubt_begins_a_new_epoch() -> None:
     core, service = make_session()
     old = add(core, NewRecord(b"0", "a"))
     late = ship(core)
-    core.lost(late, CUT, 0.0)
+    core.answers.lost(late, CUT, 0.0)
     core.sweep(101.0)
     assert (end := old[0].end(old[1])) is not None
     assert isinstance(end, Failure)
@@ -329,7 +329,7 @@ def test_a_service_that_has_forgotten_the_session(doubt: bool) -> None:
     batch, index = add(core, NewRecord(b"1", "a"))
     shipment = ship(core)
     if doubt:
-        core.lost(shipment, CUT, 0.0)
+        core.answers.lost(shipment, CUT, 0.0)
         shipment = ship(core, now=10.0)
     service.known.clear()
     answer(core, service, shipment, {}, 10.0)
@@ -347,12 +347,12 @@ def test_the_service_can_clear_a_doubt(code: str) -> None:
     """Told that no attempt was applied, or ever will be, a record that expires then is not stored: nothing unknown."""
     core, _ = make_session()
     batch, index = add(core, NewRecord(b"0", "a"))
-    core.lost(ship(core), CUT, 0.0)
+    core.answers.lost(ship(core), CUT, 0.0)
     shipment = ship(core, now=10.0)
     failed = [{"error_code": code, "error_message": "no"}]
-    core.stored(shipment, msgspec.json.encode({"failed_record_count": 1, "records": failed}), 10.0)
+    core.answers.stored(shipment, msgspec.json.encode({"failed_record_count": 1, "records": failed}), 10.0)
     core.check()
-    assert core.stale == (code == MOVED)
+    assert core.layout.stale == (code == MOVED)
     core.sweep(101.0)
     assert isinstance(end := batch.end(index), Failure)
     assert (end.kind, end.code) == ("not stored", "expired")
@@ -362,16 +362,16 @@ def test_an_endpoint_that_stops_offering_sessions() -> None:
     """Requests go without numbers then; what was in doubt stays so whatever is said later, in a new session too."""
     core, _ = make_session()
     batch, index = add(core, NewRecord(b"0", "a"))
-    core.lost(ship(core), CUT, 0.0)
+    core.answers.lost(ship(core), CUT, 0.0)
     core.offer(False)
     plain = ship(core, now=10.0)
     assert plain.session is None
-    core.refused(plain, api_error("DIS.4303"), 10.0)
+    core.answers.refused(plain, api_error("DIS.4303"), 10.0)
     core.offer(True)
     shipment = ship(core, now=20.0)
     assert lanes_of(shipment) == [(0, 1, 0, 1)]
     failed = [{"error_code": FENCED, "error_message": "no"}]
-    core.stored(shipment, msgspec.json.encode({"failed_record_count": 1, "records": failed}), 20.0)
+    core.answers.stored(shipment, msgspec.json.encode({"failed_record_count": 1, "records": failed}), 20.0)
     core.sweep(101.0)
     assert isinstance(end := batch.end(index), Failure)
     assert end.kind == "unknown"
@@ -388,7 +388,7 @@ def test_records_without_a_key_take_turns_over_the_lanes() -> None:
         answer(core, service, shipment, {}, 0.0)
     assert places == [partition_id(n) for n in (0, 1, 2, 0)]
     add(core, NewRecord(b"4"))
-    core.lost(ship(core), CUT, 0.0)
+    core.answers.lost(ship(core), CUT, 0.0)
     for i in (5, 6, 7):
         add(core, NewRecord(b"%d" % i))
         shipment = ship(core)
@@ -410,7 +410,7 @@ def test_keyed_records_do_not_starve_those_without_a_key() -> None:
 def test_a_request_has_at_most_so_many_lanes() -> None:
     """The header of a request that takes from all of 300 lanes would be too long: it takes from 256."""
     core, _ = make_session(partitions=300, max_in_flight=1, max_batch_records=1_000)
-    for lane in core.lanes.all():
+    for lane in core.layout.lanes.all():
         if lane.number is not None:
             core.open(lane, NewRecord(b"x", None, partition_id(lane.number)), 1, 0.0)
     assert len(lanes_of(ship(core))) == MAX_LANES
@@ -421,16 +421,16 @@ def test_nothing_new_leaves_while_the_layout_changes() -> None:
     core, service = make_session(max_batch_records=2)
     for i in range(5):
         add(core, NewRecord(b"%d" % i, "a"))
-    core.lost(ship(core), CUT, 0.0)
-    core.frozen = True
-    assert core.in_doubt
-    assert core.next_wake(core.lanes.groups[0]) is not None
+    core.answers.lost(ship(core), CUT, 0.0)
+    core.layout.frozen = True
+    assert core.layout.in_doubt
+    assert core.picker.next_wake(core.layout.lanes.groups[0]) is not None
     again = ship(core, now=10.0)
     assert again.count == 2
     answer(core, service, again, {}, 10.0)
-    assert not bool(core.in_doubt)
-    assert core.next_wake(core.lanes.groups[0]) is None
-    assert core.take(core.lanes.groups[0], 20.0) is None
+    assert not bool(core.layout.in_doubt)
+    assert core.picker.next_wake(core.layout.lanes.groups[0]) is None
+    assert core.picker.take(core.layout.lanes.groups[0], 20.0) is None
 
 
 def test_a_layout_with_holes_has_no_sessions() -> None:
@@ -439,9 +439,9 @@ def test_a_layout_with_holes_has_no_sessions() -> None:
     del holey[1]
     core = make(partitions=1)
     core.offer(True)
-    assert bool(core.sessions)
+    assert bool(core.layout.sessions)
     core.relayout(holey)
-    assert not bool(core.sessions)
+    assert not bool(core.layout.sessions)
 
 
 @pytest.mark.parametrize("options", [{"order": "none"}, {"sessions": False}])
@@ -449,6 +449,6 @@ def test_who_does_not_want_sessions_gets_none(options: dict[str, Any]) -> None:
     """Order "none" and sessions=False never number anything, whatever the endpoint offers."""
     core = make(**options)
     core.offer(True)
-    assert not core.sessions
+    assert not core.layout.sessions
     add(core, NewRecord(b"0", "a"))
     assert ship(core).session is None

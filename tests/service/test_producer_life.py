@@ -178,7 +178,7 @@ async def test_strings_of_a_subclass_are_text(world: World) -> None:
 
 async def test_a_record_that_cannot_be_encoded_is_rejected_alone(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Should a record slip through the checks that JSON cannot carry, only it is rejected and the producer goes on."""
-    monkeypatch.setattr("disstream.producer.producer.encode_put", encode_or_fail)
+    monkeypatch.setattr("disstream.producer.sending.encode_put", encode_or_fail)
     async with world.producer() as producer:
         deliveries = [await producer.send(b"bad" if i == 5 else b"%d" % i, key="k") for i in range(10)]
         ends = [await end_of(delivery) for delivery in deliveries]

@@ -1,0 +1,258 @@
+"""The tasks of a producer: they carry out what the core decides.
+
+`send-i`, one per group: take, encode, put, settle; so at most one request of a group is in flight. `sweep` ends what is
+overdue. `layout` reads the stream anew when an answer shows that it was scaled, lets the old lanes settle, and opens
+the new ones.
+
+A task waits for an event that is replaced before it looks, so nothing that happens meanwhile is missed.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import anyio
+from anyio.abc import TaskGroup
+
+from ..client import Client
+from ..errors import ApiError, ClosedError, TransportError
+from ..model import StreamInfo
+from ..wire.protobuf import encode_put_protobuf
+from ..wire.records import encode_put
+from ..wire.sessions import EXTENSION, HEADER, encode_session
+from .accumulator import Accumulator
+from .budget import ByteBudget
+from .config import ProducerConfig
+from .ends import MIN_ATTEMPT_S
+from .lanes import Lane
+from .shipment import Shipment
+
+log = logging.getLogger("disstream.producer")
+
+
+class Sending:
+    """Sends what the core holds, until its tasks are cancelled."""
+
+    def __init__(
+        self,
+        client: Client,
+        stream: str,
+        config: ProducerConfig,
+        core: Accumulator,
+        budget: ByteBudget,
+        on_layout: Callable[[], None],
+    ) -> None:
+        """`on_layout` is called when the lanes of the core were replaced, before anything is sent from them."""
+        self._client = client
+        self._stream = stream
+        self._config = config
+        self._core = core
+        self._budget = budget
+        self._on_layout = on_layout
+        self._wakes = [anyio.Event() for _ in core.layout.lanes.groups]
+        self._next_free = 0
+        self._changed = anyio.Event()  # something was settled, or the layout task has work
+        self._sweep_wake = anyio.Event()
+        self._troubled_since: float | None = None  # loop time of the first failure of a streak
+        self.sent_at = 0.0  # loop time
+        self.client_closed = False
+
+    def start_in(self, tasks: TaskGroup) -> None:
+        """Begin. If the client is closed meanwhile, nothing can be sent any more, and the tasks are cancelled."""
+        for i in range(len(self._wakes)):
+            tasks.start_soon(self._send_loop, i, tasks.cancel_scope, name=f"send-{i}")
+        tasks.start_soon(self._sweep_loop, name="sweep")
+        tasks.start_soon(self._layout_loop, name="layout")
+
+    # --- requests out ---------------------------------------------------------------------------------------------
+
+    def opened(self) -> None:
+        """A batch was opened: it has to be looked after."""
+        self._sweep_wake.set()
+
+    def wake(self, lane: Lane) -> None:
+        """Let the task that may take from `lane` look."""
+        groups = self._core.layout.lanes.groups
+        if lane.group is not None:
+            self._wakes[lane.group.index].set()
+            return
+        core, now = self._core, anyio.current_time()
+        for i in range(self._next_free, self._next_free + len(groups)):
+            group = groups[i % len(groups)]
+            if not group.busy and (not core.layout.sessions or core.picker.carrier(group, now) is not None):
+                self._wakes[group.index].set()
+                self._next_free = (i + 1) % len(groups)
+                return
+        if core.layout.sessions:  # none could send it now: let those that are idle see when they can
+            self.wake_all()
+
+    def wake_all(self) -> None:
+        """Let all of them look."""
+        for wake in self._wakes:
+            wake.set()
+
+    async def _send_loop(self, index: int, tasks: anyio.CancelScope) -> None:
+        core = self._core
+        while True:
+            self._wakes[index] = wake = anyio.Event()
+            now = anyio.current_time()
+            core.offer(EXTENSION in self._client.extensions)
+            shipment = core.picker.take(core.layout.lanes.groups[index], now)
+            if shipment is not None:
+                await self._send(shipment, now, tasks)
+                continue
+            self.give_back()  # take may have ended what was overdue
+            await _wait(wake, core.picker.next_wake(core.layout.lanes.groups[index], now))
+
+    async def _send(self, shipment: Shipment, now: float, tasks: anyio.CancelScope) -> None:
+        core = self._core
+        self.sent_at = now
+        timeout_s = min(self._config.request_timeout_s, shipment.deadline - now)
+        protobuf = self._client.records.form == "protobuf"
+        encode = encode_put_protobuf if protobuf else encode_put
+        try:
+            body = encode(self._stream, shipment.rows())
+        except (TypeError, ValueError) as exc:  # what the checks let pass: refused like what the service refuses
+            form = "protobuf" if protobuf else "JSON"
+            core.answers.refused(shipment, ApiError(f"it cannot be written as {form}: {exc}", status=400), now)
+            self.give_back()
+            return
+        headers = None if shipment.session is None else {HEADER: encode_session(shipment.session)}
+        try:
+            # The client bounds the exchange, but not what stands around it: new credentials, a transport's own ideas.
+            with anyio.fail_after(shipment.deadline - now + MIN_ATTEMPT_S):
+                answer = await self._client.records.put_encoded(body, timeout_s=timeout_s, headers=headers)
+        except TimeoutError:
+            told = f"no answer within delivery_timeout_s={self._config.delivery_timeout_s:g}"
+            core.answers.lost(shipment, TransportError(told, outcome_unknown=True), anyio.current_time())
+        except ApiError as exc:
+            log.debug("put refused stream=%s records=%d error=%s", self._stream, shipment.records, exc)
+            core.answers.refused(shipment, exc, anyio.current_time())
+            if exc.retryable and (exc.code != "DIS.4303" or self._config.pace is None):  # else it is told by partition
+                self._note_trouble(exc)
+        except TransportError as exc:
+            log.debug("put lost stream=%s records=%d error=%s", self._stream, shipment.records, exc)
+            core.answers.lost(shipment, exc, anyio.current_time())
+            self._note_trouble(exc)
+        except ClosedError:
+            # The client was closed under us: nothing was sent, and nothing ever will be.
+            gone = TransportError("the client is closed", outcome_unknown=False)
+            core.answers.lost(shipment, gone, anyio.current_time())
+            self.client_closed = True
+            tasks.cancel()
+        except BaseException as exc:
+            # Cancelled, or the transport has a bug: the request may have been applied. The records keep their place.
+            told = f"the request failed: {exc!r}" if isinstance(exc, Exception) else "the request was cancelled"
+            core.answers.lost(shipment, TransportError(told, outcome_unknown=True), anyio.current_time())
+            raise
+        else:
+            core.answers.stored(shipment, answer, anyio.current_time())
+            if self._troubled_since is not None:
+                lasted = anyio.current_time() - self._troubled_since
+                log.info("puts are answered again stream=%s after_s=%.1f", self._stream, lasted)
+                self._troubled_since = None
+        self.give_back()
+        if core.layout.frozen or core.layout.stale:
+            self._changed.set()  # the layout task waits for this
+
+    def _note_trouble(self, error: Exception) -> None:
+        """Say once per streak that puts fail: from outside, an outage looks like a producer that does nothing."""
+        if self._troubled_since is None:
+            self._troubled_since = anyio.current_time()
+            log.warning(
+                "puts fail and are tried again until delivery_timeout_s=%g stream=%s error=%s",
+                self._config.delivery_timeout_s,
+                self._stream,
+                error,
+            )
+
+    def give_back(self, spilled: int = 0) -> None:
+        """Return to the budget what the core has settled, or what was spilled, and tell who waits for progress."""
+        if self._core.answers.slowed:
+            self._note_slowed()
+        freed = self._core.ends.freed + spilled
+        if freed:
+            self._core.ends.freed = 0
+            self._budget.leave(freed)
+            self._changed.set()
+
+    def _note_slowed(self) -> None:
+        """Say once per streak that a partition is written faster than it takes."""
+        now = anyio.current_time()
+        for traffic in self._core.answers.slowed:
+            pace = traffic.pacer.pace(now) if traffic.pacer is not None else None
+            log.info("throttled stream=%s partition=%s now_at=%s", self._stream, traffic.name or "any", pace)
+        self._core.answers.slowed.clear()
+
+    async def _sweep_loop(self) -> None:
+        while True:
+            self._sweep_wake = anyio.Event()
+            again_at = self._core.sweep(anyio.current_time())
+            self.give_back()
+            if again_at is None:
+                await self._sweep_wake.wait()
+            else:
+                await anyio.sleep_until(again_at)
+
+    # --- layout ---------------------------------------------------------------------------------------------------
+
+    async def _layout_loop(self) -> None:
+        """When an answer names another partition than predicted: settle the old lanes, then open the new ones."""
+        core = self._core
+        failures = 0
+        while True:
+            while not core.layout.stale:
+                await self._next_change()
+            try:
+                info = await self._client.streams.describe(self._stream)
+            except (ApiError, TransportError) as exc:
+                # The old lanes go on meanwhile: they keep the order of their keys wherever the service puts them.
+                failures += 1
+                log.warning("the layout cannot be read stream=%s error=%s", self._stream, exc)
+                await anyio.sleep(min(self._config.retry_max_s, self._config.retry_base_s * 2.0 ** min(failures, 30)))
+                continue
+            except ClosedError:
+                return  # the client was closed: the sending tasks find out themselves
+            failures = 0
+            core.layout.frozen = True
+            while core.picker.in_flight or core.layout.in_doubt:
+                await self._next_change()
+            self._relayout(info)
+
+    def _relayout(self, info: StreamInfo) -> None:
+        core = self._core
+        if core.relayout(info.partitions):
+            log.info("layout changed stream=%s writable=%d", self._stream, info.writable_partition_count)
+        elif not core.layout.sessions:
+            log.warning(
+                "the service does not place keys by their MD5; order is kept all the same stream=%s",
+                self._stream,
+            )
+        self._on_layout()
+        core.layout.frozen = False
+        self.give_back()
+        self.wake_all()
+
+    # --- progress -------------------------------------------------------------------------------------------------
+
+    async def drain(self) -> None:
+        """Wait until every record accepted so far has its end, without lingering."""
+        self._core.hurry(anyio.current_time())
+        self.wake_all()
+        for batch in list(self._core.ends.live):
+            while not batch.settled:
+                await self._next_change()
+
+    async def _next_change(self) -> None:
+        self._changed = changed = anyio.Event() if self._changed.is_set() else self._changed
+        await changed.wait()
+
+
+async def _wait(event: anyio.Event, until: float | None) -> None:
+    """Wait for the event, at most until the instant."""
+    if until is None:
+        await event.wait()
+        return
+    with anyio.CancelScope(deadline=until):
+        await event.wait()
