@@ -92,22 +92,16 @@ def ceiling(wanted: Pace | Literal["auto"] | None, info: StreamInfo) -> Pace | N
 class _Bucket:
     """Tokens of one kind. `left` is below 0 where one record took more than there was."""
 
-    __slots__ = ("left", "per_s")
+    __slots__ = ("left", "per_s", "quantum", "size")
 
     def __init__(self) -> None:
-        self.per_s = self.left = math.inf
+        self.per_s = self.quantum = self.size = self.left = math.inf
 
     def set_rate(self, per_s: float) -> None:
         self.per_s = per_s
+        self.quantum = max(per_s * QUANTUM_S, 1.0)
+        self.size = max(per_s * BURST_S, self.quantum)
         self.left = min(self.left, self.size) if per_s < math.inf else math.inf
-
-    @property
-    def size(self) -> float:
-        return max(self.per_s * BURST_S, self.quantum)
-
-    @property
-    def quantum(self) -> float:
-        return max(self.per_s * QUANTUM_S, 1.0)
 
     def fill(self, seconds: float) -> None:
         self.left = min(self.left + self.per_s * seconds, self.size)

@@ -55,7 +55,7 @@ class Picker:
             if lane.empty:
                 group.active.pop(lane, None)
                 continue
-            if lane.not_before > now or (self._layout.frozen and not lane.in_doubt) or (lane.apart and shipment.parts):
+            if lane.due_at > now or lane.not_before > now or (self._layout.frozen and not lane.in_doubt) or (lane.apart and shipment.parts):
                 continue
             # Who would be ready soon comes along: lanes of a group then keep in step, and fewer requests carry more.
             if self._ready_at(lane, now) > now + (QUANTUM_S / 2 if shipment.parts else 0.0):
@@ -152,12 +152,14 @@ class Picker:
                     self._pick_one_per_key(lane, shipment, now, run, records, octets)
                     return
             rest: Part | None = None
-            if pacer is not None or part.wire_count > self._max_records:
+            count, size = part.wire_count, 0 if pacer is None else part.payload
+            if count > records or count > self._max_records or size > octets:
                 part, rest = self._cut(part, records, octets)
+                count, size = part.wire_count, part.payload
             weight = part.weight
             if shipment.parts and (
                 part.alone
-                or shipment.count + part.wire_count > self._max_records
+                or shipment.count + count > self._max_records
                 or shipment.weight + weight > self._max_bytes
             ):
                 return
@@ -166,11 +168,10 @@ class Picker:
                     return
                 run.add(part)
             lane.queue.popleft()
-            shipment.add(lane, part, weight)
+            shipment.add(lane, part, count, weight)
             if pacer is not None:
-                size = part.payload
-                pacer.sent(part.wire_count, size)
-                records, octets = records - part.wire_count, octets - size
+                pacer.sent(count, size)
+                records, octets = records - count, octets - size
             if rest is not None:
                 lane.queue.appendleft(rest)
                 return
@@ -236,7 +237,7 @@ class Picker:
                         kept.append(part)
                         break
                     run.add(taken)
-                shipment.add(lane, taken, weight)
+                shipment.add(lane, taken, taken.wire_count, weight)
                 if pacer is not None:
                     pacer.sent(taken.wire_count, taken.payload)
             if left:

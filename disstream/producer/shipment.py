@@ -97,6 +97,8 @@ class Part:
     @property
     def wire_count(self) -> int:
         """How many records of the service these are."""
+        if self.batch.packing is None:  # nearly always, and asked several times per request
+            return len(self.batch.rows) if self.indices is None else len(self.indices)
         sizes = self.sizes
         return len(self) if sizes is None else len(sizes)
 
@@ -203,10 +205,11 @@ class Shipment:
         self.deadline = float("inf")  # when the first of its records must have its end
         self.session: Session | None = None  # the numbers of its records
 
-    def add(self, lane: Lane, part: Part, weight: int) -> None:
+    def add(self, lane: Lane, part: Part, count: int, weight: int) -> None:
+        """`count` and `weight`: the part's, which the caller knows."""
         self.parts.append((lane, part))
         self.records += len(part)
-        self.count += part.wire_count
+        self.count += count
         self.weight += weight
         self.deadline = min(self.deadline, part.batch.deadline)
 
