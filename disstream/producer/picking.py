@@ -55,7 +55,9 @@ class Picker:
             if lane.empty:
                 group.active.pop(lane, None)
                 continue
-            if lane.due_at > now or lane.not_before > now or (self._layout.frozen and not lane.in_doubt) or (lane.apart and shipment.parts):
+            if lane.due_at > now or lane.not_before > now or (lane.apart and shipment.parts):
+                continue
+            if self._layout.frozen and not lane.in_doubt:
                 continue
             # Who would be ready soon comes along: lanes of a group then keep in step, and fewer requests carry more.
             if self._ready_at(lane, now) > now + (QUANTUM_S / 2 if shipment.parts else 0.0):
@@ -158,9 +160,7 @@ class Picker:
                 count, size = part.wire_count, part.payload
             weight = part.weight
             if shipment.parts and (
-                part.alone
-                or shipment.count + count > self._max_records
-                or shipment.weight + weight > self._max_bytes
+                part.alone or shipment.count + count > self._max_records or shipment.weight + weight > self._max_bytes
             ):
                 return
             if run is not None:

@@ -73,10 +73,10 @@ class Sending:
 
     def wake(self, lane: Lane) -> None:
         """Let the task that may take from `lane` look."""
-        groups = self._core.layout.lanes.groups
         if lane.group is not None:
             self._wakes[lane.group.index].set()
             return
+        groups = self._core.layout.lanes.groups
         core, now = self._core, anyio.current_time()
         for i in range(self._next_free, self._next_free + len(groups)):
             group = groups[i % len(groups)]

@@ -47,7 +47,10 @@ def share_out(
             except (ValueError, TypeError):  # not two, or a key that is not even hashable
                 raise ConfigError(f"{record!r:.80} is not a (data, key) pair with a key of text") from None
             if share is None and (lane := known.get(key)) is not None:
-                share = shares[key] = by_lane.setdefault(lane, Share(lane))
+                share = by_lane.get(lane)
+                if share is None:
+                    share = by_lane[lane] = Share(lane)
+                shares[key] = share
             if share is not None and type(data) is bytes and len(data) <= MAX_RECORD_BYTES:
                 share.rows.append(NewRecord(data, key))
                 share.weight += len(data) + (len(key) if key else 0)
