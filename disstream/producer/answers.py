@@ -31,6 +31,10 @@ from .traffic import Traffic
 LOCKED_OUT_S = 60.0
 """The pause after DIS.4309 where the service does not tell how long: an address that goes on stays locked out."""
 
+FEW_LANES = 4
+"""To count the records of each lane an answer is read once per lane: with more lanes, decoding it is faster (0.3 ms
+instead of 9 for 200 lanes of 4 records)."""
+
 _SPLIT_STATUS = {400, 413}
 _NOT_ABOUT_CONTENT = {"DIS.4117", "DIS.4301"}
 """Refusals of a whole request that no other composition of records would avoid."""
@@ -105,12 +109,14 @@ class Answers:
         self._settle_each(shipment, results, now)
 
     def _as_expected(self, shipment: Shipment, body: bytes) -> bool:
-        """Whether the answer has a place for every record, in the predicted partition: counted, not decoded."""
+        """Whether the answer has a place for every record, in the predicted partition: counted, if that is cheaper."""
         if not self._layout.trusted or any(lane.number is None for lane, _ in shipment.parts):
             return count_stored(body, None) == shipment.count
         per_lane: dict[int | None, int] = {}
         for lane, part in shipment.parts:
             per_lane[lane.number] = per_lane.get(lane.number, 0) + part.wire_count
+        if len(per_lane) > FEW_LANES:
+            return self._in_place(shipment, decode_put_answer(body))
         return all(count_stored(body, number) == count for number, count in per_lane.items())
 
     def _in_place(self, shipment: Shipment, results: PutResults) -> bool:

@@ -596,6 +596,27 @@ def test_scaling_moves_waiting_records_in_order() -> None:
     assert len(service.log) == 30
 
 
+@pytest.mark.parametrize("moved", [False, True])
+def test_an_answer_for_many_lanes_says_where_each_record_is(moved: bool) -> None:
+    """A request may hold more lanes than are worth counting: its records are told apart all the same."""
+    core = make(partitions=16, max_batch_records=100, max_batch_bytes=10_000, max_in_flight=1)
+    service = Service(16)
+    if moved:
+        service.router = HashRouter([(15 - n, r) for n, r in enumerate(hash_ranges(16))])
+    sent = [(i, *add(core, NewRecord(b"%d" % i, f"key-{i % 40}"))) for i in range(80)]
+    shipment = ship(core)
+    assert len({lane for lane, _ in shipment.parts}) > 10
+    core.answers.stored(shipment, service.put(shipment.rows(), {}, suffix_rule=True), 0.0)
+    core.check()
+    assert core.drained
+    assert core.layout.stale == moved
+    places = {data: (partition_id(number), sequence) for _, data, number, sequence, _ in service.log}
+    for i, batch, index in sent:
+        end = batch.end(index)
+        assert isinstance(end, Receipt)
+        assert (end.partition_id, end.sequence_number) == places[b"%d" % i]
+
+
 def test_a_service_with_another_hash_is_not_asked_for_its_layout_for_ever() -> None:
     """If the layout is as we knew it although places differ, places are not compared any more."""
     core = make(partitions=2, max_batch_records=10)
