@@ -75,7 +75,7 @@ class StagedProducer(Producer):
                 checked_key(key)
                 if budget.mark < 0:
                     return None  # nor are there lanes before the start
-                lane = self._core.lanes.of_key(key)  # for any thread: it only ever adds to a dict, or empties it
+                lane = self._core.layout.lanes.of_key(key)  # for any thread: it only ever adds to a dict, or empties it
             need += len(key)
         with self._lock:
             chunk = self._chunk

@@ -40,7 +40,8 @@ import msgspec
 from .. import clock
 from ..errors import ConfigError
 from ..model import NewRecord
-from .config import Envelope, ProducerConfig, RecordCompression
+from ..wire.compression import RecordCompression
+from .config import Envelope, ProducerConfig
 
 if sys.platform != "win32":
     import fcntl
@@ -95,17 +96,20 @@ class _Header(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):  
         """The header of a file that begins now."""
         created = datetime.fromtimestamp(clock.wall(), UTC).isoformat(timespec="seconds")
         kept = config.envelope
-        envelope = kept and _Envelope(kept.aggregate_records, kept.aggregate_bytes, kept.identity)
+        envelope = None
+        if kept is not None:
+            envelope = _Envelope(kept.aggregate_records, kept.aggregate_bytes, kept.identity)
         return cls(1, stream, created, envelope, config.record_compression)
 
     def config(self) -> ProducerConfig:
         """What sends the records as they would have been sent. Raises ConfigError for numbers that cannot be."""
-        kept = self.envelope and Envelope(
-            aggregate_records=self.envelope.aggregate_records,
-            aggregate_bytes=self.envelope.aggregate_bytes,
-            identity=self.envelope.identity,
-        )
-        return ProducerConfig(envelope=kept, record_compression=self.record_compression)
+        kept = self.envelope
+        envelope = None
+        if kept is not None:
+            envelope = Envelope(
+                aggregate_records=kept.aggregate_records, aggregate_bytes=kept.aggregate_bytes, identity=kept.identity
+            )
+        return ProducerConfig(envelope=envelope, record_compression=self.record_compression)
 
     def told_form(self) -> str:
         """What readers have to know of the records."""
