@@ -22,7 +22,7 @@ class ProducerStats:
     """Records stored after a later one of their key: the service broke the suffix rule. As far as answers tell."""
     requests: int
     refused_attempts: int
-    """Records in attempts that the service refused for now (throttling), each time counted."""
+    """Records in attempts that the service refused and would take later (throttling), each time counted."""
     in_flight: int
     """Requests on the wire."""
     buffered_bytes: int
