@@ -1,6 +1,7 @@
 """Engines: where records and resources are kept.
 
 api        the two protocols (`Log` for records, `Catalog` for everything else) and their value types
+columns    rows as columns, which is how they travel and are stored (pure)
 memory     both in plain containers; forgets everything; the oracle of the contract tests
 embedded   both in one LMDB environment, durable, with group commit
 rules      what every engine refuses before it touches its storage, and the sizes all of them keep to (pure)
@@ -27,12 +28,14 @@ from .api import (
     Versioned,
     Writer,
 )
+from .columns import Columns, sizes_of
 
 __all__ = [
     "AppendRefused",
     "Batch",
     "Bounds",
     "Catalog",
+    "Columns",
     "Engine",
     "Entry",
     "Known",
@@ -43,4 +46,5 @@ __all__ = [
     "Span",
     "Versioned",
     "Writer",
+    "sizes_of",
 ]

@@ -7,7 +7,7 @@ a stream deleted and created again under its name is another stream, and no old 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Literal, NamedTuple, Protocol
+from typing import ClassVar, Literal, NamedTuple, Protocol
 
 import msgspec
 
@@ -25,6 +25,10 @@ class Row(msgspec.Struct, gc=False, array_like=True):
     data: bytes
     key: str | None = None
     timestamp: int | None = None
+    # What a record may have beside it on its way in. A row is placed by its key, so it can stand for such a record.
+    partition_id: ClassVar[None] = None
+    explicit_hash_key: ClassVar[None] = None
+    headers: ClassVar[None] = None
 
     @property
     def weight(self) -> int:
@@ -97,7 +101,10 @@ class Replayed(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """Rows (not empty) for one partition. `writer`: a producer whose rows the partition must not store twice."""
+    """Rows (not empty) for one partition: a list, or `Columns`, which an engine may store as they are.
+
+    `writer`: a producer whose rows the partition must not store twice.
+    """
 
     partition: PartitionRef
     rows: Sequence[Row]

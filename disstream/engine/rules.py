@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from ..errors import ConfigError
 from .api import Entry, PartitionRef, Row, Writer
+from .columns import Columns, sizes_of
 
 MAX_KEY_BYTES = 500
 """Of a catalog key or a stream id, as UTF-8. LMDB takes keys of 511 bytes; the rest is room for what surrounds them."""
@@ -37,7 +38,7 @@ _PRODUCER = re.compile(r"[0-9a-f]{32}", re.ASCII)
 
 def weigh(rows: Sequence[Row]) -> int:
     """What the rows weigh together; the same as the sum of `Row.weight`, at a third of its price."""
-    keys = "".join([row.key or "" for row in rows])
+    keys = "".join(filter(None, rows.keys) if isinstance(rows, Columns) else [row.key or "" for row in rows])
     if keys.isascii():
         size = len(keys)
     else:
@@ -45,7 +46,7 @@ def weigh(rows: Sequence[Row]) -> int:
             size = len(keys.encode())
         except UnicodeEncodeError as exc:
             raise ConfigError(f"a key cannot be written as UTF-8 ({exc}): give a key without lone surrogates") from exc
-    return size + sum(map(len, [row.data for row in rows]))
+    return size + sum(sizes_of(rows))
 
 
 def check_append(entries: Sequence[Entry], now_ms: int) -> None:

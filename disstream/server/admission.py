@@ -17,14 +17,14 @@ request as a whole, before anything is stored.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import cast
 
-from ..engine import AppendRefused, Entry, PartitionRef, Replayed, Row, Writer
+from ..engine import AppendRefused, Entry, PartitionRef, Replayed, Row, Writer, sizes_of
 from ..errors import ApiError
-from ..model import NewRecord
 from ..wire.errors import api_error
 from ..wire.records import PutFailure, encode_put_answer
 from .flow import Pace, exceeded
-from .layout import Layout, row_of, weight_of
+from .layout import Layout, Records, Rows, row_of, weight_of
 
 PutAnswerEncoder = Callable[
     [Sequence[int], Mapping[int, int], Mapping[int, PutFailure] | None, Mapping[int, int] | None], bytes
@@ -66,12 +66,12 @@ class Admission:
 class PutPlan:
     """One put on its way into the log."""
 
-    def __init__(self, records: Sequence[NewRecord], layout: Layout, lanes: list[int] | None = None) -> None:
+    def __init__(self, records: Records, layout: Layout, lanes: list[int] | None = None) -> None:
         """`lanes`: where the records go, if `layout` was asked before. Raises ApiError if any cannot be placed."""
         routed = layout.route(records, lanes)
         self._records = records
         self._epochs = layout.epochs
-        self._groups: dict[int, list[Row]] = routed.groups
+        self._groups: dict[int, Rows] = routed.groups
         self._refused: set[int] = set()
         self.lanes = routed.lanes
         self.writers: Mapping[int, Writer] = {}
@@ -93,7 +93,7 @@ class PutPlan:
         """Refuse what goes beyond the bandwidth of its partition. What is not stored in the end `unpace` gives back."""
         self._pace, self._stream_id, self._paced_at = pace, stream_id, now
         for lane, rows in self._groups.items():
-            sizes = [len(row.data) for row in rows]
+            sizes = sizes_of(rows)
             count = pace.put(PartitionRef(stream_id, lane), sizes, now)
             self._passed[lane] = count, sum(sizes[:count])
         if any(count < len(self._groups[lane]) for lane, (count, _) in self._passed.items()):
@@ -159,7 +159,7 @@ class PutPlan:
             if not rows:
                 continue
             whole = len(rows) == len(self._records)  # what an ordered producer sends
-            self.stored[lane] = len(rows), self._payload if whole else sum([len(row.data) for row in rows])
+            self.stored[lane] = len(rows), self._payload if whole else sum(sizes_of(rows))
         self._groups = {}
         return bool(self._refused)
 
@@ -175,6 +175,7 @@ class PutPlan:
         for index in sorted(self.failures):
             failed_from.setdefault(self.lanes[index], index)
         self._epochs = layout.epochs
+        again: dict[int, list[Row]] = {}
         for index in self._waiting():
             old = self.lanes[index]
             try:
@@ -187,7 +188,8 @@ class PutPlan:
                 failed_from[old] = min(index, failed_from.get(old, index))
                 continue
             self.lanes[index] = lane
-            self._groups.setdefault(lane, []).append(row_of(self._records[index]))
+            again.setdefault(lane, []).append(row_of(self._records[index]))
+        self._groups = cast("dict[int, Rows]", again)
         self._refused = set()
 
     def _pay(self, lane: int, size: int, now: float) -> None:

@@ -12,6 +12,7 @@ import anyio
 from ..engine import Engine
 from ..errors import ApiError, StorageError
 from ..wire.caps import EXTENSION as CAPS
+from ..wire.columns import EXTENSION as COLUMNS
 from ..wire.errors import api_error, encode_error, refusal
 from ..wire.http import JSON, Request, Response, json_response, media_type, split_target
 from ..wire.places import EXTENSION as PLACES
@@ -43,7 +44,7 @@ from .tokens import Tokens
 
 logger = logging.getLogger("disstream.server")
 
-EXTENSIONS = f"bounds, {CAPS}, {PLACES}, {SESSIONS}"
+EXTENSIONS = f"bounds, {CAPS}, {COLUMNS}, {PLACES}, {SESSIONS}"
 """What this server offers beyond the API, told in the header X-Disstream of every answer that is no refusal."""
 
 

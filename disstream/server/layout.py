@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from itertools import accumulate, groupby
 from typing import NamedTuple, cast
 
-from ..engine import Row
+from ..engine import Columns, Row
 from ..model import MAX_HASH_KEY, NewRecord
 from ..wire.errors import api_error
 from ..wire.partitioning import HashRouter, hash_key, partition_id, partition_number
@@ -24,6 +25,13 @@ MAX_KNOWN_KEY_BYTES = 128
 _INTEGER = re.compile(r"[+-]?[0-9]+", re.ASCII)
 
 
+Records = Sequence[NewRecord] | Sequence[Row]
+"""Records of a put, as they came."""
+
+Rows = list[Row] | Columns
+"""Rows for one partition, that can be made fewer from the end."""
+
+
 class Routed(NamedTuple):
     """`lanes[i]` is record i's partition number, `groups` the rows of each in order, `weight` what they cost.
 
@@ -31,7 +39,7 @@ class Routed(NamedTuple):
     """
 
     lanes: list[int]
-    groups: dict[int, list[Row]]
+    groups: dict[int, Rows]
     weight: int
     payload: int
 
@@ -50,7 +58,7 @@ class Layout:
         self._turn = 0
         self._known: dict[str | None, int] = {}
 
-    def route(self, records: Sequence[NewRecord], lanes: list[int] | None = None) -> Routed:
+    def route(self, records: Records, lanes: list[int] | None = None) -> Routed:
         """Check and place every record of a request. `lanes`: where they were placed before.
 
         Raises ApiError: 413 with DIS.4200 for a record or a request that is too large; DIS.4200 (key, hash key),
@@ -59,45 +67,36 @@ class Layout:
         config = self._config
         # Whole columns at once: a comprehension costs a third of a loop that does it all record by record, and a map a
         # third of a comprehension.
-        data = [record.data for record in records]
-        sizes = list(map(len, data))
+        columns = _columns_of(records)
+        sizes = [len(record.data) for record in records] if columns is None else columns.sizes
         payload = sum(sizes)
         if max(sizes, default=0) > config.max_record_bytes:
             index = next(i for i, size in enumerate(sizes) if size > config.max_record_bytes)
             raise _too_large(f"record {index} has {sizes[index]} bytes, more than {config.max_record_bytes}")
         if payload > config.max_request_bytes:
             raise _too_large(f"the records have {payload} bytes together, more than {config.max_request_bytes}")
-        if are_plain(records):
-            keys = [record.key or None for record in records]
-            rows = list(map(Row, data, keys))
+        if columns is not None:
+            keys = columns.keys
             if lanes is None:
                 found = list(map(self._known.get, keys))
                 lanes = self._lanes(records) if None in found else cast("list[int]", found)
+            groups = _grouped_columns(columns, lanes)
         else:
             lanes = self._lanes(records) if lanes is None else lanes
             rows = list(map(row_of, records))
             keys = [row.key for row in rows]
-        if len(set(lanes)) == 1:  # what an ordered producer sends
-            groups = {lanes[0]: rows}
-        else:
-            groups = {}
-            for lane, row in zip(lanes, rows, strict=True):
-                group = groups.get(lane)
-                if group is None:
-                    groups[lane] = [row]
-                else:
-                    group.append(row)
-        weight = payload + sum(map(len, filter(None, keys))) + RECORD_BYTES * len(rows)
+            groups = _grouped(rows, lanes)
+        weight = payload + sum(map(len, filter(None, keys))) + RECORD_BYTES * len(sizes)
         return Routed(lanes, groups, weight, payload)
 
-    def _lanes(self, records: Sequence[NewRecord]) -> list[int]:
+    def _lanes(self, records: Records) -> list[int]:
         known = self._known
         found = [None if r.partition_id or r.explicit_hash_key else known.get(r.key or "") for r in records]
         if None not in found:
             return cast("list[int]", found)
         return [self.lane(records[i]) if lane is None else lane for i, lane in enumerate(found)]
 
-    def lane(self, record: NewRecord) -> int:
+    def lane(self, record: NewRecord | Row) -> int:
         """One record's partition number. Raises ApiError DIS.4200, DIS.4201, DIS.4302 or DIS.4319 (not any more)."""
         if record.partition_id:
             number = partition_number(record.partition_id)
@@ -140,12 +139,46 @@ class Layout:
         return number
 
 
-def row_of(record: NewRecord) -> Row:
+def _columns_of(records: Records) -> Columns | None:
+    """The records as columns, in a copy of their own, if they have nothing but what a row has."""
+    if isinstance(records, Columns):
+        return records[:]
+    if not are_plain(records):
+        return None
+    payloads = [record.data for record in records]
+    return Columns([record.key or None for record in records], list(map(len, payloads)), payloads=payloads)
+
+
+def _grouped_columns(rows: Columns, lanes: Sequence[int]) -> dict[int, Rows]:
+    """The rows of each lane. A producer in a session sends them lane by lane."""
+    if len(set(lanes)) == 1:
+        return {lanes[0]: rows}
+    runs = [(lane, sum(1 for _ in run)) for lane, run in groupby(lanes)]
+    if len(runs) > len({lane for lane, _ in runs}):
+        return _grouped(list(rows), lanes)
+    ends = accumulate((count for _, count in runs), initial=0)
+    return {lane: rows[begin : begin + count] for (lane, count), begin in zip(runs, ends, strict=False)}
+
+
+def _grouped(rows: list[Row], lanes: Sequence[int]) -> dict[int, Rows]:
+    if len(set(lanes)) == 1:  # what an ordered producer sends
+        return {lanes[0]: rows}
+    groups: dict[int, list[Row]] = {}
+    for lane, row in zip(lanes, rows, strict=True):
+        group = groups.get(lane)
+        if group is None:
+            groups[lane] = [row]
+        else:
+            group.append(row)
+    return cast("dict[int, Rows]", groups)
+
+
+def row_of(record: NewRecord | Row) -> Row:
     """The record as it is stored."""
     return Row(record.data, None if record.partition_id else record.key or None, record.timestamp)
 
 
-def weight_of(record: NewRecord) -> int:
+def weight_of(record: NewRecord | Row) -> int:
     """What the record adds to the weight of its request."""
     key = None if record.partition_id else record.key
     return len(record.data) + (len(key) if key else 0) + RECORD_BYTES

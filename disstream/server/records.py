@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import repeat
+from typing import NamedTuple
 
 import anyio
 
 from .. import clock
-from ..engine import Bounds, Engine, PartitionRef
+from ..engine import Batch, Bounds, Columns, Engine, PartitionRef, sizes_of
 from ..errors import ApiError
-from ..model import NewRecord
+from ..wire.columns import COLUMNS, SentColumns, decode_columns
 from ..wire.cursors import (
     LIFETIME_MS,
     CursorQuery,
@@ -25,13 +27,14 @@ from ..wire.http import JSON, PROTOBUF, Response, json_response
 from ..wire.partitioning import partition_id, partition_number
 from ..wire.places import encode_put_answer_short
 from ..wire.protobuf import decode_put_protobuf, encode_page_protobuf, encode_put_answer_protobuf
-from ..wire.records import PageRow, PutRequest, decode_put, encode_page, too_many_records
+from ..wire.records import PageRow, decode_put, encode_page, too_many_records
 from ..wire.sessions import Session, decode_session
 from .admission import Admission, PutPlan
 from .call import Call
 from .config import ServerConfig
 from .directory import Directory, Stream
 from .flow import Flow, exceeded
+from .layout import Records as SentRecords
 from .meter import Meter
 from .reshape import EXPIRED
 from .scaling import Scaler
@@ -40,6 +43,19 @@ from .turns import Turns
 
 # What a policy of another account's stream must allow.
 _PUT, _GET = "putRecords", "getRecords"
+
+
+class _Sent(NamedTuple):
+    """What a put asks for."""
+
+    name: str
+    stream_id: str
+    records: SentRecords
+
+
+def _columns(sent: SentColumns) -> _Sent:
+    keys = [key or None for key in sent.keys] if "" in sent.keys else sent.keys  # an empty key is none
+    return _Sent(sent.stream_name or "", sent.stream_id or "", Columns(keys, sent.sizes, sent.timestamps, sent.data))
 
 
 class Records:
@@ -66,10 +82,11 @@ class Records:
         began = anyio.current_time()
         protobuf = call.media_type == PROTOBUF
         request = self._request(call)
-        name, stream_id = request.stream_name or "", request.stream_id or ""
-        if not (name or stream_id):
+        if not (request.name or request.stream_id):
             raise api_error("DIS.4200", "[stream_name is missing]")
-        stream = await self._directory.find(call.project, name, stream_id, caller=call.caller, action=_PUT)
+        stream = await self._directory.find(
+            call.project, request.name, request.stream_id, caller=call.caller, action=_PUT
+        )
         if call.session is None:
             plan: PutPlan | SessionPlan = await self._put(call, stream, request.records)
         else:
@@ -78,7 +95,7 @@ class Records:
             if self._turns.taken(keys):
                 # What waits does so as it came, which is counted: small records take ten times as much, and nothing
                 # has let them in yet.
-                request.records.clear()
+                request = request._replace(records=())
             async with self._turns.take(keys):
                 if not request.records:
                     request = self._request(call)
@@ -92,17 +109,21 @@ class Records:
             )
         return json_response(plan.answer(encode_put_answer_short) if call.short else plan.answer())
 
-    def _request(self, call: Call) -> PutRequest:
+    def _request(self, call: Call) -> _Sent:
         """The body, with records, but not too many. Raises ApiError."""
         most = self._config.max_request_records
-        request = (decode_put_protobuf if call.media_type == PROTOBUF else decode_put)(call.body, most)
-        if not request.records:
+        if call.media_type == COLUMNS:
+            sent = _columns(decode_columns(call.body, most))
+        else:
+            request = (decode_put_protobuf if call.media_type == PROTOBUF else decode_put)(call.body, most)
+            sent = _Sent(request.stream_name or "", request.stream_id or "", request.records)
+        if not sent.records:
             raise api_error("DIS.4202")
-        if len(request.records) > most:
-            raise too_many_records(len(request.records), most)
-        return request
+        if len(sent.records) > most:
+            raise too_many_records(len(sent.records), most)
+        return sent
 
-    async def _put(self, call: Call, stream: Stream, records: Sequence[NewRecord]) -> PutPlan:
+    async def _put(self, call: Call, stream: Stream, records: SentRecords) -> PutPlan:
         plan = PutPlan(records, stream.layout)
         with self._taken_in(plan, stream):
             if await self._append(plan, stream):
@@ -146,9 +167,7 @@ class Records:
         )
         return await self._scaling.settled(stream)
 
-    async def _put_in_session(
-        self, call: Call, stream: Stream, records: Sequence[NewRecord], session: Session
-    ) -> SessionPlan:
+    async def _put_in_session(self, call: Call, stream: Stream, records: SentRecords, session: Session) -> SessionPlan:
         """While nobody else has the turn of any of its lanes."""
         plan = SessionPlan(session, records, stream.doc.stream_id, self._refusals, call.project)
         error = api_error("DIS.4303")
@@ -233,13 +252,11 @@ class Records:
         if pace is not None and not pace.may_get(ref, anyio.current_time()):
             raise self._throttled(ref)
         rows: list[PageRow] = []
-        for first, append_ms, batch in await self._log.read(ref, cursor.sequence, max_bytes):
-            rows += [
-                PageRow(str(n), row.data, append_ms if row.timestamp is None else row.timestamp, "CreateTime", row.key)
-                for n, row in enumerate(batch, first)
-            ]
+        size = 0
+        for batch in await self._log.read(ref, cursor.sequence, max_bytes):
+            rows += _page_rows(batch)
+            size += sum(sizes_of(batch.rows))
         following = cursor._replace(sequence=cursor.sequence + len(rows), issued_ms=clock.wall_ms())
-        size = sum([len(row.data) for row in rows])
         if pace is not None and not pace.get(ref, size, anyio.current_time()):
             raise self._throttled(ref)
         protobuf = call.media_type == PROTOBUF
@@ -268,3 +285,13 @@ class Records:
         if bounds is None:
             raise stream_not_found(stream.doc.name, project)
         return ref, bounds
+
+
+def _page_rows(batch: Batch) -> Iterator[PageRow]:
+    first, append_ms, rows = batch
+    columns = Columns.of(rows)
+    times: Iterable[int] = repeat(append_ms)
+    if columns.timestamps is not None:
+        times = [append_ms if timestamp is None else timestamp for timestamp in columns.timestamps]
+    numbers = map(str, range(first, first + len(columns)))
+    return map(PageRow, numbers, columns.payloads, times, repeat("CreateTime"), columns.keys)

@@ -21,15 +21,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
+from typing import cast
 
-from ..engine import AppendRefused, Entry, Known, PartitionRef, Replayed, Span, Writer
+from ..engine import AppendRefused, Columns, Entry, Known, PartitionRef, Replayed, Row, Span, Writer
 from ..errors import ApiError
 from ..model import NewRecord
 from ..wire.errors import api_error
 from ..wire.records import PutFailure, encode_put_answer
 from ..wire.sessions import FENCED, GAP, MOVED, Session, SessionLane
 from .admission import PutAnswerEncoder, PutPlan
-from .layout import Layout
+from .layout import Layout, Records
 
 LaneKey = tuple[PartitionRef, str]
 """A partition, and the producer."""
@@ -124,7 +125,7 @@ class SessionPlan:
     """One put of a session on its way into the log."""
 
     def __init__(
-        self, session: Session, records: Sequence[NewRecord], stream_id: str, refusals: Refusals, project: str = ""
+        self, session: Session, records: Records, stream_id: str, refusals: Refusals, project: str = ""
     ) -> None:
         """Raises ApiError DIS.4200 if the session tells of more records than there are, or of fewer."""
         if session.records != len(records):
@@ -178,21 +179,46 @@ class SessionPlan:
         if not left:
             return None
         if put is None or any(part.done or part.failure for part in self._parts):
-            records = [self._records[i] for part in left for i in part.indices]
+            records = self._rest(left)
             put = PutPlan(records, layout, [lanes[i] for part in left for i in part.indices])
         put.writers = {part.lane.partition: self._writer(part) for part in left}
         self._put = put
         return put
 
+    def _rest(self, left: Sequence[_Part]) -> Records:
+        """The open records. Where they are those of one lane they stay what they are."""
+        if len(left) == 1:
+            return self._records[left[0].indices.start : left[0].indices.stop]
+        return cast("Records", [self._records[i] for part in left for i in part.indices])
+
     def _route(self, layout: Layout) -> tuple[Sequence[int], PutPlan | None]:
         """Where each record belongs, and the put of them all if each belongs anywhere."""
+        told = self._told(layout)
+        if told is not None and _NOWHERE in told:
+            return told, None
         try:
-            put = PutPlan(self._records, layout)
+            put = PutPlan(self._records, layout, told)
         except ApiError as error:
             if error.code not in _GONE:
                 raise
             return [_where(record, layout) for record in self._records], None
         return put.lanes, put
+
+    def _told(self, layout: Layout) -> list[int] | None:
+        """In columns a record without a key belongs where its lane says, if that is still written; None: no such."""
+        records = self._records
+        if not isinstance(records, Columns) or None not in records.keys:
+            return None
+        lanes: list[int] = []
+        for part in self._parts:
+            home = part.lane.partition if part.lane.partition in layout.epochs else _NOWHERE
+            keys = records.keys[part.begin : part.begin + part.lane.records]
+            if keys.count(None) == len(keys):
+                lanes += [home] * len(keys)
+            else:
+                mine = enumerate(keys, part.begin)
+                lanes += [home if key is None else _where(records[index], layout) for index, key in mine]
+        return lanes
 
     def _check(self, part: _Part, known: Known, lanes: Sequence[int], refused: bool) -> None:
         part.place(known.spans)
@@ -279,7 +305,7 @@ class SessionPlan:
 _GONE = ("DIS.4302", "DIS.4319")
 
 
-def _where(record: NewRecord, layout: Layout) -> int:
+def _where(record: NewRecord | Row, layout: Layout) -> int:
     try:
         return layout.lane(record)
     except ApiError as error:

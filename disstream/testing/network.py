@@ -21,6 +21,7 @@ import msgspec
 from ..client.api import Transport
 from ..errors import ApiError, ConfigError, DisError, TransportError
 from ..model import NewRecord, PutResult
+from ..wire.columns import COLUMNS, decode_columns
 from ..wire.compression import announced
 from ..wire.errors import ERRORS, api_error, refusal
 from ..wire.http import JSON, PROTOBUF, Request, Response, media_type, split_target
@@ -350,7 +351,11 @@ def _decode(request: Request) -> PutRequest:
     """A put in any form that a client may give it. Raises ApiError."""
     packed = announced(request.headers, request.body, _MAX_BODY_BYTES)
     body = request.body if packed is None else packed.unpack()
-    return decode_put_protobuf(body) if media_type(request.headers) == PROTOBUF else decode_put(body)
+    kind = media_type(request.headers)
+    if kind == COLUMNS:
+        sent = decode_columns(body, _MAX_BODY_BYTES)
+        return PutRequest(stream_name=sent.stream_name, stream_id=sent.stream_id, records=sent.records())
+    return decode_put_protobuf(body) if kind == PROTOBUF else decode_put(body)
 
 
 def _lane(record: NewRecord, router: HashRouter) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
@@ -14,6 +15,7 @@ _PARTITION_ID = re.compile(r"(?:shardId-)?([0-9]{1,32})", re.ASCII)
 MAX_PARTITION_NUMBER = 2**31 - 1
 
 
+@functools.lru_cache(maxsize=4096)
 def partition_id(number: int) -> str:
     """The long form: 3 -> "shardId-0000000003"."""
     return f"shardId-{number:010d}"

@@ -18,14 +18,14 @@ from .errors import api_error
 from .partitioning import partition_id
 
 
-def _plain(value: object) -> str:
+def plain_text(value: object) -> str:
     """Strings of a subclass (an enum's, numpy's) are written as the text they hold."""
     if isinstance(value, str):
         return str.__str__(value)
     raise TypeError(f"{value!r:.80} is a {type(value).__name__}, which JSON does not have")
 
 
-_encoder = msgspec.json.Encoder(enc_hook=_plain)
+_encoder = msgspec.json.Encoder(enc_hook=plain_text)
 
 
 # --- put ---------------------------------------------------------------------------------------------------------
@@ -59,10 +59,9 @@ class PlainRecord(msgspec.Struct, gc=False, forbid_unknown_fields=True, rename={
     headers: ClassVar[None] = None
 
 
-def are_plain(records: Sequence[NewRecord]) -> bool:
+def are_plain(records: Sequence[object]) -> bool:
     """Whether these, out of `decode_put`, are PlainRecords."""
-    first: object = records[0] if records else None
-    return isinstance(first, PlainRecord)
+    return bool(records) and isinstance(records[0], PlainRecord)
 
 
 class _PlainRequest(msgspec.Struct, gc=False, forbid_unknown_fields=True):

@@ -7,16 +7,19 @@ import contextlib
 import errno
 import os
 import resource
+import struct
 import subprocess
 import sys
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import lmdb
+import msgspec
 import pytest
 
-from disstream.engine.api import Bounds, Entry, PartitionRef, Replayed, Row, Span, Writer
+from disstream.engine.api import Batch, Bounds, Entry, PartitionRef, Replayed, Row, Span, Writer
 from disstream.engine.embedded import EmbeddedConfig, EmbeddedEngine, commit
 from disstream.engine.embedded.environment import Environment
 from disstream.errors import ConfigError, OutcomeUnknown, StorageError
@@ -293,10 +296,58 @@ async def test_newer_format_is_refused(tmp_path: Path) -> None:
     with lmdb.Environment(str(tmp_path), max_dbs=5) as env, env.begin(write=True) as txn:
         txn.put(b"format", (7).to_bytes(4, "big"), db=env.open_db(b"meta", txn=txn))
     for _ in range(2):  # twice: the first refusal has released the directory
-        with pytest.raises(StorageError, match=r"format 7.*format 1"):
+        with pytest.raises(StorageError, match=r"format 7.*format 2"):
             await EmbeddedEngine(tmp_path, CONFIG).start()
     with lmdb.Environment(str(tmp_path), max_dbs=5, readonly=True) as env:
         assert env.dbs() == [b"meta"]
+
+
+def in_format_1(path: Path, rows: list[list[Row]]) -> None:
+    """A directory as format 1 had it: partition 0 of stream s with one batch for each list, appended at 1000 ms."""
+    count = sum(map(len, rows))
+    with lmdb.Environment(str(path), max_dbs=6) as env, env.begin(write=True) as txn:
+        tables = {name: env.open_db(name.encode(), txn=txn) for name in ("meta", "partitions", "batches")}
+        txn.put(b"format", (1).to_bytes(4, "big"), db=tables["meta"])
+        txn.put(b"slot", (1).to_bytes(8, "big"), db=tables["meta"])
+        state = struct.pack(">QQQQQ", 1, 1, 0, 0, 0)
+        txn.put(struct.pack(">H1sI", 1, b"s", 0), state, db=tables["partitions"])
+        first = 0
+        for batch in rows:
+            packed = msgspec.msgpack.encode([[row.data, row.key, row.timestamp] for row in batch])
+            fields = struct.pack(">IQQQ", len(batch), first, 1000, sum(row.weight for row in batch))
+            value = struct.pack(">I", zlib.crc32(fields, zlib.crc32(packed))) + fields + packed
+            first += len(batch)
+            txn.put(struct.pack(">QQ", 1, first - 1), value, db=tables["batches"])
+    assert first == count
+
+
+def stored_format(path: Path) -> int:
+    with lmdb.Environment(str(path), max_dbs=6, readonly=True) as env, env.begin() as txn:
+        return int.from_bytes(txn.get(b"format", b"", db=env.open_db(b"meta", txn=txn, create=False)), "big")
+
+
+async def test_directory_of_format_1(tmp_path: Path) -> None:
+    """It is taken over: what is stored is read, cut anywhere, appended to, trimmed; its format is the present one."""
+    old = [[Row(b"a", "k"), Row(b"", None, 7), Row(b"ccc", "")], [Row(b"d")]]
+    new = [Row(b"e", "schlüssel"), Row(b"f", None, 8)]
+    in_format_1(tmp_path, old)
+    rows = [*old[0], *old[1], *new]
+    async with opened(EmbeddedEngine(tmp_path, CONFIG)) as engine:
+        assert await engine.log.bounds([A]) == [Bounds(0, 4, 1)]
+        assert [row for batch in await engine.log.read(A, 0, 999) for row in batch.rows] == rows[:4]
+    assert stored_format(tmp_path) == 2
+    async with opened(EmbeddedEngine(tmp_path, CONFIG)) as engine:
+        assert await engine.log.append([Entry(A, new, 1)], 2000) == [4]
+        for begin in range(7):
+            found = await engine.log.read(A, begin, 999)
+            assert [row for batch in found for row in batch.rows] == rows[begin:]
+            assert all(batch.append_ms == (1000 if batch.first_sequence < 4 else 2000) for batch in found)
+        assert await engine.log.read(A, 1, 3) == [Batch(1, 1000, rows[1:3])]
+        await engine.log.trim(A, 2)
+        assert [row for batch in await engine.log.read(A, 2, 999) for row in batch.rows] == rows[2:]
+    async with opened(EmbeddedEngine(tmp_path, CONFIG)) as engine:
+        assert [row for batch in await engine.log.read(A, 2, 999) for row in batch.rows] == rows[2:]
+    assert stored_format(tmp_path) == 2
 
 
 P = "0123456789abcdef" * 2

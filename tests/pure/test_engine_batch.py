@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
+
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -58,3 +62,88 @@ def test_rows_that_cannot_be_stored() -> None:
         batch.encode([Row(b"", "\ud800")])
     with pytest.raises(ConfigError, match="64 bits"):
         batch.encode([Row(b"", None, 2**64)])
+
+
+def sealed(length: int, rest: bytes, *, old: bool = False) -> bytes:
+    """A value whose checksum is right, whatever it holds."""
+    fields = struct.pack(">IQQQ", length if old else length | 1 << 31, 5, 1000, 3)
+    return struct.pack(">I", zlib.crc32(fields, zlib.crc32(rest))) + fields + rest
+
+
+def columns(told: object, payloads: bytes = b"") -> bytes:
+    packed = msgspec.msgpack.encode(told)
+    return len(packed).to_bytes(4, "big") + packed + payloads
+
+
+def test_the_old_form_is_read() -> None:
+    """A batch of format 1, as that format's worked example had it: length without its highest bit, rows in msgpack."""
+    value = bytes.fromhex(
+        "9752123d 00000001 00000000 00000005 00000000 000003e8 00000000 00000003 91 93 c4 02 68 69 a1 6b c0"
+    )
+    assert batch.verify(value) == batch.Header(1, 5, 1000, 3)
+    assert batch.rows(value) == [Row(b"hi", "k")]
+
+
+@given(rows=ROWS)
+def test_old_rows(rows: list[Row]) -> None:
+    """All that could be stored in the old form is read as the same rows as in the new one."""
+    value = sealed(len(rows), msgspec.msgpack.encode(rows), old=True)
+    assert batch.verify(value).length == len(rows)
+    assert batch.rows(value) == batch.rows(batch.encode(rows).value(0, 0)) == rows
+
+
+def test_the_tests_own_form_is_the_right_one() -> None:
+    """What the next test damages is a batch that is read."""
+    value = sealed(2, columns([["k", None], [2, 0], [7, None]], b"hi"))
+    assert batch.verify(value) == batch.Header(2, 5, 1000, 3)
+    assert batch.rows(value) == [Row(b"hi", "k", 7), Row(b"")]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        sealed(1, b""),
+        sealed(1, b"\0\0\0"),
+        sealed(1, b"\0\0\0\0"),
+        sealed(1, b"\xff\xff\xff\xff" + columns([[None], [0], None])[4:-1]),  # told reaches beyond the end
+        sealed(1, (2).to_bytes(4, "big") + columns([[None], [0], None])[4:]),  # and ends in the middle
+        sealed(1, (99).to_bytes(4, "big") + columns([[None], [2], None], b"hi")[4:]),  # and swallows the payloads
+        sealed(1, columns([[None], [2], None])),
+        sealed(1, columns([[None], [2], None], b"h")),
+        sealed(1, columns([[None], [2], None], b"hi!")),
+        sealed(1, columns([[None, None], [2], None], b"hi")),
+        sealed(1, columns([[None], [2, 0], None], b"hi")),
+        sealed(1, columns([[None], [2], [None, 7]], b"hi")),
+        sealed(1, columns([[None], [2], []], b"hi")),
+        sealed(1, columns([[], [], None])),
+        sealed(3, columns([["a", "b"], [1, 1], None], b"hi")),  # the header tells of more rows than there are
+        sealed(1, columns([["a", "b"], [1, 1], None], b"hi")),  # or of fewer
+        sealed(2, columns([["a", "b"], [3, -1], None], b"hi")),
+        sealed(1, columns([["a"], ["2"], None], b"hi")),
+        sealed(1, columns([[1], [2], None], b"hi")),
+        sealed(1, columns([["a"], [2], ["7"]], b"hi")),
+        sealed(1, columns({"keys": []})),
+        sealed(1, columns([["k"], [2], None], b"hi").replace(b"k", b"\xff")),  # a key that is no text
+        sealed(1, msgspec.msgpack.encode([Row(b"hi", "k")])),  # the old form under the new mark
+        sealed(1, columns([["k"], [2], None], b"hi"), old=True),  # and the other way round
+        sealed(1, msgspec.msgpack.encode([Row(b"hi", "k")]).replace(b"k", b"\xff"), old=True),
+        sealed(2, msgspec.msgpack.encode([Row(b"hi", "k")]), old=True),
+    ],
+)
+def test_damage_below_the_checksum(value: bytes) -> None:
+    """Columns that do not fit together are noticed though the checksum is right, and no other exception comes of it."""
+    batch.verify(value)
+    with pytest.raises(batch.Damaged):
+        batch.rows(value)
+
+
+@given(rest=st.binary(max_size=60), length=st.integers(1, 3), old=st.booleans())
+def test_nonsense_below_the_checksum(rest: bytes, length: int, old: bool) -> None:
+    """Whatever stands there, it is as many rows as the header tells, or it is damaged."""
+    for value in (sealed(length, rest, old=old), sealed(length, columns(None)[:3] + rest)):
+        batch.verify(value)
+        try:
+            found = batch.rows(value)
+        except batch.Damaged:
+            continue
+        assert len(found) == len(list(found)) == length

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from disstream.engine import AppendRefused, PartitionRef
+from disstream.engine import AppendRefused, Columns, PartitionRef
 from disstream.errors import ApiError, ThrottledError
 from disstream.model import NewRecord
 from disstream.server.admission import Admission, PutPlan
@@ -26,6 +26,12 @@ CONFIG = ServerConfig(data_dir=None)
 def layout(count: int, epoch: int = 1) -> Layout:
     docs = [PartitionDoc(n, epoch, r.low, r.high) for n, r in enumerate(hash_ranges(count))]
     return Layout(docs, CONFIG)
+
+
+def columns(batch: list[NewRecord]) -> Columns:
+    """As they come out of a body: in one piece, and an empty key is none."""
+    data = memoryview(b"".join(record.data for record in batch))
+    return Columns([record.key or None for record in batch], [len(record.data) for record in batch], None, data)
 
 
 def stored(plan: PutPlan) -> list[int]:
@@ -70,6 +76,7 @@ paces = st.one_of(
 
 @given(
     batch=records,
+    as_columns=st.booleans(),
     limit=st.integers(0, 3000),
     pace=paces,
     before=st.integers(1, 6),
@@ -77,14 +84,22 @@ paces = st.one_of(
     data=st.data(),
 )
 def test_the_suffix_rule(
-    batch: list[NewRecord], limit: int, pace: Pace | None, before: int, after: int, data: st.DataObject
+    batch: list[NewRecord],
+    as_columns: bool,
+    limit: int,
+    pace: Pace | None,
+    before: int,
+    after: int,
+    data: st.DataObject,
 ) -> None:
     """Throttled, refused by moved partitions, placed anew, refused again: no record is stored behind a failed one.
 
     What is stored is all that the pace has let pass in the end.
     """
+    if as_columns:
+        batch = [NewRecord(record.data, record.key) for record in batch]
     old = layout(max(before, 2))
-    plan = PutPlan(batch, old)
+    plan = PutPlan(columns(batch) if as_columns else batch, old)
     admission = Admission(limit)
     if pace is not None:
         plan.pace(pace, "id", 1.0)
@@ -99,8 +114,12 @@ def test_the_suffix_rule(
 
     def append(verdicts: st.SearchStrategy[bool]) -> bool:
         answers: list[int | AppendRefused] = []
-        for _, rows, *_ in plan.entries("id"):
-            assert rows
+        for ref, rows, *_ in plan.entries("id"):
+            assert [(row.data, row.key) for row in rows] == [
+                (record.data, None if record.partition_id else record.key or None)
+                for index, record in enumerate(batch)
+                if index not in plan.failures and plan.lanes[index] == ref.number and ref.number not in plan.first
+            ]
             if data.draw(verdicts):
                 answers.append(numbers["next"])
                 numbers["next"] += len(rows)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from disstream.engine import Row
+from disstream.engine import Columns, Row
 from disstream.errors import ApiError
 from disstream.model import MAX_HASH_KEY, NewRecord
 from disstream.server import layout as layout_module
@@ -16,6 +16,7 @@ from disstream.server.config import RECORD_BYTES, ServerConfig
 from disstream.server.documents import PartitionDoc
 from disstream.server.layout import Layout
 from disstream.wire.partitioning import HashRouter, hash_key, hash_ranges
+from disstream.wire.records import PlainRecord
 
 CONFIG = ServerConfig(data_dir=None)
 HALF = MAX_HASH_KEY // 2
@@ -77,6 +78,41 @@ def test_known_keys_change_nothing(keys: list[str]) -> None:
         assert routed.lanes == [router.owner(hash_key(key)) for key in keys]
 
 
+texts = st.none() | st.sampled_from(["", "a", "b", "k1", "分区"])
+sent_rows = st.lists(
+    st.tuples(st.binary(max_size=9), texts, st.none() | st.integers(0, 9)), min_size=1, max_size=12
+) | st.lists(st.tuples(st.binary(max_size=9), st.just("k1"), st.none()), min_size=1, max_size=5)
+
+
+@given(rows=sent_rows, count=st.integers(1, 5), ordered=st.booleans(), times=st.booleans())
+def test_columns_are_placed_like_records(
+    rows: list[tuple[bytes, str | None, int | None]], count: int, ordered: bool, times: bool
+) -> None:
+    """Lanes, rows, weight and whose turn it is are the same, with new keys and known ones; what was sent stays so."""
+    router = HashRouter(enumerate(hash_ranges(count)))
+    if ordered:  # as a session sends them
+        rows.sort(key=lambda row: router.owner(hash_key(row[1] or "")) or 0)
+    records = [NewRecord(data, key, timestamp=time if times else None) for data, key, time in rows]
+    as_rows = [Row(data, key or None, time if times else None) for data, key, time in rows]
+    data = memoryview(b"".join(row.data for row in as_rows))
+    given_times = [row.timestamp for row in as_rows] if times else None
+    columns = Columns([row.key for row in as_rows], [len(row.data) for row in as_rows], given_times, data)
+    plain = [PlainRecord(data, key) for data, key, _ in rows]
+    one, other = layout(count), layout(count)
+    for _ in range(2):
+        expected = one.route(records)
+        found = other.route(columns)
+        assert found == expected
+        assert sorted(row.data for group in found.groups.values() for row in group) == sorted(r.data for r in as_rows)
+        for group in found.groups.values():
+            group.pop()
+        assert columns == as_rows
+        again = one.route(columns, expected.lanes)
+        assert again == other.route(records, expected.lanes)
+        if not times:
+            assert one.route(cast("list[NewRecord]", plain), expected.lanes) == again
+
+
 def test_long_keys_are_not_kept() -> None:
     """It is their bytes that count: a character may take four of them."""
     records = [NewRecord(b"", key) for key in ("k" * 128, "\U0001f600" * 32, "k" * 129, "\U0001f600" * 33)]
@@ -107,13 +143,17 @@ def test_known_keys_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         (NewRecord(b"", key="k" * 51), "DIS.4200", 400),
         (NewRecord(b"", key="é" * 26), "DIS.4200", 400),
         (NewRecord(b"", key="k" * 51, explicit_hash_key="5"), "DIS.4200", 400),
+        (Row(b"x" * 101), "DIS.4200", 413),
+        (Row(b"", "k" * 51), "DIS.4200", 400),
+        (Row(b"", "é" * 26), "DIS.4200", 400),
     ],
 )
-def test_bad_records(record: NewRecord, code: str, status: int) -> None:
+def test_bad_records(record: NewRecord | Row, code: str, status: int) -> None:
     """Each mistake of a record has its code, whatever stands before it."""
     config = ServerConfig(data_dir=None, max_record_bytes=100, max_partition_key_bytes=50)
+    sent = Columns.of([Row(b"good"), record]) if isinstance(record, Row) else [NewRecord(b"good"), record]
     with pytest.raises(ApiError) as caught:
-        layout(2, config).route([NewRecord(b"good"), record])
+        layout(2, config).route(sent)
     assert (caught.value.code, caught.value.status) == (code, status)
 
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from disstream.engine import Entry, PartitionRef, Replayed, Row, Writer
+from disstream.engine import Columns, Entry, PartitionRef, Replayed, Row, Writer
 from disstream.engine.memory import MemoryEngine
 from disstream.model import NewRecord
 from disstream.server.admission import Admission
@@ -50,6 +50,12 @@ def keys_of(partition: int) -> list[str]:
 
 
 KEYS = [keys_of(partition) for partition in range(4)]
+
+
+def as_columns(records: list[NewRecord]) -> Columns:
+    """As they come out of a body of columns."""
+    data = memoryview(b"".join(record.data for record in records))
+    return Columns([record.key for record in records], [len(record.data) for record in records], None, data)
 
 
 @dataclass
@@ -102,7 +108,7 @@ class World:
             for p, epoch, n in identities
         ]
         before = self.stored()
-        plan = SessionPlan(session, records, "id", self.refusals)
+        plan = SessionPlan(session, as_columns(records) if session.request % 2 else records, "id", self.refusals)
         throttled = self.walk(plan, self.behind if stale else self.layout)
         after = self.stored()
         new = after.keys() - before.keys()

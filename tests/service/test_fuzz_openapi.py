@@ -27,6 +27,7 @@ from schemathesis.engine.events import NonFatalError, ScenarioFinished
 
 from disstream.model import NewRecord
 from disstream.server import Server, ServerConfig
+from disstream.wire.columns import COLUMNS, encode_columns
 from disstream.wire.http import PROTOBUF
 from disstream.wire.protobuf import encode_put_protobuf
 from disstream.wire.sessions import HEADER, Session, SessionLane, encode_session
@@ -124,6 +125,8 @@ class World:
         if case.media_type == PROTOBUF and chance.random() < 0.7:
             record = NewRecord(b"hi", partition_id=names["partition_id"])
             case.body = encode_put_protobuf("s", [record] * chance.randrange(1, 4))
+        elif case.media_type == COLUMNS and chance.random() < 0.7:
+            case.body = encode_columns("s", [NewRecord(b"hi", "k")] * chance.randrange(1, 4))
         else:
             case.body = placed(case.body)
         if operation_of(case) == "put_records" and HEADER in case.headers:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import tracemalloc
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,11 @@ import anyio
 import pytest
 from accounts import Signer, application
 from server_http import Answer, AppCaller, Caller, data, serving
+from server_logs import GatedLog, TrippedLog, log_of, simulate
 
 from disstream import clock
-from disstream.engine import AppendRefused, Entry, Replayed
-from disstream.engine.memory import MemoryEngine, MemoryLog
 from disstream.model import NewRecord
-from disstream.server import App, ServerConfig
 from disstream.server.config import SERVICE_LIMITS
-from disstream.testing.clock import run_simulated
 from disstream.wire.compression import compress
 from disstream.wire.http import PROTOBUF, Request
 from disstream.wire.partitioning import HashRouter, hash_key, hash_ranges
@@ -327,17 +324,6 @@ async def test_numbers_beyond_all_bounds() -> None:
 # --- bandwidth, memory -----------------------------------------------------------------------------------------------
 
 
-def simulate(test: Callable[[AppCaller], Awaitable[None]], log: Any = MemoryLog, **config: Any) -> None:
-    async def main() -> None:
-        engine = MemoryEngine()
-        engine._log = log(engine._life)
-        await engine.start()
-        await test(AppCaller(App(engine, ServerConfig(data_dir=None, **config))))
-        await engine.close()
-
-    run_simulated(main)
-
-
 def test_whoever_repeats_is_not_throttled() -> None:
     """With the bandwidth used up, what is stored is told with its places; what is not fails as throttled, in a 200."""
 
@@ -361,24 +347,6 @@ def test_whoever_repeats_is_not_throttled() -> None:
         ]
 
     simulate(test, **SERVICE_LIMITS)
-
-
-def log_of(caller: AppCaller) -> Any:
-    return caller.app.scaling._engine.log
-
-
-class GatedLog(MemoryLog):
-    """Appends wait until the test opens the gate."""
-
-    def __init__(self, life: Any) -> None:
-        super().__init__(life)
-        self.gate = anyio.Event()
-        self.appends = 0
-
-    async def append(self, entries: Sequence[Entry], now_ms: int) -> list[int | AppendRefused | Replayed]:
-        self.appends += 1
-        await self.gate.wait()
-        return await super().append(entries, now_ms)
 
 
 def test_a_copy_waits_for_the_first() -> None:
@@ -493,18 +461,6 @@ async def test_there_and_back_again(config: dict[str, Any]) -> None:
         assert await sender.put(5, (2, 0, 0, 2), (0, 0, 0, 1)) == [(2, 0), MOVED, (0, 0)]
         assert await sender.put(6, (1, 0, 0, 1), keys=[moves]) == [(1, 0)]
         assert [len(await texts(http, p)) for p in range(3)] == [1, 1, 1]
-
-
-class TrippedLog(MemoryLog):
-    """Does what the test put into `before_append` first."""
-
-    before_append: Callable[[], Awaitable[None]] | None = None
-
-    async def append(self, entries: Sequence[Entry], now_ms: int) -> list[int | AppendRefused | Replayed]:
-        if self.before_append is not None:
-            trip, self.before_append = self.before_append, None
-            await trip()
-        return await super().append(entries, now_ms)
 
 
 def test_scaling_under_an_append() -> None:

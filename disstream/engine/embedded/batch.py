@@ -5,14 +5,17 @@ Key, 16 bytes (big endian, so that LMDB's byte order is the order of the log):
     0   8  slot          the partition's number in this directory; a dropped partition's is never used again
     8   8  last          sequence number of the batch's LAST row: the first key >= (slot, n) is the batch that holds n
 
-Value, 32 bytes of header and the rows:
+Value, 32 bytes of header and the rows as columns:
 
-    0   4  crc           CRC-32 of `rows`, continued over header bytes 4..31
-    4   4  length        how many rows, at least 1
+    0   4  crc           CRC-32 of everything from byte 32 on, continued over header bytes 4..31
+    4   4  length        how many rows, at least 1; the highest bit is set
     8   8  first         sequence number of the first row; last = first + length - 1
     16  8  append_ms     when they were appended, ms since the epoch
     24  8  weight        payload and key bytes of all rows, so that a reader need not add them up
-    32  …  rows          msgpack: an array of arrays [data (bin), key (str or nil), timestamp (int or nil)]
+    32  4  told          how many bytes the next field has
+    36  …  columns       msgpack: an array [keys, sizes, timestamps]: an array of str or nil, an array of the payloads'
+                         bytes, and an array of int or nil, or nil if no row has one
+    …   …  payloads      one behind the other
 
 The CRC ends with the header because the rows are encoded and summed where the append was called, before the commit
 thread gives them their numbers.
@@ -20,8 +23,11 @@ thread gives them their numbers.
 Example: slot 1, one row (b"hi", key "k", no timestamp) appended as number 5 at 1000 ms:
 
     key    00000000 00000001  00000000 00000005
-    value  9752123d  00000001  00000000 00000005  00000000 000003e8  00000000 00000003
-           91 93 c4 02 68 69 a1 6b c0
+    value  93db9461  80000001  00000000 00000005  00000000 000003e8  00000000 00000003
+           00000007 93 91 a16b 91 02 c0 6869
+
+Before format 2, the highest bit of the length was not set, and at byte 32 stood the rows, in msgpack: an array of
+arrays [data (bin), key (str or nil), timestamp (int or nil)]. Such values are still read.
 """
 
 from __future__ import annotations
@@ -29,21 +35,27 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
 
 from ...errors import ConfigError
 from ..api import Row
+from ..columns import Columns
 from ..rules import weigh
 
 _KEY = struct.Struct(">QQ")
 _CRC = struct.Struct(">I")
 _FIELDS = struct.Struct(">IQQQ")
 _HEADER_BYTES = _CRC.size + _FIELDS.size
+_TOLD = struct.Struct(">I")
+_COLUMNS_AT = _HEADER_BYTES + _TOLD.size
+_AS_COLUMNS = 1 << 31
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(list[Row])
+_Size = Annotated[int, msgspec.Meta(ge=0)]
+_decoder = msgspec.msgpack.Decoder(tuple[list[str | None], list[_Size], list[int | None] | None])
+_decoder_1 = msgspec.msgpack.Decoder(list[Row])
 
 
 Buffer = bytes | bytearray | memoryview
@@ -63,7 +75,7 @@ class Encoded(NamedTuple):
 
     def value(self, first: int, append_ms: int) -> bytearray:
         """The value to be stored; call it once."""
-        fields = _FIELDS.pack(self.length, first, append_ms, self.weight)
+        fields = _FIELDS.pack(self.length | _AS_COLUMNS, first, append_ms, self.weight)
         self.buffer[:_HEADER_BYTES] = _CRC.pack(zlib.crc32(fields, self.rows_crc)) + fields
         return self.buffer
 
@@ -79,13 +91,16 @@ class Header(NamedTuple):
 
 def encode(rows: Sequence[Row]) -> Encoded:
     """Raises ConfigError for a key that is not UTF-8 and a timestamp beyond 64 bits."""
-    weight = weigh(rows)
-    buffer = bytearray(_HEADER_BYTES)
+    columns = Columns.of(rows)
+    weight = weigh(columns)
+    buffer = bytearray(_COLUMNS_AT)
     try:
-        _encoder.encode_into(rows, buffer, _HEADER_BYTES)  # behind the header: joining them would copy it all again
+        _encoder.encode_into((columns.keys, columns.sizes, columns.timestamps), buffer, _COLUMNS_AT)
     except OverflowError as exc:
         raise ConfigError(f"a timestamp does not fit into 64 bits ({exc}): give milliseconds since the epoch") from exc
-    return Encoded(len(rows), weight, buffer, zlib.crc32(memoryview(buffer)[_HEADER_BYTES:]))
+    _TOLD.pack_into(buffer, _HEADER_BYTES, len(buffer) - _COLUMNS_AT)
+    buffer += columns.data
+    return Encoded(len(columns), weight, buffer, zlib.crc32(memoryview(buffer)[_HEADER_BYTES:]))
 
 
 def key(slot: int, last: int) -> bytes:
@@ -102,7 +117,8 @@ def header(value: Buffer) -> Header:
     """The header, unverified: good enough to find a way, not to hand anything out. Raises Damaged."""
     if len(value) < _HEADER_BYTES:
         raise Damaged(f"only {len(value)} bytes are left of it")
-    return Header._make(_FIELDS.unpack_from(value, _CRC.size))
+    length, first, append_ms, weight = _FIELDS.unpack_from(value, _CRC.size)
+    return Header(length & ~_AS_COLUMNS, first, append_ms, weight)
 
 
 def verify(value: Buffer) -> Header:
@@ -115,9 +131,23 @@ def verify(value: Buffer) -> Header:
     return found
 
 
-def rows(value: Buffer) -> list[Row]:
-    """The rows of a verified value. Raises Damaged."""
+def rows(value: Buffer) -> Columns:
+    """The rows of a verified value, which may be in the old form. Raises Damaged."""
+    length = header(value).length
+    view = memoryview(value)
     try:
-        return _decoder.decode(memoryview(value)[_HEADER_BYTES:])
-    except msgspec.MsgspecError as exc:
+        if not view[_CRC.size] & 0x80:
+            found = Columns.of(_decoder_1.decode(view[_HEADER_BYTES:]))
+        else:
+            (told,) = _TOLD.unpack_from(view, _HEADER_BYTES)
+            keys, sizes, timestamps = _decoder.decode(view[_COLUMNS_AT : _COLUMNS_AT + told])
+            if len(keys) != len(sizes) or (timestamps is not None and len(timestamps) != len(sizes)):
+                raise Damaged("its columns are of different lengths")
+            found = Columns(keys, sizes, timestamps, bytes(view[_COLUMNS_AT + told :]))
+            if sum(sizes) != len(found.data):
+                raise Damaged(f"its payloads have {len(found.data)} bytes, not the {sum(sizes)} that it tells")
+    except (msgspec.MsgspecError, UnicodeDecodeError, struct.error) as exc:
         raise Damaged(f"its rows cannot be decoded: {exc}") from exc
+    if len(found) != length:
+        raise Damaged(f"it has {len(found)} rows, its header tells of {length}")
+    return found

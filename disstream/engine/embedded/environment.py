@@ -37,7 +37,9 @@ from ..rules import MAX_KEY_BYTES
 from . import batch
 from .writers import Writers
 
-FORMAT = 1
+FORMAT = 2
+"""2: batches are stored as columns. Those of format 1 are still read, so its directories are taken over; a version that
+knows no columns must not open them any more."""
 
 _NUMBER = struct.Struct(">Q")
 _FORMAT = struct.Struct(">I")
@@ -125,11 +127,10 @@ class Environment:
     def _check_format(self, data_dir: Path) -> None:
         with self.env.begin(write=True) as txn:
             stored = txn.get(b"format", db=self.meta)
-            if stored is None:
+            found = 0 if stored is None else int.from_bytes(stored, "big")
+            if found < FORMAT:
                 txn.put(b"format", _FORMAT.pack(FORMAT), db=self.meta)
-                return
-        found = int.from_bytes(stored, "big")
-        if found != FORMAT:
+        if found > FORMAT:
             raise StorageError(
                 f"the data directory {data_dir} has format {found}, this version of disstream writes format {FORMAT}: "
                 "use the version that wrote it, or another directory"

@@ -8,8 +8,9 @@ from typing import NamedTuple
 import lmdb
 
 from ...errors import StorageError
-from ..api import AppendRefused, Batch, Bounds, Entry, Known, PartitionRef, Replayed, Row, Span, Writer
-from ..rules import MAX_READ_ROWS, check_append, check_open, check_recall
+from ..api import AppendRefused, Batch, Bounds, Entry, Known, PartitionRef, Replayed, Span, Writer
+from ..columns import Columns
+from ..rules import MAX_READ_ROWS, check_append, check_open, check_recall, weigh
 from ..writers import judge, stored
 from . import batch
 from .commit import Committer, Write
@@ -199,7 +200,7 @@ def _read(
         weight = head.weight
         if wanted > head.first or last >= end:
             rows = rows[wanted - head.first : end - head.first]
-            weight = sum([row.weight for row in rows])
+            weight = weigh(rows)
         if weight > left:
             rows = _fitting(rows, left)
             if rows:
@@ -212,10 +213,10 @@ def _read(
     return found
 
 
-def _fitting(rows: list[Row], left: int) -> list[Row]:
+def _fitting(rows: Columns, left: int) -> Columns:
     """As many of the first rows as weigh at most `left`."""
-    for index, row in enumerate(rows):
-        left -= row.weight
+    for index, (size, key) in enumerate(zip(rows.sizes, rows.keys, strict=True)):
+        left -= size + (len(key.encode()) if key else 0)
         if left < 0:
             return rows[:index]
     return rows

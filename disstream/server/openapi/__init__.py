@@ -17,6 +17,7 @@ from typing import Any
 
 import orjson
 
+from ...wire.columns import COLUMNS
 from ...wire.errors import ERRORS, ErrorSpec
 from ...wire.http import JSON, PROTOBUF
 from ...wire.routes import ROUTES, Route
@@ -60,7 +61,7 @@ and the same body as every refusal. Keys and query parameters that are not liste
 compressed: Content-Encoding `lz4` (a raw block, its original size in X-Dis-Lz4-Content-Length), `snappy` (a raw block)
 or `zstd`.
 
-Records are also written and read as protobuf, by media type.
+Records are also written and read as protobuf, and written as columns, by media type.
 """
 
 
@@ -152,6 +153,13 @@ _OPEN = ("create_token", "openapi")
 """Nobody needs to sign in for these."""
 
 
+_COLUMNS = (
+    "An extension: records as columns, in MessagePack. An array of stream_name (text or nil), stream_id (text or nil), "
+    "partition keys (an array of text or nil), timestamps (an array of integers or nil; or nil if no record has one), "
+    "sizes (an array of integers: the bytes of each payload) and data (binary: all payloads, one behind the other)."
+)
+
+
 def _body(body: Body) -> dict[str, Any]:
     content: dict[str, Any] = {
         JSON: {
@@ -161,6 +169,8 @@ def _body(body: Body) -> dict[str, Any]:
     }
     if body.protobuf:
         content[PROTOBUF] = _protobuf(body.protobuf)
+    if body.columns:
+        content[COLUMNS] = {"schema": text(_COLUMNS, format="binary")}
     return {"required": body.required, "content": content}
 
 

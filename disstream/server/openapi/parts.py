@@ -75,12 +75,13 @@ class Parameter(NamedTuple):
 
 
 class Body(NamedTuple):
-    """Of a request. `protobuf`: that body's message, if it may come as one."""
+    """Of a request. `protobuf`: that body's message, if it may come as one. `columns`: whether it may come as those."""
 
     schema: str
     examples: Mapping[str, Any]
     required: bool = True
     protobuf: str = ""
+    columns: bool = False
 
 
 class Answer(NamedTuple):

@@ -132,6 +132,7 @@ OPERATIONS: dict[str, Operation] = {
                 },
             },
             protobuf="PutRecordsRequest",
+            columns=True,
         ),
         headers={
             "X-Disstream-Session": Parameter(

@@ -1,0 +1,179 @@
+"""Rows as columns are the list of those rows, whatever form they are in and however they are cut."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from disstream.engine import Columns, sizes_of
+from disstream.engine.api import Row
+from disstream.engine.rules import weigh
+
+rows = st.builds(
+    Row,
+    st.binary(max_size=9),
+    st.none() | st.text(st.characters(exclude_categories=["Cs"]), max_size=3),
+    st.none() | st.integers(0, 9),
+)
+lists = st.lists(rows, max_size=9)
+places = st.none() | st.integers(-12, 12)
+
+
+def joined(model: list[Row]) -> Columns:
+    """As they come out of a body: all payloads in one piece, and that a view of something larger."""
+    data = b"".join(row.data for row in model)
+    times = [row.timestamp for row in model]
+    told = times if any(time is not None for time in times) else None
+    view = memoryview(b"<" + data + b">")[1:-1]
+    return Columns([row.key for row in model], [len(row.data) for row in model], told, view)
+
+
+FORMS = {"joined": joined, "one by one": Columns.of}
+forms = st.sampled_from([*FORMS.values()])
+
+
+def agree(columns: Columns, model: list[Row]) -> None:
+    """Everything that can be asked is as with the list."""
+    assert len(columns) == len(model)
+    assert bool(columns) == bool(model)
+    assert list(columns) == model
+    assert [columns[i] for i in range(-len(model), len(model))] == [*model, *model]
+    assert list(reversed(columns)) == model[::-1]
+    assert columns.payloads == [row.data for row in model]
+    assert bytes(columns.data) == b"".join(row.data for row in model)
+    assert columns.sizes == sizes_of(columns) == sizes_of(model) == [len(row.data) for row in model]
+    assert columns.keys == [row.key for row in model]
+    assert weigh(columns) == weigh(model) == sum(row.weight for row in model)
+    times = [row.timestamp for row in model]
+    assert (columns.timestamps or [None] * len(model)) == times
+    assert columns == model
+    assert model == columns
+    assert all(type(row.data) is bytes for row in columns)
+    for beyond in (len(model), -len(model) - 1):
+        with pytest.raises(IndexError):
+            columns[beyond]
+
+
+class Life(RuleBasedStateMachine):
+    """Columns and a list, cut and shortened alike; nothing that is cut off changes what it was cut from."""
+
+    @initialize(model=lists, form=forms)
+    def begin(self, model: list[Row], form: object) -> None:
+        self.model = list(model)
+        self.columns = joined(model) if form is joined else Columns.of(model)
+        self.left: list[tuple[Columns, list[Row]]] = []
+
+    @rule(begin=places, end=places)
+    def cut(self, begin: int | None, end: int | None) -> None:
+        self.left.append((self.columns, list(self.model)))
+        self.model, self.columns = self.model[begin:end], self.columns[begin:end]
+
+    @precondition(lambda self: self.model)
+    @rule()
+    def pop(self) -> None:
+        self.model.pop()
+        self.columns.pop()
+
+    @rule()
+    def ask_for_all_in_one(self) -> None:
+        assert bytes(self.columns.data) == b"".join(row.data for row in self.model)
+
+    @rule()
+    def ask_one_by_one(self) -> None:
+        assert self.columns.payloads == [row.data for row in self.model]
+
+    @invariant()
+    def lengths_agree(self) -> None:
+        """Without asking for either form: that would make it."""
+        if hasattr(self, "columns"):
+            assert len(self.columns) == len(self.columns.keys) == len(self.model)
+
+    def teardown(self) -> None:
+        for columns, model in [*self.left, (self.columns, self.model)]:
+            agree(columns, model)
+
+
+TestLife = Life.TestCase
+
+
+@given(model=lists, form=forms)
+def test_all_that_can_be_asked(model: list[Row], form: object) -> None:
+    """Fresh from a body or from rows, and as an empty cut."""
+    columns = joined(model) if form is joined else Columns.of(model)
+    agree(columns, model)
+    agree(columns[:0], [])
+    agree(columns[5:2], [])
+    assert repr(columns) == f"Columns({model!r})"
+
+
+@given(model=lists, begin=places, end=places)
+def test_cuts(model: list[Row], begin: int | None, end: int | None) -> None:
+    """A cut of each form is the cut of the list, and shortening it leaves the whole as it was."""
+    for make in FORMS.values():
+        columns = make(model)
+        cut = columns[begin:end]
+        expected = model[begin:end]
+        if expected:
+            cut.pop()
+            agree(cut, expected[:-1])
+        agree(columns, model)
+        agree(columns[begin:end], expected)
+
+
+@given(model=st.lists(rows, min_size=1, max_size=9))
+def test_shortened_in_both_forms(model: list[Row]) -> None:
+    """Payloads that were asked for in one piece and one by one are both shortened."""
+    for make in FORMS.values():
+        columns = make(model)
+        assert bytes(columns.data) == b"".join(columns.payloads)
+        columns.pop()
+        agree(columns, model[:-1])
+
+
+@given(model=st.lists(rows, min_size=1, max_size=9), other=lists)
+def test_equality(model: list[Row], other: list[Row]) -> None:
+    """Equal to any sequence of equal rows, and to nothing else."""
+    for make in FORMS.values():
+        for another in FORMS.values():
+            assert (make(model) == another(other)) == (model == other)
+        assert make(model) == tuple(model)
+        assert make(model) != model[:-1]
+        assert make(model) != 7
+        assert make(model) != "rows"
+        with pytest.raises(TypeError):
+            hash(make(model))
+
+
+@given(model=lists)
+def test_columns_of_columns(model: list[Row]) -> None:
+    """What is columns already is not made again; a column of times is only there if some row has one."""
+    columns = Columns.of(model)
+    assert Columns.of(columns) is columns
+    agree(Columns.of(tuple(model)), model)
+    assert (columns.timestamps is None) == all(row.timestamp is None for row in model)
+
+
+def test_a_cut_copies_no_payload() -> None:
+    """Of payloads that are in one piece a cut is a view, so that a put over many partitions costs no copy for each."""
+    columns = Columns([None] * 3, [1, 2, 3], None, b"abbccc")
+    cut = columns[1:]
+    assert isinstance(cut.data, memoryview)
+    assert bytes(cut.data) == b"bbccc"
+    assert cut.data.obj is columns.data
+
+
+def test_steps() -> None:
+    """Cuts are of neighbours."""
+    for step in (2, -1):
+        with pytest.raises(ValueError, match=f"steps of {step}"):
+            Columns([None] * 3, [0] * 3)[::step]
+
+
+def test_columns_of_different_lengths() -> None:
+    """They are our mistake, and noticed at once."""
+    with pytest.raises(AssertionError):
+        Columns([None], [])
+    with pytest.raises(AssertionError):
+        Columns([None], [0], [])

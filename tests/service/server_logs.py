@@ -1,0 +1,55 @@
+"""A server on a log that does what a test tells it, under simulated time."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import anyio
+from server_http import AppCaller
+
+from disstream.engine import AppendRefused, Entry, Replayed
+from disstream.engine.memory import MemoryEngine, MemoryLog
+from disstream.server import App, ServerConfig
+from disstream.testing.clock import run_simulated
+
+
+def simulate(test: Callable[[AppCaller], Awaitable[None]], log: Any = MemoryLog, **config: Any) -> None:
+    async def main() -> None:
+        engine = MemoryEngine()
+        engine._log = log(engine._life)
+        await engine.start()
+        await test(AppCaller(App(engine, ServerConfig(data_dir=None, **config))))
+        await engine.close()
+
+    run_simulated(main)
+
+
+def log_of(caller: AppCaller) -> Any:
+    return caller.app.scaling._engine.log
+
+
+class GatedLog(MemoryLog):
+    """Appends wait until the test opens the gate."""
+
+    def __init__(self, life: Any) -> None:
+        super().__init__(life)
+        self.gate = anyio.Event()
+        self.appends = 0
+
+    async def append(self, entries: Sequence[Entry], now_ms: int) -> list[int | AppendRefused | Replayed]:
+        self.appends += 1
+        await self.gate.wait()
+        return await super().append(entries, now_ms)
+
+
+class TrippedLog(MemoryLog):
+    """Does what the test put into `before_append` first."""
+
+    before_append: Callable[[], Awaitable[None]] | None = None
+
+    async def append(self, entries: Sequence[Entry], now_ms: int) -> list[int | AppendRefused | Replayed]:
+        if self.before_append is not None:
+            trip, self.before_append = self.before_append, None
+            await trip()
+        return await super().append(entries, now_ms)
