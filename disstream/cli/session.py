@@ -44,7 +44,7 @@ class Target(NamedTuple):
     credentials: Credentials | None
 
     def connect(
-        self, patience_s: float | None = None, *, body: Body = "json", compression: Compression | None = None
+        self, patience_s: float | None = None, *, body: Body = "auto", compression: Compression | None = None
     ) -> DisClient:
         """`patience_s`: a call is given up after about so long, with all its attempts. None: the client's defaults."""
         config = ClientConfig(body=body, compression=compression)
@@ -58,7 +58,11 @@ class Target(NamedTuple):
 
 
 body_option = click.option(
-    "--body", type=click.Choice(get_args(Body)), default="json", help="The form in which records travel."
+    "--body",
+    type=click.Choice(get_args(Body)),
+    default="auto",
+    help="How records travel. auto: written as columns where the server reads them, else as JSON. json: always. "
+    "protobuf: without base64, for large records and a server that reads no columns.",
 )
 compression_option = click.option(
     "--compression", type=click.Choice(COMPRESSIONS), help="Compress what is written.  [default: it travels as it is]"

@@ -13,7 +13,7 @@ from anyio import to_thread
 
 from ..errors import ApiError, ConfigError, TransportError
 from ..model import Cursor, NewRecord, Page, PutResults
-from ..wire import places
+from ..wire import columns, places
 from ..wire.compression import compress
 from ..wire.cursors import MAX_TOKEN_CHARS, decode_cursor
 from ..wire.envelope import may_hold_envelopes
@@ -21,7 +21,7 @@ from ..wire.http import JSON, PROTOBUF, Response, media_type
 from ..wire.partitioning import partition_id
 from ..wire.places import Places
 from ..wire.protobuf import decode_page_protobuf, decode_put_answer_protobuf, encode_put_protobuf
-from ..wire.records import SHORTEST_RECORD, decode_put_answer, encode_put, page_decoder
+from ..wire.records import decode_put_answer, encode_put, page_decoder
 
 if TYPE_CHECKING:
     from .client import Client
@@ -37,11 +37,10 @@ class Records:
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self.form = client.config.body
-        """Of what `put_encoded` takes."""
+        self._form = client.config.body
         self._compression = client.config.compression
         self._headers: dict[str, str] | None = None  # beside those of every call
-        if self.form == "protobuf":
+        if self._form == "protobuf":
             # On a get too, which has no body: it says how the page is wanted.
             self._headers = {"content-type": PROTOBUF, "accept": f"{PROTOBUF}, {JSON}"}
         self._decoder = lru_cache(maxsize=_DECODERS)(page_decoder)
@@ -61,11 +60,11 @@ class Records:
         Cancellation: the records may have been written.
         """
         _check_records(stream or stream_id or "", records)
-        encode = encode_put if self.form == "json" else encode_put_protobuf
+        encode = encode_put_protobuf if self._form == "protobuf" else encode_put
         try:
             body = encode(stream, list(records), stream_id)
         except (TypeError, ValueError, OverflowError) as exc:
-            form = "JSON" if self.form == "json" else self.form
+            form = "protobuf" if self._form == "protobuf" else "JSON"
             raise ConfigError(f"a record cannot be written as {form}: {exc}") from exc
         answer = await self._put(body, timeout_s, None)
         results = decode_put_answer_protobuf(answer.body) if _is_protobuf(answer) else decode_put_answer(answer.body)
@@ -77,9 +76,9 @@ class Records:
     async def put_encoded(
         self, body: bytes, *, timeout_s: float | None = None, headers: Mapping[str, str] | None = None
     ) -> bytes | PutResults | Places:
-        """One attempt to put a body in the client's form, made by `encode_put` or `encode_put_protobuf` of `wire`.
+        """One attempt to put a body in any form that the endpoint reads.
 
-        `headers` (lower case) go with it: those of an extension that the endpoint names.
+        `headers` (lower case) go with it: its content type, and those of an extension that the endpoint names.
         Returns the 2xx answer: the body of one in JSON, which may be left undecoded; the results of one in protobuf;
         the places of a short one, which is asked for where the endpoint gives it.
         For the producer, which repeats on its own. Raises as `put`; DIS.4303 for a whole request is a ThrottledError.
@@ -89,7 +88,7 @@ class Records:
         answer = await self._put(body, timeout_s, 1, headers)
         if _is_protobuf(answer):
             return decode_put_answer_protobuf(answer.body)
-        return places.decode_places(answer.body, len(body) // SHORTEST_RECORD) or answer.body
+        return places.decode_places(answer.body, len(body) // columns.SHORTEST_RECORD) or answer.body
 
     async def _put(
         self,

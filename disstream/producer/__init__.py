@@ -1,6 +1,7 @@
 """Producing: records in, one truthful end for each.
 
 producer      the public object: accepts records, starts and ends the tasks
+bodies*       the form in which a request travels
 sending       the tasks: they send what the core decides, and follow the layout of the stream
 stats         ProducerStats: what a producer tells about itself
 config        ProducerConfig

@@ -30,6 +30,7 @@ from collections.abc import Iterable, Iterator
 
 from ..errors import ConfigError
 from ..model import NewRecord, PartitionInfo
+from ..wire.columns import NewColumns
 from .answers import Answers
 from .config import ProducerConfig
 from .ends import Ends
@@ -39,7 +40,7 @@ from .outcome import Batch
 from .pacing import Backoff
 from .packing import Packing
 from .picking import Picker
-from .shipment import RECORD_OVERHEAD, Part, weight_of
+from .shipment import RECORD_OVERHEAD, Part, weight_at, weight_of
 from .traffic import Book, PartitionStats, Traffic
 
 SEAL_AFTER_S = 1.0
@@ -100,17 +101,26 @@ class Accumulator:
             lane.seal()
         return batch
 
-    def _start(self, lane: Lane, now: float) -> Batch:
+    def _start(self, lane: Lane, now: float, rows: NewColumns | None = None) -> Batch:
         config = self._config
         batch = Batch(now, now + config.linger_s, now + config.delivery_timeout_s, self.ends.ledger, lane.traffic)
         batch.packing = self._packing
+        if rows is not None:
+            batch.rows = rows
         lane.open = batch
         self.ends.live[batch] = None
         lane.activate()
         return batch
 
-    def extend(self, lane: Lane, rows: list[NewRecord], weight: int, now: float) -> list[tuple[Batch, range]]:
-        """Put many records into `lane`; `weight` is theirs together. Returns where they are, in order."""
+    def extend(self, lane: Lane, rows: NewColumns, weight: int, now: float) -> list[tuple[Batch, range]]:
+        """Put many records into `lane`; `weight` is theirs together. Returns where they are, in order.
+
+        `rows` are the batch's from then on.
+        """
+        if lane.open is None and len(rows) < self._max_rows and weight <= self._max_bytes:
+            whole = self._start(lane, now, rows)
+            whole.weight = weight
+            return [(whole, range(len(rows)))]
         spans: list[tuple[Batch, range]] = []
         done = 0
         while done < len(rows):
@@ -119,12 +129,12 @@ class Accumulator:
                 batch = self._start(lane, now)
             first = len(batch.rows)
             if not done and first + len(rows) <= self._max_rows and batch.weight + weight <= self._max_bytes:
-                batch.rows += rows
+                batch.rows.extend(rows)
                 batch.weight += weight
                 done = len(rows)
             else:
                 while done < len(rows) and len(batch.rows) < self._max_rows:
-                    one = weight_of(rows[done])
+                    one = weight_at(rows, done)
                     if batch.rows and batch.weight + one > self._max_bytes:
                         break
                     batch.rows.append(rows[done])
@@ -274,10 +284,10 @@ class Accumulator:
             if lane.group is not None:
                 assert lane.empty or lane in lane.group.active, f"{lane!r} waits but its group does not know"
             self._check_numbers(lane)
-        groups = [shipment.group for shipment in self.picker.in_flight]
+        groups = [group for shipment in self.picker.in_flight for group in shipment.groups]
         assert len(groups) == len(set(groups)), "two shipments of one group"
         for shipment in self.picker.in_flight:
-            assert shipment.group.busy
+            assert all(group.busy for group in shipment.groups)
             assert shipment.records == sum(len(part) for _, part in shipment.parts)
             assert shipment.count == sum(part.wire_count for _, part in shipment.parts)
             assert shipment.count <= self._config.max_batch_records

@@ -187,7 +187,7 @@ class Answers:
             wire_count = part.wire_count
             spread = part.spread(results[offset : offset + wire_count])
             for (result, index), i in zip(spread, part.each(), strict=True):
-                key = part.batch.rows[i].key if self._ordered else None
+                key = part.batch.rows.keys[i] if self._ordered else None
                 if result.ok and result.sequence_number is not None:
                     self._compare_place(lane, result)
                     behind.stored(lane, key)

@@ -73,14 +73,14 @@ class ProducerConfig:
     whatever becomes of requests and answers. False: never. Needs order "key" or "strict"."""
 
     linger_s: float = 0.0
-    """How long a batch that could go waits for more records. 0: a lane that is idle sends at once, so light load costs
-    one round trip, and under heavy load batches fill while the lane is busy. Raise it to trade latency for fewer
-    requests."""
+    """How long a batch that could go waits for more records. 0: a record goes at once when nothing is under way, so that
+    light load costs one round trip; a few wait 2 ms at most for a request that is out, and under heavy load batches
+    fill while the lane is busy. Raise it to trade latency for still fewer requests."""
 
-    max_batch_records: int = 2_000
-    """Of the service, per request. What a request costs on both sides is spread over its records: with 2,000 of 100
-    bytes they are written up to half as fast again as with 1,000, and more gain little. Official clients send several
-    thousand at once too."""
+    max_batch_records: int = 3_000
+    """Of the service, per request. What a request costs on both sides is spread over its records: with 3,000 of 100
+    bytes a quarter more are written than with 2,000, and 4,000 gain a tenth on top, but hold the loop for longer than
+    5 ms now and then. Official clients send several thousand at once too."""
 
     max_batch_bytes: int = 1_048_576
     """Payload and keys per request. The service refuses 5 MiB; encoding 1 MiB holds the loop for one to two ms."""

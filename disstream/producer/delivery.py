@@ -164,10 +164,10 @@ async def _next_change(batch: Batch) -> None:
             future.set_result(None)
             ledger.waking += 1
 
-    batch.watchers.add(wake)
+    batch.watch(wake)
     try:
         await future
     finally:
-        batch.watchers.discard(wake)
+        batch.unwatch(wake)
         if future.done() and not future.cancelled():
             ledger.waking -= 1  # the caller looks before it awaits anything else, or was cancelled and never will

@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 import msgspec
 
 from ..errors import DeliveryFailed, DeliveryUnknown, FailedRecord, NotStored, RecordRejected
-from ..model import NewRecord, PutResults
+from ..model import PutResults
+from ..wire.columns import NewColumns
 from ..wire.partitioning import partition_id
 from ..wire.places import Places
 from .traffic import Traffic
@@ -157,16 +158,26 @@ class Answer:
 class ShortAnswer(Answer):
     """The same of an answer that tells places in runs."""
 
-    __slots__ = ("_ends", "_places")
+    __slots__ = ("_places", "_runs")
 
     def __init__(self, places: Places) -> None:
         self._places = places
-        self._ends = [*accumulate(place.records for place in places)]
+        self._runs: tuple[list[int], list[tuple[str, int]]] | None = None
 
     def receipt(self, index: int, attempts: int) -> Receipt:
-        run = bisect_right(self._ends, index)
-        partition, first, records = self._places[run]
-        return Receipt(partition_id(partition), first + records + index - self._ends[run], attempts)
+        ends, runs = self._runs or self._look()
+        name, offset = runs[bisect_right(ends, index)]
+        return Receipt(name, offset + index, attempts)
+
+    def _look(self) -> tuple[list[int], list[tuple[str, int]]]:
+        """Where each run ends, its partition, and what the index of a record lacks to its sequence number."""
+        ends = [*accumulate(place.records for place in self._places)]
+        runs = [
+            (partition_id(partition), first + records - end)
+            for (partition, first, records), end in zip(self._places, ends, strict=True)
+        ]
+        self._runs = ends, runs  # one assignment: threads may look at the same time, at worst both do this
+        return self._runs
 
 
 class SharedAnswer(Answer):
@@ -242,6 +253,7 @@ class Batch:
     """
 
     __slots__ = (
+        "_watchers",
         "answer",
         "attempts",
         "deadline",
@@ -256,12 +268,11 @@ class Batch:
         "traffic",
         "unobserved",
         "unsettled",
-        "watchers",
         "weight",
     )
 
     def __init__(self, opened_at: float, due_at: float, deadline: float, ledger: Ledger, traffic: Traffic) -> None:
-        self.rows: list[NewRecord] = []
+        self.rows = NewColumns()
         self.traffic = traffic  # of the partition it was accepted for, whose share of the budget it takes
         self.weight = 0
         self.opened_at = opened_at
@@ -273,7 +284,7 @@ class Batch:
         self.ends: dict[int, End] | None = None
         self.unsettled = -1  # counted down once record by record settling begins; -1: not yet
         self.unobserved: dict[int, str] | None = None  # failed records nobody has looked at -> cause
-        self.watchers: set[Callable[[], None]] = set()  # who waits for some record's end
+        self._watchers: set[Callable[[], None]] | None = None  # who waits for some record's end
         self.ledger = ledger
         self.packing: Packing | None = None
         self.first = 0  # the number of the first record among all of the producer, known once it is sealed
@@ -324,12 +335,23 @@ class Batch:
         if self.unsettled == 0:
             self._release()
         else:
-            for watcher in list(self.watchers):
+            for watcher in list(self._watchers or ()):
                 watcher()
+
+    def watch(self, watcher: Callable[[], None]) -> None:
+        """Have it called whenever some record gets its end."""
+        if self._watchers is None:
+            self._watchers = set()
+        self._watchers.add(watcher)
+
+    def unwatch(self, watcher: Callable[[], None]) -> None:
+        """No more of that; it may have been called for the last time already."""
+        if self._watchers is not None:
+            self._watchers.discard(watcher)
 
     def _release(self) -> None:
         # The payloads are not needed any more, and a Delivery that somebody keeps must not keep them alive.
-        self.rows = []
-        watchers, self.watchers = self.watchers, set()
-        for watcher in watchers:
+        self.rows = NewColumns()
+        watchers, self._watchers = self._watchers, None
+        for watcher in watchers or ():
             watcher()

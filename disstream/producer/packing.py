@@ -12,6 +12,7 @@ from itertools import accumulate
 
 from ..errors import ConfigError
 from ..model import NewRecord
+from ..wire.columns import NewColumns
 from ..wire.compression import compress_payload
 from ..wire.envelope import MAGIC, OVERHEAD, wrap
 from .config import Envelope, ProducerConfig
@@ -46,10 +47,14 @@ class Packing:
         Neighbours share one if they are routed the same way: by their keys, which belong to one partition as they are
         of one lane, by one hash key, or by one partition id. A record that fills one by itself goes alone.
         """
-        if any([row.partition_id or row.explicit_hash_key or row.headers for row in rows]):
+        if not isinstance(rows, NewColumns) or rows.rich:
             return self._sizes_of_any(rows)
         # The same for records of keys alone, in half the time.
-        ends = list(accumulate([len(row.data) + len(row.key or "") + ROW_BYTES for row in rows]))
+        ends = list(
+            accumulate(
+                [len(data) + len(key or "") + ROW_BYTES for data, key in zip(rows.payloads, rows.keys, strict=True)]
+            )
+        )
         sizes = []
         at = weight = 0
         while at < len(ends):

@@ -3,7 +3,8 @@
     take(group, now) -> Shipment       the group is busy from then on, until its answer is in: done(shipment)
     next_wake(group, now)              if there was none: when to look again
 
-What can never happen: two shipments of a group at once, hence never two of a lane.
+What can never happen: two shipments of a group at once, hence never two of a lane. A group that has little to send
+takes along what idle groups have; with much to send each is on its own.
 """
 
 from __future__ import annotations
@@ -18,7 +19,14 @@ from .lanes import Group, Lane
 from .layout import Layout
 from .numbers import Run
 from .pacing import QUANTUM_S
-from .shipment import Part, Shipment, weight_of
+from .shipment import Part, Shipment, weight_at
+
+FEW_RECORDS = 100
+"""A request with fewer is small: handling it costs both sides more than its records do."""
+
+GATHER_S = 0.002
+"""How long a small request waits at most for one of ours that is out: the round trip to a service next door, during
+which its answer comes mostly, and nothing beside the round trip to one far away."""
 
 
 class Picker:
@@ -34,11 +42,16 @@ class Picker:
         self._producer_id = producer_id
         self._request = 0
         self.in_flight: set[Shipment] = set()
+        self.gathering: dict[Group, None] = {}
+        """Groups that have something to send, and wait for a request that is out: to be woken when one ends."""
         self.paused_until = 0.0  # the service refuses whatever comes from us: nothing is taken
 
     def take(self, group: Group, now: float) -> Shipment | None:
         """What `group` should send now; None: nothing is ready (see `next_wake`)."""
         if group.busy or self.paused_until > now:
+            return None
+        if self._gathering_until(group) > now:
+            self.gathering[group] = None
             return None
         shipment = Shipment(group)
         sessions = self._layout.sessions
@@ -51,9 +64,35 @@ class Picker:
             lanes = [*group.active, self._layout.lanes.free]
         group.free_first = not group.free_first
         runs: list[SessionLane] = []
+        open_to_more = self._fill(shipment, lanes, now, runs)
+        if not shipment.parts:
+            return None
+        for other in self._layout.lanes.groups if open_to_more and shipment.count < FEW_RECORDS else ():
+            if not other.busy and other.active and other is not group:
+                count = shipment.count
+                open_to_more = self._fill(shipment, list(other.active), now, runs)
+                if shipment.count > count:
+                    shipment.groups.append(other)
+                if not open_to_more:
+                    break
+        for _, part in shipment.parts:
+            part.attempts += 1
+        if runs:
+            self._request += 1
+            shipment.session = Session(self._producer_id, self._request, tuple(runs))
+        for taken in shipment.groups:
+            taken.busy = True
+        self.in_flight.add(shipment)
+        self._ends.counts.requests += 1
+        return shipment
+
+    def _fill(self, shipment: Shipment, lanes: list[Lane], now: float, runs: list[SessionLane]) -> bool:
+        """Move what may go now from these lanes to the shipment, and its numbers to `runs`. False: it takes no more."""
+        sessions = self._layout.sessions
         for lane in lanes:
             if lane.empty:
-                group.active.pop(lane, None)
+                if lane.group is not None:
+                    lane.group.active.pop(lane, None)
                 continue
             if lane.due_at > now or lane.not_before > now or (lane.apart and shipment.parts):
                 continue
@@ -65,32 +104,42 @@ class Picker:
             run = Run(lane.numbers) if sessions else None
             self._pick(lane, shipment, now, run)
             if lane.group is not None:
-                del group.active[lane]  # to the end of the line, or out of it
+                del lane.group.active[lane]  # to the end of the line, or out of it
                 if not lane.empty:
-                    group.active[lane] = None
+                    lane.group.active[lane] = None
             if run is not None and run.first >= 0 and lane.number is not None:
                 runs.append(SessionLane(lane.number, run.epoch, run.first, run.end - run.first))
                 if len(runs) == MAX_LANES:
-                    break
+                    return False
             if shipment.count >= self._max_records or shipment.weight >= self._max_bytes:
-                break
+                return False
             if shipment.parts and (shipment.parts[-1][1].alone or shipment.parts[-1][0].apart):
-                break
-        if not shipment.parts:
-            return None
-        for _, part in shipment.parts:
-            part.attempts += 1
-        if runs:
-            self._request += 1
-            shipment.session = Session(self._producer_id, self._request, tuple(runs))
-        group.busy = True
-        self.in_flight.add(shipment)
-        self._ends.counts.requests += 1
-        return shipment
+                return False
+        return True
+
+    def _gathering_until(self, group: Group) -> float:
+        """Until when the few records of a group wait for a request of ours that is out, so that the next takes more.
+
+        A request costs as much as hundreds of records. At a few thousand records a second nearly each would be one.
+        """
+        if not self.in_flight:
+            return 0.0
+        count = 0
+        oldest = math.inf
+        for lane in (*group.active, self._layout.lanes.free):
+            batch = lane.queue[0].batch if lane.queue else lane.open
+            if batch is None:
+                continue
+            count += sum(map(len, lane.queue)) + (0 if lane.open is None else len(lane.open.rows))
+            if count >= FEW_RECORDS:
+                return 0.0
+            oldest = min(oldest, batch.opened_at)
+        return oldest + GATHER_S if count else 0.0
 
     def done(self, shipment: Shipment) -> None:
         """Its answer is in, or will not come."""
-        shipment.group.busy = False
+        for group in shipment.groups:
+            group.busy = False
         self.in_flight.discard(shipment)
 
     def carrier(self, group: Group, now: float) -> Lane | None:
@@ -201,7 +250,7 @@ class Picker:
         `records` and `octets` (of payload): what the partition takes now.
         """
         pacer = lane.traffic.pacer
-        passed = {part.batch.rows[i].key for theirs, part in shipment.parts if theirs is lane for i in part.each()}
+        passed = {part.batch.rows.keys[i] for theirs, part in shipment.parts if theirs is lane for i in part.each()}
         kept: deque[Part] = deque()
         scanned = 0
         while lane.queue and shipment.count < self._max_records and scanned < self._max_records:
@@ -214,20 +263,21 @@ class Picker:
             mine: list[int] = []
             left: list[int] = []
             weight = 0
+            rows = part.batch.rows
             for i in part.each():
-                row = part.batch.rows[i]
+                key, size = rows.keys[i], weight_at(rows, i)
                 room = shipment.count + len(mine) < self._max_records and (
-                    shipment.weight + weight + weight_of(row) <= self._max_bytes or not (mine or shipment.parts)
+                    shipment.weight + weight + size <= self._max_bytes or not (mine or shipment.parts)
                 )
-                if (row.key in passed and row.key is not None) or not room or records < 1.0 or octets <= 0.0:
+                if (key in passed and key is not None) or not room or records < 1.0 or octets <= 0.0:
                     left.append(i)
                 else:
                     mine.append(i)
-                    weight += weight_of(row)
+                    weight += size
                     records -= 1
-                    octets -= len(row.data)
-                if row.key is not None:
-                    passed.add(row.key)
+                    octets -= len(rows.payloads[i])
+                if key is not None:
+                    passed.add(key)
             scanned += len(part)
             if mine:
                 taken = part if not left else part.rest(mine)
@@ -262,7 +312,7 @@ class Picker:
             able_at = group.carrier_at(lambda lane: self._ready_at(lane, now, first))
             if able_at is not None:
                 times.append(max(able_at, free.due_at, self.paused_until))
-        return min(times, default=None)
+        return max(min(times), self._gathering_until(group)) if times else None
 
     def _ready_at(self, lane: Lane, now: float, extra: Part | None = None) -> float:
         """When the pace of its partition lets a lane send what it holds, and `extra`, or a useful part of that."""

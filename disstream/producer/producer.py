@@ -208,14 +208,14 @@ class Producer:
         """
         if type(data) is not bytes:
             data = as_bytes(data)
+        row: NewRecord | None = None  # only of a record that has more than a payload and a key
         if partition_id is None and explicit_hash_key is None and timestamp is None and headers is None:
-            row = NewRecord(data, key)
             try:
                 lane = self._by_key.get(key)
             except TypeError:  # not even hashable: no key, as the check will say
                 lane = None
             if lane is None or len(data) > MAX_RECORD_BYTES:
-                lane = self._check(row)
+                lane = self._check(NewRecord(data, key))
             weight = len(data) + (len(key) if key else 0)
         else:
             row = new_record(data, key, partition_id, explicit_hash_key, timestamp, headers)
@@ -225,18 +225,21 @@ class Producer:
         used = budget.used + weight + RECORD_OVERHEAD
         if used > budget.mark:
             self._supervisor.check()
-            return await self._send_slowly(lane, row, weight)
+            return await self._send_slowly(lane, row or NewRecord(data, key), weight)
         budget.used = used
         # What `_accept` does, without its calls, for the usual record: the batch is open and this does not fill it.
         batch = lane.open
-        if batch is not None:
-            index = len(batch.rows)
+        if batch is not None and row is None:
+            payloads = batch.rows.payloads
+            index = len(payloads)
             weight += batch.weight
             if index < self._last_index and weight <= self._config.max_batch_bytes:
-                batch.rows.append(row)
+                payloads.append(data)
+                batch.rows.keys.append(key)
                 batch.weight = weight
                 return Delivery(batch, index)
             weight -= batch.weight
+        row = row or NewRecord(data, key)
         if self._must_queue(lane, weight):
             budget.leave(weight + RECORD_OVERHEAD)
             return await self._send_slowly(lane, row, weight, in_line=True)
@@ -346,8 +349,7 @@ class Producer:
         """Accept what was shared out, and has its room."""
         now = anyio.current_time()
         for share in by_lane.values():
-            share.spans = self._core.extend(share.lane, share.rows, share.weight, now)
-            share.rows = []  # the batches hold them, and let go of them when they are settled
+            share.spans = self._core.extend(share.lane, share.let_go(), share.weight, now)
         for lane in {lane.group: lane for lane in by_lane}.values():  # one of each group wakes its task
             self._sending.wake(lane)
         self._seal_for_others(by_lane)

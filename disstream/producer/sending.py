@@ -9,19 +9,21 @@ A task waits for an event that is replaced before it looks, so nothing that happ
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 
 import anyio
 from anyio.abc import TaskGroup
+from anyio.lowlevel import checkpoint
 
 from ..client import Client
-from ..errors import ApiError, ClosedError, TransportError
+from ..errors import ApiError, ClosedError, ConfigError, TransportError
 from ..model import StreamInfo
-from ..wire.protobuf import encode_put_protobuf
-from ..wire.records import encode_put
+from ..wire.columns import COLUMNS
 from ..wire.sessions import EXTENSION, HEADER, encode_session
 from .accumulator import Accumulator
+from .bodies import Bodies
 from .budget import ByteBudget
 from .config import ProducerConfig
 from .ends import MIN_ATTEMPT_S
@@ -46,12 +48,14 @@ class Sending:
         """`on_layout` is called when the lanes of the core were replaced, before anything is sent from them."""
         self._client = client
         self._stream = stream
+        self._bodies = Bodies(stream, client.config.body)
         self._config = config
         self._core = core
         self._budget = budget
         self._on_layout = on_layout
         self._wakes = [anyio.Event() for _ in core.layout.lanes.groups]
         self._next_free = 0
+        self._worked = False  # a request was written in this turn of the loop
         self._changed = anyio.Event()  # something was settled, or the layout task has work
         self._sweep_wake = anyio.Event()
         self._troubled_since: float | None = None  # loop time of the first failure of a streak
@@ -87,6 +91,12 @@ class Sending:
         if core.layout.sessions:  # none could send it now: let those that are idle see when they can
             self.wake_all()
 
+    def _wake_others(self, shipment: Shipment) -> None:
+        """Let those groups look that were in the request with another one, or waited for it."""
+        for group in (*shipment.groups[1:], *self._core.picker.gathering):
+            self._wakes[group.index].set()
+        self._core.picker.gathering.clear()
+
     def wake_all(self) -> None:
         """Let all of them look."""
         for wake in self._wakes:
@@ -96,29 +106,44 @@ class Sending:
         core = self._core
         while True:
             self._wakes[index] = wake = anyio.Event()
+            while self._worked:
+                await checkpoint()
             now = anyio.current_time()
             core.offer(EXTENSION in self._client.extensions)
             shipment = core.picker.take(core.layout.lanes.groups[index], now)
             if shipment is not None:
+                self._note_work()
                 await self._send(shipment, now, tasks)
+                self._wake_others(shipment)
                 continue
             self.give_back()  # take may have ended what was overdue
             await _wait(wake, core.picker.next_wake(core.layout.lanes.groups[index], now))
+
+    def _note_work(self) -> None:
+        """Let nobody begin a request until the next turn of the loop.
+
+        Answers come together, as the service commits together. If all groups wrote their next requests in one turn,
+        everybody else on the loop would have to wait for all of that.
+        """
+        self._worked = True
+        asyncio.get_running_loop().call_soon(self._rest)
+
+    def _rest(self) -> None:
+        self._worked = False
 
     async def _send(self, shipment: Shipment, now: float, tasks: anyio.CancelScope) -> None:
         core = self._core
         self.sent_at = now
         timeout_s = min(self._config.request_timeout_s, shipment.deadline - now)
-        protobuf = self._client.records.form == "protobuf"
-        encode = encode_put_protobuf if protobuf else encode_put
         try:
-            body = encode(self._stream, shipment.rows())
-        except (TypeError, ValueError) as exc:  # what the checks let pass: refused like what the service refuses
-            form = "protobuf" if protobuf else "JSON"
-            core.answers.refused(shipment, ApiError(f"it cannot be written as {form}: {exc}", status=400), now)
+            body, form = self._bodies.encode(shipment, self._client.extensions)
+        except ConfigError as exc:  # what the checks let pass: refused like what the service refuses
+            core.answers.refused(shipment, ApiError(str(exc), status=400), now)
             self.give_back()
             return
-        headers = None if shipment.session is None else {HEADER: encode_session(shipment.session)}
+        headers = {"content-type": form}
+        if shipment.session is not None:
+            headers[HEADER] = encode_session(shipment.session)
         try:
             # The client bounds the exchange, but not what stands around it: new credentials, a transport's own ideas.
             with anyio.fail_after(shipment.deadline - now + MIN_ATTEMPT_S):
@@ -127,10 +152,17 @@ class Sending:
             told = f"no answer within delivery_timeout_s={self._config.delivery_timeout_s:g}"
             core.answers.lost(shipment, TransportError(told, outcome_unknown=True), anyio.current_time())
         except ApiError as exc:
-            log.debug("put refused stream=%s records=%d error=%s", self._stream, shipment.records, exc)
-            core.answers.refused(shipment, exc, anyio.current_time())
-            if exc.retryable and (exc.code != "DIS.4303" or self._config.pace is None):  # else it is told by partition
-                self._note_trouble(exc)
+            if form == COLUMNS and exc.code == "DIS.4300":
+                if self._bodies.misread():
+                    log.warning("the endpoint cannot read columns: records travel as JSON now stream=%s", self._stream)
+                unread = TransportError("the body could not be read", outcome_unknown=False)
+                core.answers.lost(shipment, unread, anyio.current_time())
+            else:
+                log.debug("put refused stream=%s records=%d error=%s", self._stream, shipment.records, exc)
+                core.answers.refused(shipment, exc, anyio.current_time())
+                # With a pace, flow control is told by partition.
+                if exc.retryable and (exc.code != "DIS.4303" or self._config.pace is None):
+                    self._note_trouble(exc)
         except TransportError as exc:
             log.debug("put lost stream=%s records=%d error=%s", self._stream, shipment.records, exc)
             core.answers.lost(shipment, exc, anyio.current_time())

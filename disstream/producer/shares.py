@@ -6,22 +6,47 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from ..errors import ConfigError
 from ..model import NewRecord
+from ..wire.columns import NewColumns, is_plain
 from .lanes import Lane
 from .outcome import Batch
 from .payload import MAX_RECORD_BYTES, Payload, as_bytes, checked_record
-from .shipment import RECORD_OVERHEAD, weight_of
+from .shipment import RECORD_OVERHEAD, weigh
+
+_NO_PAYLOADS: list[bytes] = []
+_NO_KEYS: list[str | None] = []
 
 
 class Share:
     """The records of one `send_many` call that go to one lane, in order, and the spans of batches that hold them."""
 
-    __slots__ = ("lane", "rows", "spans", "weight")
+    # The columns themselves, and no NewColumns yet: with a thousand partitions a share holds one record or two.
+    __slots__ = ("keys", "lane", "payloads", "rich", "spans", "weight")
 
     def __init__(self, lane: Lane) -> None:
         self.lane = lane
-        self.rows: list[NewRecord] = []
+        self.payloads: list[bytes] = []
+        self.keys: list[str | None] = []
+        self.rich: dict[int, NewRecord] | None = None
         self.weight = 0
         self.spans: list[tuple[Batch, range]] = []
+
+    def append(self, row: NewRecord) -> None:
+        """Any record; usual ones may be added to both columns."""
+        if not is_plain(row):
+            self.rich = self.rich or {}
+            self.rich[len(self.payloads)] = row
+        self.payloads.append(row.data)
+        self.keys.append(row.key)
+
+    @property
+    def rows(self) -> NewColumns:
+        return NewColumns(self.payloads, self.keys, self.rich)
+
+    def let_go(self) -> NewColumns:
+        """The records, which their batches hold from now on, and let go of when they are settled: so must we."""
+        rows = self.rows
+        self.payloads, self.keys, self.rich = _NO_PAYLOADS, _NO_KEYS, None
+        return rows
 
     def places(self) -> Iterator[tuple[Batch, int]]:
         return ((batch, index) for batch, span in self.spans for index in span)
@@ -40,35 +65,41 @@ def share_out(
     shares: dict[str | None, Share] = {}  # of keys; records that are routed otherwise have the lane's alone
     by_lane: dict[Lane, Share] = {}
     for record in records:
-        if isinstance(record, tuple):
+        pair = (record.data, record.key) if type(record) is NewRecord and is_plain(record) else record
+        if isinstance(pair, tuple):
             try:
-                data, key = record
+                data, key = pair
                 share = shares.get(key)
             except (ValueError, TypeError):  # not two, or a key that is not even hashable
-                raise ConfigError(f"{record!r:.80} is not a (data, key) pair with a key of text") from None
+                raise ConfigError(f"{pair!r:.80} is not a (data, key) pair with a key of text") from None
             if share is None and (lane := known.get(key)) is not None:
                 share = by_lane.get(lane)
                 if share is None:
                     share = by_lane[lane] = Share(lane)
                 shares[key] = share
             if share is not None and type(data) is bytes and len(data) <= MAX_RECORD_BYTES:
-                share.rows.append(NewRecord(data, key))
-                share.weight += len(data) + (len(key) if key else 0)
+                share.payloads.append(data)
+                share.keys.append(key)
                 order.append(share)
                 continue
             row = NewRecord(as_bytes(data), key)
         else:
-            row = checked_record(record)
+            row = checked_record(pair)
         lane = route(row)
         share = by_lane.get(lane)
         if share is None:
             share = by_lane[lane] = Share(lane)
         if row.partition_id is None and row.explicit_hash_key is None:
             shares[row.key] = share
-        share.rows.append(row)
-        share.weight += weight_of(row)
+        share.append(row)
         order.append(share)
-    return order, by_lane, sum(share.weight for share in by_lane.values()) + len(order) * RECORD_OVERHEAD
+    return order, by_lane, _weigh(by_lane) + len(order) * RECORD_OVERHEAD
+
+
+def _weigh(by_lane: Mapping[Lane, Share]) -> int:
+    for share in by_lane.values():
+        share.weight = weigh(share.rows)
+    return sum(share.weight for share in by_lane.values())
 
 
 def share_out_again(order: list[Share], route: Callable[[NewRecord], Lane]) -> tuple[list[Share], dict[Lane, Share]]:
@@ -80,7 +111,7 @@ def share_out_again(order: list[Share], route: Callable[[NewRecord], Lane]) -> t
         row = next(following[old])
         lane = route(row)
         share = by_lane.setdefault(lane, Share(lane))
-        share.rows.append(row)
-        share.weight += weight_of(row)
+        share.append(row)
         again.append(share)
+    _weigh(by_lane)
     return again, by_lane

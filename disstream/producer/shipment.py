@@ -7,6 +7,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from ..model import NewRecord, PutResult
+from ..wire.columns import NewColumns
 from ..wire.partitioning import partition_id
 from ..wire.sessions import Session
 from .outcome import Batch
@@ -16,14 +17,35 @@ from .payload import headers_weight
 if TYPE_CHECKING:
     from .lanes import Group, Lane
 
-RECORD_OVERHEAD = 200
-"""What a waiting record costs beside payload and key: row, payload header, delivery, list slots, rounding.
-Measured at 175 to 197 bytes for payloads of 10 to 1,000 bytes (benchmarks/producer_memory.py)."""
+RECORD_OVERHEAD = 150
+"""What a waiting record costs beside payload and key: payload header, delivery, list slots, rounding.
+Measured at 122 to 143 bytes for payloads of 10 to 1,000 bytes (benchmarks/producer_memory.py)."""
 
 
 def weight_of(row: NewRecord) -> int:
     weight = len(row.data) + (len(row.key) if row.key else 0)
     return weight if row.headers is None else weight + headers_weight(row.headers)
+
+
+def weight_at(rows: NewColumns, index: int) -> int:
+    """The weight of one of them."""
+    if rows.rich and index in rows.rich:
+        return weight_of(rows.rich[index])
+    key = rows.keys[index]
+    return len(rows.payloads[index]) + (len(key) if key else 0)
+
+
+def weigh(rows: NewColumns) -> int:
+    """The weight of all of them."""
+    return sum(map(len, rows.payloads)) + _beside_payload(rows)
+
+
+def _beside_payload(rows: NewColumns) -> int:
+    size = sum(map(len, filter(None, rows.keys)))
+    for row in rows.rich.values():
+        if row.headers is not None:
+            size += headers_weight(row.headers)
+    return size
 
 
 class Part:
@@ -71,18 +93,18 @@ class Part:
         return self.maybe_applied and self.number >= 0
 
     @property
-    def originals(self) -> list[NewRecord]:
+    def originals(self) -> NewColumns:
         """The records as they were accepted."""
         rows = self.batch.rows
-        return rows if self.indices is None else [rows[i] for i in self.indices]
+        return rows if self.indices is None else rows.pick(self.indices)
 
-    def rows(self) -> list[NewRecord]:
-        """The records as they travel."""
+    def rows(self, *, named: bool = True) -> Sequence[NewRecord]:
+        """The records as they travel; `named`: those without a key name the partition that we chose for them."""
         rows = self.originals
-        if self.placed is not None:
-            place = partition_id(self.placed)
-            rows = [NewRecord(row.data, None, place, None, row.timestamp, row.headers) for row in rows]
-        return rows
+        if self.placed is None or not named:
+            return rows
+        place = partition_id(self.placed)
+        return [NewRecord(row.data, None, place, None, row.timestamp, row.headers) for row in rows]
 
     @property
     def sizes(self) -> list[int] | None:
@@ -102,14 +124,14 @@ class Part:
         sizes = self.sizes
         return len(self) if sizes is None else len(sizes)
 
-    def wire_rows(self) -> list[NewRecord]:
-        """The records of the service: made anew for each attempt, and always the same."""
+    def wire_rows(self, *, named: bool = True) -> Sequence[NewRecord]:
+        """The records of the service: made anew for each attempt, and always the same. `named`: as of `rows`."""
         packing = self.batch.packing
         if packing is None:
-            return self.rows()
+            return self.rows(named=named)
         first = self.batch.first
         numbers = range(first, first + len(self)) if self.indices is None else [first + i for i in self.indices]
-        return packing.pack(self.rows(), self.sizes, numbers)
+        return packing.pack(self.rows(named=named), self.sizes, numbers)
 
     def spread(self, results: Sequence[PutResult]) -> Iterable[tuple[PutResult, int]]:
         """For each record what became of the one of the service that it is in, and which of that it is."""
@@ -121,17 +143,17 @@ class Part:
     def weight(self) -> int:
         if self.indices is None:
             return self.batch.weight
-        return sum([weight_of(row) for row in self.originals])
+        return weigh(self.originals)
 
     @property
     def payload(self) -> int:
         """Bytes of payload in the records of the service, which is what it counts; before compression."""
         return self._payload(self.originals)
 
-    def _payload(self, rows: Sequence[NewRecord]) -> int:
-        size = sum([len(row.data) for row in rows])
+    def _payload(self, rows: NewColumns) -> int:
+        size = sum(map(len, rows.payloads))
         if self.batch.packing is not None:
-            size += sum([weight_of(row) - len(row.data) + ROW_BYTES for row in rows])
+            size += _beside_payload(rows) + ROW_BYTES * len(rows)
         return size
 
     def fits(self, records: float, octets: float) -> int:
@@ -194,10 +216,10 @@ class Shipment:
     `records`: those that were sent; `count`: those of the service that they become.
     """
 
-    __slots__ = ("count", "deadline", "group", "parts", "records", "session", "weight")
+    __slots__ = ("count", "deadline", "groups", "parts", "records", "session", "weight")
 
     def __init__(self, group: Group) -> None:
-        self.group = group
+        self.groups = [group]
         self.parts: list[tuple[Lane, Part]] = []
         self.records = 0
         self.count = 0
@@ -213,11 +235,15 @@ class Shipment:
         self.weight += weight
         self.deadline = min(self.deadline, part.batch.deadline)
 
-    def rows(self) -> list[NewRecord]:
-        """The records of the service."""
+    def rows(self, *, named: bool = True) -> Sequence[NewRecord]:
+        """The records of the service. Not `named`: the lanes of the session tell where those without a key go."""
         if len(self.parts) == 1:
-            return self.parts[0][1].wire_rows()
-        return [row for _, part in self.parts for row in part.wire_rows()]
+            return self.parts[0][1].wire_rows(named=named)
+        rows = NewColumns()
+        for _, part in self.parts:
+            some = part.wire_rows(named=named)
+            rows.extend(some if isinstance(some, NewColumns) else NewColumns.of(some))
+        return rows
 
 
 def halves(part: Part, *, alone: bool) -> list[Part]:

@@ -8,15 +8,13 @@ point for a share of a tenth and 5,000 samples.
 
 Counts halve every HALF_LIFE_S, so that the summary describes the last minute or so.
 
-At most SAMPLES records of a part are looked at, each standing for as many as the stride between them: about 5 ns per
-record of a full request (benchmarks/pacing.py --sketch measures it).
+At most SAMPLES records of a part are looked at, and one in SAMPLES of a small one, each standing for as many as
+the stride between them: about 5 ns per record of a full request (benchmarks/pacing.py --sketch measures it).
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-
-from ..model import NewRecord
 
 SIZE = 32
 SAMPLES = 8
@@ -35,14 +33,14 @@ class KeySketch:
         self._aged_at = 0.0
         self._start = 0  # where in a stretch of `stride` the next sample stands: keys that come in turn are all met
 
-    def feed(self, rows: Sequence[NewRecord], now: float) -> None:
-        """Take samples of records that were stored."""
-        count = len(rows)
-        stride = -(-count // SAMPLES)
+    def feed(self, keys: Sequence[str | None], now: float) -> None:
+        """Take samples of the keys of records that were stored."""
+        count = len(keys)
+        stride = max(-(-count // SAMPLES), min(count, SAMPLES))
         if stride > 1:
             self._start = (self._start + 7) % stride
-            rows = rows[self._start :: stride]
-        self.add([row.key for row in rows], stride, now)
+            keys = keys[self._start :: stride]
+        self.add(keys, stride, now)
 
     def add(self, keys: Collection[str | None], weight: float, now: float) -> None:
         """Each of these records counts `weight`."""

@@ -85,6 +85,10 @@ class ScaleAdvice:
         return f"{told} and {hot.share:.0%} of it is key {hot.key!r}: scaling does not help, splitting that key does"
 
 
+STEP_S = 0.05
+"""What comes within so short a time counts as coming at once: a request may hold parts of 256 partitions."""
+
+
 class Rate:
     """An amount per second: exponentially weighted over RATE_S."""
 
@@ -95,6 +99,9 @@ class Rate:
         self._began = self._at = -math.inf
 
     def add(self, amount: float, now: float) -> None:
+        if now - self._at < STEP_S:
+            self._sum += amount
+            return
         if self._began == -math.inf:
             self._began = self._at = now
         self._sum = self._sum * math.exp((self._at - now) / RATE_S) + amount
@@ -130,15 +137,16 @@ class Traffic:
 
     def stored(self, part: Part, now: float) -> None:
         """A part was stored whole."""
-        rows = part.originals
-        self.records.add(len(rows), now)
+        self.records.add(len(part), now)
         self.bytes.add(part.weight, now)
-        self.keys.feed(rows, now)
+        keys = part.batch.rows.keys
+        self.keys.feed(keys if part.indices is None else [keys[i] for i in part.indices], now)
 
     @property
     def late(self) -> bool:
         """Whether what is queued takes too long at the partition's pace: what came now might expire in the line."""
-        return self.pacer is not None and self.pacer.takes_s(self.queued, self.held) > self.patience_s
+        pacer = self.pacer
+        return pacer is not None and not pacer.free and pacer.takes_s(self.queued, self.held) > self.patience_s
 
     @property
     def used(self) -> bool:

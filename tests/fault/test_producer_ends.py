@@ -26,13 +26,13 @@ from disstream.errors import (
     RecordRejected,
     Undelivered,
 )
-from disstream.model import NewRecord
 from disstream.producer import BatchDelivery, Delivery, Producer, ProducerConfig, Receipt
 from disstream.producer.outcome import Answer, Batch, Failure, Ledger
 from disstream.producer.traffic import Traffic
 from disstream.server import App, ServerConfig
 from disstream.testing.clock import run_simulated
 from disstream.testing.network import AppTransport
+from disstream.wire.columns import NewColumns
 from disstream.wire.http import Request, Response
 
 MARGIN_S = 0.2
@@ -395,7 +395,7 @@ def test_causes_and_samples_are_bounded() -> None:
     """A service that makes up a code for each record fills neither the report nor the memory; a look takes off."""
     ledger = Ledger()
     batch = Batch(0.0, 0.0, 1.0, ledger, Traffic(0, None))
-    batch.rows = [NewRecord(b"x", "k")] * 1000
+    batch.rows = NewColumns([b"x"] * 1000, ["k"] * 1000)
     for i in range(1000):
         code = f"DIS.{i}" + "9" * 1000
         cause = batch.settle(i, Failure("rejected", code, "no"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -21,6 +22,7 @@ from disstream.producer.pacing import Backoff, Pace
 from disstream.producer.packing import Packing
 from disstream.producer.shipment import RECORD_OVERHEAD, Shipment, weight_of
 from disstream.producer.traffic import Book
+from disstream.wire.columns import NewColumns
 from disstream.wire.envelope import unwrap
 from disstream.wire.errors import api_error
 from disstream.wire.partitioning import HashRouter, hash_key, hash_ranges, partition_id, partition_number
@@ -76,7 +78,7 @@ class Service:
         self._turn += 1
         return self._turn % self.partitions
 
-    def put(self, rows: list[NewRecord], failing: dict[int, str], *, suffix_rule: bool) -> bytes:
+    def put(self, rows: Sequence[NewRecord], failing: dict[int, str], *, suffix_rule: bool) -> bytes:
         """Store `rows` but for the records whose index is in `failing` (code), and what the suffix rule adds."""
         results: list[dict[str, str]] = []
         broken: set[int] = set()
@@ -155,7 +157,7 @@ class AccumulatorMachine(RuleBasedStateMachine):
         for lane, mine in rows.items():
             weight = sum(map(weight_of, mine))
             self.used += weight + len(mine) * RECORD_OVERHEAD
-            spans = self.core.extend(lane, mine, weight, self.now)
+            spans = self.core.extend(lane, NewColumns.of(mine), weight, self.now)
             places = [(batch, index) for batch, span in spans for index in span]
             assert [batch.rows[index] for batch, index in places] == mine
             self.sent += [(batch, index, row) for (batch, index), row in zip(places, mine, strict=True)]
@@ -383,7 +385,7 @@ def test_linger_holds_a_batch_until_it_is_due_full_or_hurried() -> None:
 
 
 def test_lanes_of_two_groups_never_share_a_request() -> None:
-    """A request takes lanes of one group only, so that groups stay in flight side by side."""
+    """With much to send a request takes lanes of one group only, so that groups stay in flight side by side."""
     core = make(partitions=4, max_in_flight=2, max_batch_records=100, max_batch_bytes=10_000)
     for i in range(200):
         add(core, NewRecord(b"x", f"key-{i}"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -50,7 +51,7 @@ class SessionService(Service):
         self.refused: dict[int, int] = {}
         self.named: dict[tuple[int, int, int], bytes] = {}
 
-    def put_in_session(self, session: Session, rows: list[NewRecord], failing: dict[int, str]) -> bytes:
+    def put_in_session(self, session: Session, rows: Sequence[NewRecord], failing: dict[int, str]) -> bytes:
         results: list[dict[str, str]] = []
         assert session.records == len(rows)
         for partition, epoch, number, count in session.lanes:
@@ -102,7 +103,7 @@ class SessionService(Service):
         results.append({"partition_id": partition_id(partition), "sequence_number": str(sequence)})
         return None
 
-    def note(self, session: Session, rows: list[NewRecord]) -> None:
+    def note(self, session: Session, rows: Sequence[NewRecord]) -> None:
         row = iter(rows)
         for partition, epoch, number, count in session.lanes:
             for n in range(number, number + count):
@@ -118,7 +119,7 @@ class SessionMachine(AccumulatorMachine):
     def prepare(self, partitions: int) -> None:
         self.service = SessionService(partitions)
         self.core.offer(True)
-        self.on_the_way: list[tuple[Session, list[NewRecord]]] = []
+        self.on_the_way: list[tuple[Session, Sequence[NewRecord]]] = []
         self.copied: set[int] = set()
         self.asked: list[int] = []
         self.scaled = False

@@ -464,4 +464,4 @@ with disstream.blocking.connect(transport=Held(url, ClientConfig()), project_id=
     )
     assert done.stdout.splitlines() == ["interrupted True"] * 2 + ["closing was interrupted True 0"]
     assert done.returncode == 0
-    assert sum(map(int, re.findall(r"undelivered records stream=orders count=(\d+)", done.stderr))) == 4
+    assert sum(map(int, re.findall(r"undelivered records stream=orders count=(\d+)", done.stderr))) == 6

@@ -24,7 +24,7 @@ from disstream.wire.http import JSON, PROTOBUF, Request, Response
 from disstream.wire.protobuf import encode_put_answer_protobuf
 from disstream.wire.records import encode_page, encode_put_answer
 
-BODIES: tuple[Body, ...] = ("json", "protobuf")
+BODIES: tuple[Body, ...] = ("auto", "json", "protobuf")
 FORMS: list[tuple[Body, Compression | None]] = [
     (body, compression) for body in BODIES for compression in (None, *COMPRESSIONS)
 ]
@@ -110,7 +110,7 @@ def test_what_stands_on_the_wire(body: Body, compression: Compression | None) ->
             await client.records.put("s", [NewRecord(b"")])
             await everything(client, "s")
         create, put, tiny, cursor, *gets = transport.seen
-        kind = JSON if body == "json" else PROTOBUF
+        kind = PROTOBUF if body == "protobuf" else JSON
         assert [r.headers["content-type"] for r in (create, put, tiny, cursor)] == [JSON, kind, kind, JSON]
         assert {r.headers["content-type"] for r in gets} == {kind}
         assert put.headers.get("content-encoding") == compression

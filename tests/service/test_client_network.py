@@ -11,13 +11,17 @@ import anyio
 import pytest
 
 from disstream.client import Client, ClientConfig
+from disstream.engine.memory import MemoryEngine
 from disstream.errors import ApiError, ConfigError, ServerFault, ThrottledError, TransportError
-from disstream.model import NewRecord, PutResults
+from disstream.model import NewRecord, PutResults, Record
+from disstream.server import App, ServerConfig
 from disstream.testing.clock import run_simulated
 from disstream.testing.network import AppTransport, FaultPlan, FaultyTransport
-from disstream.wire.http import Request, Response, split_target
+from disstream.wire.columns import COLUMNS, encode_columns
+from disstream.wire.compression import Compression, compress
+from disstream.wire.http import JSON, PROTOBUF, Request, Response, split_target
 from disstream.wire.partitioning import HashRouter, hash_key, hash_ranges, partition_id
-from disstream.wire.records import decode_put, encode_put_answer
+from disstream.wire.records import decode_put, decode_put_answer, encode_put_answer
 from disstream.wire.routes import Match, match
 
 PARTITIONS = 4
@@ -215,6 +219,43 @@ def test_partial_failure_of_everything() -> None:
     run_simulated(main)
 
 
+@pytest.mark.parametrize("coded", [None, "zstd"])
+def test_partial_failure_of_columns(coded: Compression | None) -> None:
+    """A put as columns fails in part as one in JSON does, and the rest of it is stored with keys and times."""
+
+    async def main() -> None:
+        engine = MemoryEngine()
+        await engine.start()
+        network = FaultyTransport(
+            AppTransport(App(engine, ServerConfig(data_dir=None))),
+            random.Random(1),
+            FaultPlan(partial=1.0, partial_share=0.2),
+        )
+        async with Client(network, "demo") as client:
+            await client.streams.create("s", partitions=2)
+            sent = [NewRecord(b"%d" % n, f"k{n % 3}", timestamp=n or None) for n in range(60)]
+            body = encode_columns("s", sent) or b""
+            packed, headers = (body, {}) if coded is None else compress(body, coded)
+            answer = await client.records.put_encoded(packed, headers={**headers, "content-type": COLUMNS})
+            assert isinstance(answer, bytes)
+            results = decode_put_answer(answer)
+            found = [r for n in "01" for r in await everything(client, n)]
+        failed = [result.error_code is not None for result in results]
+        assert network.counts["partial"] == 1
+        assert 0 < network.counts["records failed"] == sum(failed) < len(sent)
+        kept = [record for record, gone in zip(sent, failed, strict=True) if not gone]
+        assert sorted((r.data, r.key) for r in found) == sorted((r.data, r.key) for r in kept)
+        assert {r.data: r.timestamp for r in found if r.data != b"0"} == {
+            r.data: r.timestamp for r in kept if r.data != b"0"
+        }
+
+    async def everything(client: Client, partition: str) -> list[Record]:
+        cursor = await client.cursors.get("s", partition, "TRIM_HORIZON")
+        return list((await client.records.get(cursor)).records)
+
+    run_simulated(main)
+
+
 def test_partial_failure_leaves_bad_requests_to_the_app() -> None:
     """A body that is no put is forwarded as it is."""
 
@@ -224,8 +265,11 @@ def test_partial_failure_leaves_bad_requests_to_the_app() -> None:
                 return Response(status=400, body=request.body)
 
         network = FaultyTransport(AppTransport(Refusing()), random.Random(1), FaultPlan(partial=1.0))
-        response = await network.exchange(Request(method="POST", target="/v2/p/records", body=b"{"))
-        assert (response.status, response.body) == (400, b"{")
+        for kind in (JSON, PROTOBUF, COLUMNS):
+            headers = {"content-type": kind}
+            bad = Request(method="POST", target="/v2/p/records", headers=headers, body=b"{")
+            response = await network.exchange(bad)
+            assert (response.status, response.body) == (400, b"{")
         await network.close()
 
     run_simulated(main)

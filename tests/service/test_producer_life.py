@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from functools import partial
 
 import anyio
@@ -28,8 +28,8 @@ from disstream.producer import Delivery, Producer, ProducerConfig, Receipt
 from disstream.server import App, ServerConfig
 from disstream.testing.clock import run_simulated
 from disstream.testing.network import AppTransport
+from disstream.wire.columns import encode_columns
 from disstream.wire.http import Request, Response
-from disstream.wire.records import encode_put
 
 
 class Slow(AppTransport):
@@ -177,8 +177,8 @@ async def test_strings_of_a_subclass_are_text(world: World) -> None:
 
 
 async def test_a_record_that_cannot_be_encoded_is_rejected_alone(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Should a record slip through the checks that JSON cannot carry, only it is rejected and the producer goes on."""
-    monkeypatch.setattr("disstream.producer.sending.encode_put", encode_or_fail)
+    """Should a record slip through the checks that no body can carry, only it is rejected and the producer goes on."""
+    monkeypatch.setattr("disstream.wire.columns.encode_columns", encode_or_fail)
     async with world.producer() as producer:
         deliveries = [await producer.send(b"bad" if i == 5 else b"%d" % i, key="k") for i in range(10)]
         ends = [await end_of(delivery) for delivery in deliveries]
@@ -186,10 +186,12 @@ async def test_a_record_that_cannot_be_encoded_is_rejected_alone(world: World, m
     assert len(await world.stored()) == 9
 
 
-def encode_or_fail(stream: str, records: list[NewRecord]) -> bytes:
+def encode_or_fail(stream: str, records: Sequence[NewRecord]) -> bytes:
     if any(record.data == b"bad" for record in records):
-        raise TypeError("no JSON for this")
-    return encode_put(stream, records)
+        raise TypeError("no body for this")
+    body = encode_columns(stream, records)
+    assert body is not None
+    return body
 
 
 async def test_an_outage_is_logged_once_and_its_end_too(world: World, caplog: pytest.LogCaptureFixture) -> None:

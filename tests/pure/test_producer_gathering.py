@@ -1,0 +1,123 @@
+"""Proves when few records share a request: what waits for one that is out, for how long, and who comes along."""
+
+from __future__ import annotations
+
+import random
+
+from disstream.model import NewRecord, PartitionInfo
+from disstream.producer.accumulator import Accumulator
+from disstream.producer.config import ProducerConfig
+from disstream.producer.pacing import Backoff
+from disstream.producer.picking import FEW_RECORDS, GATHER_S
+from disstream.producer.shipment import Shipment, weight_of
+from disstream.wire.errors import api_error
+from disstream.wire.partitioning import hash_key, hash_ranges, partition_id
+from disstream.wire.places import Place
+
+PARTITIONS = 4
+OWNERS = [
+    next(key for key in (f"k{i}" for i in range(1000)) if owner.low <= hash_key(key) <= owner.high)
+    for owner in hash_ranges(PARTITIONS)
+]
+"""A key of each partition."""
+
+
+def make(max_in_flight: int = PARTITIONS, **options: float) -> Accumulator:
+    config = ProducerConfig(max_in_flight=max_in_flight, **options)  # type: ignore[arg-type]
+    layout = [PartitionInfo(partition_id=partition_id(i), hash_range=r) for i, r in enumerate(hash_ranges(PARTITIONS))]
+    return Accumulator(config, layout, Backoff(0.05, 5.0, random.Random(1)))
+
+
+def add(core: Accumulator, partition: int, now: float, count: int = 1) -> None:
+    for _ in range(count):
+        row = NewRecord(b"x", OWNERS[partition])
+        lane = core.layout.lanes.of_row(row)
+        if core.add(lane, row, weight_of(row)) is None:
+            core.open(lane, row, weight_of(row), now)
+
+
+def take(core: Accumulator, group: int, now: float) -> Shipment | None:
+    return core.picker.take(core.layout.lanes.groups[group], now)
+
+
+def settle(core: Accumulator, shipment: Shipment, now: float) -> None:
+    places = tuple(Place(lane.number or 0, 0, len(part)) for lane, part in shipment.parts)
+    core.answers.stored(shipment, places, now)
+    core.check()
+
+
+def lanes(shipment: Shipment | None) -> list[int | None]:
+    assert shipment is not None
+    return [lane.number for lane, _ in shipment.parts]
+
+
+def test_a_few_records_wait_for_a_request_that_is_out() -> None:
+    """A group with little to send waits until a request of ours ends, and says so to be woken; at most GATHER_S."""
+    core = make()
+    add(core, 0, 10.0)
+    first = take(core, 0, 10.0)
+    assert lanes(first) == [0]
+    add(core, 1, 10.001)
+    assert take(core, 1, 10.001) is None
+    group = core.layout.lanes.groups[1]
+    assert list(core.picker.gathering) == [group]
+    assert core.picker.next_wake(group, 10.001) == 10.001 + GATHER_S
+    assert lanes(take(core, 1, 10.001 + GATHER_S)) == [1]
+
+
+def test_it_goes_when_that_request_ends_and_takes_idle_groups_along() -> None:
+    """What gathered in several groups meanwhile becomes one request; all of them are busy until its answer."""
+    core = make()
+    add(core, 0, 10.0)
+    first = take(core, 0, 10.0)
+    assert first is not None
+    for partition in (1, 2, 0):
+        add(core, partition, 10.0001)
+        assert take(core, partition, 10.0001) is None
+    settle(core, first, 10.001)
+    shared = take(core, 1, 10.001)
+    assert sorted(n for n in lanes(shared) if n is not None) == [0, 1, 2]
+    core.check()
+    assert [group.busy for group in core.layout.lanes.groups] == [True, True, True, False]
+    add(core, 2, 10.001)
+    assert take(core, 2, 11.0) is None
+    assert core.picker.next_wake(core.layout.lanes.groups[2], 11.0) is None
+    assert shared is not None
+    settle(core, shared, 11.0)
+    assert not any(group.busy for group in core.layout.lanes.groups)
+    assert lanes(take(core, 2, 11.0)) == [2]
+
+
+def test_many_records_neither_wait_nor_take_others_along() -> None:
+    """With much to send each group has its own request in flight."""
+    core = make()
+    add(core, 0, 10.0)
+    assert take(core, 0, 10.0) is not None
+    add(core, 1, 10.0, FEW_RECORDS)
+    add(core, 2, 10.0, FEW_RECORDS - 1)
+    assert lanes(take(core, 1, 10.0)) == [1]
+    assert take(core, 2, 10.0) is None
+    add(core, 2, 10.0)
+    assert lanes(take(core, 2, 10.0)) == [2]
+
+
+def test_one_that_travels_alone_takes_nobody_along() -> None:
+    """A lane whose request was refused for what it held finds its bad record without the records of other groups."""
+    core = make()
+    add(core, 0, 10.0, 2)
+    first = take(core, 0, 10.0)
+    assert first is not None
+    core.answers.refused(first, api_error("DIS.4200"), 10.0)
+    add(core, 1, 10.0)
+    assert lanes(take(core, 0, 10.0)) == [0]
+
+
+def test_records_without_a_key_wait_too() -> None:
+    """The free lane counts to what a group has to send."""
+    core = make()
+    add(core, 0, 10.0)
+    assert take(core, 0, 10.0) is not None
+    row = NewRecord(b"x")
+    core.open(core.layout.lanes.of_row(row), row, weight_of(row), 10.0)
+    assert take(core, 1, 10.0) is None
+    assert lanes(take(core, 1, 10.0 + GATHER_S)) == [None]
