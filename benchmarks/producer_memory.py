@@ -4,7 +4,7 @@ Fills a producer whose service never answers, keeps every Delivery, and divides 
 
     python benchmarks/producer_memory.py [--records 500000] [--size 10]
 
-Predicted: row 56 + payload header 33 + delivery 32 + list slots 16 + rounding: about 150 bytes.
+Predicted: payload header 33 + delivery 32 + list slots 24 + rounding: about 110 bytes.
 """
 
 from __future__ import annotations
