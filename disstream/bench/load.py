@@ -9,9 +9,10 @@ drifts slows all of it, and a lap of each that does not count comes first.
 from __future__ import annotations
 
 import contextlib
+import gc
 import random
 import resource
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from secrets import token_hex
 from tempfile import TemporaryDirectory
@@ -116,7 +117,7 @@ class Bench(NamedTuple):
                 if plan.untimed:
                     await at_full_speed(producer, way.mode, load.part(0, plan.untimed))
                 before, timed = producer.stats(), load.part(plan.untimed)
-                with Pulse() as pulse:
+                with _unseen(), Pulse() as pulse:
                     clock.start()
                     if plan.rate is None:
                         await at_full_speed(producer, way.mode, timed)
@@ -179,6 +180,20 @@ def _check(checker: Checker, records: Sequence[Record]) -> None:
         numbered = len(record.data) >= NUMBER_BYTES
         number = int.from_bytes(record.data[:NUMBER_BYTES], "big") if numbered else None
         checker.add(number, record.key, record.data)
+
+
+@contextlib.contextmanager
+def _unseen() -> Iterator[None]:
+    """What is there already, millions of payloads and keys, is none of the garbage collector's business inside.
+
+    Each of its full rounds would look at all of them, for tens of milliseconds: a stall of our own making.
+    """
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 class _Clock:

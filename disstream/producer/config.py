@@ -73,7 +73,7 @@ class ProducerConfig:
     whatever becomes of requests and answers. False: never. Needs order "key" or "strict"."""
 
     linger_s: float = 0.0
-    """How long a batch that could go waits for more records. 0: a record goes at once when nothing is under way, so that
+    """How long a batch that could go waits for more records. 0: a record goes at once when nothing is under way, so
     light load costs one round trip; a few wait 2 ms at most for a request that is out, and under heavy load batches
     fill while the lane is busy. Raise it to trade latency for still fewer requests."""
 

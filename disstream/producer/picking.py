@@ -28,6 +28,13 @@ GATHER_S = 0.002
 """How long a small request waits at most for one of ours that is out: the round trip to a service next door, during
 which its answer comes mostly, and nothing beside the round trip to one far away."""
 
+MANY_LANES = 16
+FEW_OF_A_LANE = 64
+"""A lane costs a request as much as some twenty records, so one with many lanes and few records of each is not full."""
+
+WIDE_GATHER_S = 0.02
+"""How long such a request waits at most while two or more of ours are out."""
+
 
 class Picker:
     """Takes from the lanes what is ready; knows what is in flight."""
@@ -120,21 +127,26 @@ class Picker:
     def _gathering_until(self, group: Group) -> float:
         """Until when the few records of a group wait for a request of ours that is out, so that the next takes more.
 
-        A request costs as much as hundreds of records. At a few thousand records a second nearly each would be one.
+        A request costs as much as hundreds of records: at a few thousand a second nearly each would be one. And each
+        lane in it costs as much as some: with a thousand partitions a request would have a record or two of each.
         """
         if not self.in_flight:
             return 0.0
-        count = 0
+        count = lanes = 0
         oldest = math.inf
+        wide = len(self.in_flight) > 1 and len(group.active) >= MANY_LANES
         for lane in (*group.active, self._layout.lanes.free):
             batch = lane.queue[0].batch if lane.queue else lane.open
             if batch is None:
                 continue
             count += sum(map(len, lane.queue)) + (0 if lane.open is None else len(lane.open.rows))
-            if count >= FEW_RECORDS:
+            if count >= FEW_RECORDS and not wide:
                 return 0.0
+            lanes += 1
             oldest = min(oldest, batch.opened_at)
-        return oldest + GATHER_S if count else 0.0
+        if not count or count >= max(FEW_RECORDS, FEW_OF_A_LANE * lanes if wide else 0):
+            return 0.0
+        return oldest + (GATHER_S if count < FEW_RECORDS else WIDE_GATHER_S)
 
     def done(self, shipment: Shipment) -> None:
         """Its answer is in, or will not come."""

@@ -8,7 +8,7 @@ from disstream.model import NewRecord, PartitionInfo
 from disstream.producer.accumulator import Accumulator
 from disstream.producer.config import ProducerConfig
 from disstream.producer.pacing import Backoff
-from disstream.producer.picking import FEW_RECORDS, GATHER_S
+from disstream.producer.picking import FEW_OF_A_LANE, FEW_RECORDS, GATHER_S, MANY_LANES, WIDE_GATHER_S
 from disstream.producer.shipment import Shipment, weight_of
 from disstream.wire.errors import api_error
 from disstream.wire.partitioning import hash_key, hash_ranges, partition_id
@@ -22,9 +22,9 @@ OWNERS = [
 """A key of each partition."""
 
 
-def make(max_in_flight: int = PARTITIONS, **options: float) -> Accumulator:
-    config = ProducerConfig(max_in_flight=max_in_flight, **options)  # type: ignore[arg-type]
-    layout = [PartitionInfo(partition_id=partition_id(i), hash_range=r) for i, r in enumerate(hash_ranges(PARTITIONS))]
+def make(partitions: int = PARTITIONS, max_in_flight: int = PARTITIONS) -> Accumulator:
+    config = ProducerConfig(max_in_flight=max_in_flight)
+    layout = [PartitionInfo(partition_id=partition_id(i), hash_range=r) for i, r in enumerate(hash_ranges(partitions))]
     return Accumulator(config, layout, Backoff(0.05, 5.0, random.Random(1)))
 
 
@@ -99,6 +99,34 @@ def test_many_records_neither_wait_nor_take_others_along() -> None:
     assert take(core, 2, 10.0) is None
     add(core, 2, 10.0)
     assert lanes(take(core, 2, 10.0)) == [2]
+
+
+def add_to_lanes(core: Accumulator, group: int, lanes: int, count: int, now: float) -> None:
+    """So many records to each of so many lanes of a group."""
+    for lane in core.layout.lanes.groups[group].lanes[:lanes]:
+        for _ in range(count):
+            row = NewRecord(b"x", partition_id=partition_id(lane.number or 0))
+            if core.add(lane, row, weight_of(row)) is None:
+                core.open(lane, row, weight_of(row), now)
+
+
+def test_many_lanes_with_few_records_each_wait_longer() -> None:
+    """While two requests are out, a group waits until its lanes have something to send, at most WIDE_GATHER_S."""
+    core = make(partitions=4 * MANY_LANES)
+    for number in (0, 1):
+        add_to_lanes(core, number, MANY_LANES, FEW_OF_A_LANE, 10.0)
+    add_to_lanes(core, 2, MANY_LANES, FEW_OF_A_LANE - 1, 10.0)
+    first = take(core, 0, 10.0)
+    assert len(lanes(first)) == MANY_LANES
+    group = core.layout.lanes.groups[2]
+    assert core.picker.next_wake(group, 10.0) == 10.0, "only one is out"
+    assert take(core, 1, 10.0) is not None
+    assert take(core, 2, 10.0) is None
+    assert list(core.picker.gathering) == [group]
+    assert core.picker.next_wake(group, 10.0) == 10.0 + WIDE_GATHER_S
+    assert len(lanes(take(core, 2, 10.0 + WIDE_GATHER_S))) == MANY_LANES
+    add_to_lanes(core, 3, MANY_LANES - 1, 8, 10.0)
+    assert len(lanes(take(core, 3, 10.0))) == MANY_LANES - 1
 
 
 def test_one_that_travels_alone_takes_nobody_along() -> None:
