@@ -90,24 +90,27 @@ async def test_a_loop_that_is_blocked_for_too_long_gives_up(server: Listening) -
             assert consumer.stats().rebalances == 2
 
 
+def beating() -> list[str]:
+    """The threads of heartbeats that do not end. One that has said that it ends may be there for a moment more."""
+    threads = [thread for thread in threading.enumerate() if thread.name.startswith("heartbeats-")]
+    for thread in threads:
+        thread.join(30.0)
+    return [thread.name for thread in threads if thread.is_alive()]
+
+
 async def test_nothing_is_left_running(server: Listening) -> None:
     """The thread of the heartbeats ends with its consumer."""
-    before = threading.active_count()
     async with connect(server.url, project_id="p") as dis:
         await dis.streams.create("s", partitions=1)
         for _ in range(3):
             config = ConsumerConfig(coordination=ServiceGroup(accelerate=True), start="latest")
             async with dis.consumer("s", config, app="a") as consumer:
                 assert await consumer.fetch(timeout_s=0.3) == []
-    for thread in threading.enumerate():
-        if thread.name.startswith("heartbeats-"):
-            thread.join(timeout=10.0)
-    assert threading.active_count() == before
+    assert not beating()
 
 
 async def test_what_ends_the_heartbeats_ends_the_consumer(server: Listening, monkeypatch: pytest.MonkeyPatch) -> None:
     """A bug in their thread is raised where records are waited for; the member leaves, and no thread is left."""
-    before = threading.active_count()
     beat = Groups.heartbeat
 
     async def break_at_the_fifth(groups: Groups, app: str, *args: Any, **options: Any) -> HeartbeatState:
@@ -126,4 +129,4 @@ async def test_what_ends_the_heartbeats_ends_the_consumer(server: Listening, mon
         assert server.left.wait(timeout=30.0)
         with pytest.raises(RuntimeError, match="a bug"):
             await consumer.close()
-    assert threading.active_count() == before
+    assert not beating()
