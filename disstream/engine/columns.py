@@ -99,8 +99,6 @@ class Columns(Sequence[Row]):
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and list(self) == list(other)
 
-    __hash__ = None  # type: ignore[assignment]  # it can be shortened
-
     def __repr__(self) -> str:
         return f"Columns({list(self)!r})"
 

@@ -2,6 +2,7 @@
 
 plugin    fixtures for pytest: a server in its own thread, a client on it; registered by installing the package
 engine    check_engine(): whether an engine keeps the contract
+contents  of the contract, what is promised of rows as they come back
 writers   of the contract, what is promised to writers
 catalog   of the contract, what is promised of the catalog
 checks    how checks of a contract are written and collected

@@ -7,8 +7,8 @@ Each check proves one promise of `disstream.engine.api`. A test runner can take 
     @pytest.mark.parametrize("check", ENGINE_CHECKS, ids=lambda check: check.__name__)
     async def test_contract(check): await check(make)
 
-Here are those of a log without writers, and of an engine's life; what is promised to writers and of the catalog is
-checked in `writers` and `catalog`.
+Here are those of a log without writers, and of an engine's life; what is promised of rows as they come back, to writers
+and of the catalog is checked in `contents`, `writers` and `catalog`.
 """
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from ..engine.api import AppendRefused, Batch, Bounds, Engine, Entry, PartitionRef, Row
-from ..engine.columns import Columns
 from ..errors import ConfigError, StorageError
-from . import writers  # noqa: F401 - it registers its checks
+from . import contents, writers  # noqa: F401 - they register their checks
 from .catalog import version_of
 from .checks import (
     DURABLE_CHECKS,
@@ -73,46 +72,6 @@ async def one_append_may_name_a_partition_twice(engine: Engine) -> None:
     entries = [Entry(A, rows_of(0, 2), 1), Entry(A, rows_of(2, 5), 1)]
     same(await engine.log.append(entries, NOW), [0, 2], "append of two entries for one partition")
     same(flat(await engine.log.read(A, 0, LOTS)), numbered(0, 5), "rows")
-
-
-@promise
-async def rows_come_back_as_they_were(engine: Engine) -> None:
-    await engine.log.open({A: 1})
-    rows = [
-        Row(b""),
-        Row(bytes(range(256)), "key", NOW),
-        Row(b"\x00" * 70_000, "schlüssel-鍵-🔑", 0),
-        Row(b"x", "", -1),
-        Row(b"y", None, 2**63 - 1),
-    ]
-    await put(engine, A, *rows)
-    (batch,) = await engine.log.read(A, 0, LOTS)
-    same(list(batch.rows), rows, "rows read back")
-    same(await engine.log.read(A, 1, LOTS), [Batch(1, NOW, rows[1:])], "rows from the second on")
-
-
-@promise
-async def columns_are_rows(engine: Engine) -> None:
-    await engine.log.open({A: 1, B: 1})
-    rows = [Row(b"one", "key", NOW), Row(b"", "schlüssel"), Row(b"three"), Row(b"4", "", 7)]
-    payloads = memoryview(b"<onethree4>")[1:-1]  # they may be a part of what came
-    whole = Columns(["key", "schlüssel", None, ""], [3, 0, 5, 1], [NOW, None, None, 7], payloads)
-    entries = [Entry(A, whole, 1), Entry(A, whole[1:3], 1), Entry(B, Columns.of(rows[2:3]), 1)]
-    same(await engine.log.append(entries, NOW), [0, 4, 0], "append of columns, of a cut of them, and of some from rows")
-    whole.pop()
-    found = [row for batch in await engine.log.read(A, 0, LOTS) for row in batch.rows]
-    same(found, [*rows, *rows[1:3]], "rows read back")
-    same(await engine.log.read(A, 5, LOTS), [Batch(5, NOW, rows[2:3])], "the last of them")
-    same(await engine.log.read(B, 0, LOTS), [Batch(0, NOW, rows[2:3])], "rows of the second partition")
-
-
-@promise
-async def the_caller_may_reuse_its_list(engine: Engine) -> None:
-    await engine.log.open({A: 1})
-    rows = rows_of(0, 2)
-    await engine.log.append([Entry(A, rows, 1)], NOW)
-    rows.clear()
-    same(flat(await engine.log.read(A, 0, LOTS)), numbered(0, 2), "rows after the caller's list was cleared")
 
 
 @promise

@@ -148,8 +148,6 @@ class NewColumns(Sequence[NewRecord]):
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and list(self) == list(other)
 
-    __hash__ = None  # type: ignore[assignment]  # it grows
-
     def __repr__(self) -> str:
         return f"NewColumns({list(self)!r})"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import random
-import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import anyio
 import msgspec
 import pytest
 from server_http import Answer, AppCaller, Caller, serving
-from server_logs import GatedLog, TrippedLog, log_of, simulate
+from server_logs import GatedLog, TrippedLog, check_waiting_copies, log_of, simulate
 
 from disstream.model import NewRecord
 from disstream.server.config import SERVICE_LIMITS
@@ -370,28 +369,9 @@ def test_what_waits_is_small() -> None:
     """Copies that wait keep their bodies, and no column of them."""
 
     async def test(caller: AppCaller) -> None:
-        log = log_of(caller)
         await caller.create("s")
         body = columns([NewRecord(b"", None, timestamp=2**40 + n) for n in range(20_000)])
-        answers = []
-
-        async def copy() -> None:
-            headers = {HEADER: f"{P}.1; 0=0:0:20000", ANSWER: "places"}
-            answers.append((await caller.call("POST", "/v2/p/records", body, **AS_COLUMNS, **headers)).body)
-
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(copy)
-            await anyio.wait_all_tasks_blocked()
-            tracemalloc.start()
-            for _ in range(20):
-                tasks.start_soon(copy)
-            await anyio.wait_all_tasks_blocked()
-            held, _ = tracemalloc.get_traced_memory()
-            tracemalloc.stop()
-            log.gate.set()
-        assert held < 1_000_000
-        assert answers == [b'{"failed_record_count":0,"places":[[0,0,20000]]}'] * 21
-        assert log.appends == 1
+        await check_waiting_copies(caller, body, **AS_COLUMNS, **{HEADER: f"{P}.1; 0=0:0:20000"})
 
     simulate(test, GatedLog)
 

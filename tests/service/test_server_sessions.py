@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import anyio
 import pytest
 from accounts import Signer, application
 from server_http import Answer, AppCaller, Caller, data, serving
-from server_logs import GatedLog, TrippedLog, log_of, simulate
+from server_logs import GatedLog, TrippedLog, check_waiting_copies, log_of, simulate
 
 from disstream import clock
 from disstream.model import NewRecord
@@ -389,31 +388,9 @@ def test_waiting_copies_are_small() -> None:
     """Copies that wait for the first keep their bodies, not ten times that as records; all are told the same places."""
 
     async def test(caller: AppCaller) -> None:
-        log = log_of(caller)
         await caller.create("s")
         body = b'{"stream_name":"s","records":[%s]}' % b",".join([b'{"data":""}'] * 20_000)
-        header = f"{P}.1; 0=0:0:20000"
-        answers: list[bytes] = []
-
-        async def copy() -> None:
-            answer = await caller.call(
-                "POST", "/v2/p/records", body, **{HEADER: header, "x-disstream-answer": "places"}
-            )
-            answers.append(answer.body)
-
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(copy)
-            await anyio.wait_all_tasks_blocked()
-            tracemalloc.start()
-            for _ in range(20):
-                tasks.start_soon(copy)
-            await anyio.wait_all_tasks_blocked()
-            held, _ = tracemalloc.get_traced_memory()
-            tracemalloc.stop()
-            log.gate.set()
-        assert held < 1_000_000
-        assert answers == [b'{"failed_record_count":0,"places":[[0,0,20000]]}'] * 21
-        assert log.appends == 1
+        await check_waiting_copies(caller, body, **{HEADER: f"{P}.1; 0=0:0:20000"})
 
     simulate(test, GatedLog)
 
