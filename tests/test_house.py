@@ -24,8 +24,9 @@ MAY_IMPORT = {
     "lifecycle": WORDS,
     "client": BELOW_EDGES,
     "engine": BELOW_EDGES,
+    "leases": BELOW_EDGES,
     "producer": BELOW_EDGES | {"client"},
-    "consumer": BELOW_EDGES | {"client"},
+    "consumer": BELOW_EDGES | {"client", "leases"},
     "server": BELOW_EDGES | {"engine"},
 }
 FOREIGN = {  # rooms that keep to few dependencies: what they may import besides the standard library
