@@ -129,6 +129,14 @@ class Consumer(Resident):
         """As `disstream.Consumer.seek`."""
         self._portal.call(returned(self._inner.seek, partition, to))
 
+    def annotate(self, partition: Partition, text: str) -> None:
+        """As `disstream.Consumer.annotate`."""
+        self._portal.call(returned(self._inner.annotate, partition, text))
+
+    def annotation(self, partition: Partition) -> str:
+        """As `disstream.Consumer.annotation`."""
+        return self._portal.call(returned(self._inner.annotation, partition))
+
     def pause(self, partition: Partition) -> None:
         """As `disstream.Consumer.pause`."""
         self._portal.call(returned(self._inner.pause, partition))

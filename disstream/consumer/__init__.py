@@ -2,12 +2,14 @@
 
 consumer      the public object: hands out records
 config        ConsumerConfig; ServiceGroup, Static: who reads what; Pattern
+membership    what the consumer needs of whoever assigns partitions to it
 member        one membership in an app's group: joins, takes over, hands over, leaves
 callbacks     tells users what is held and what is to be given up
 heartbeat     keeps the membership alive beside the event loop
 lease*        how long a member may act, by its own clock
 holdings      the partitions that are held: their readers, progress and commits
 progress*     what of a partition was handed out, finished, committed
+keeper        where checkpoints go, and what fences them
 assignment*   which partitions a consumer reads by its own choice, and where each begins
 reader        Reader, the task that reads one partition ahead; Intake, where readers and taker meet
 cursor*       where reading of a partition stands, and what to ask the service next (the core)

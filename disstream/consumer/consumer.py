@@ -32,11 +32,13 @@ from .. import clock
 from ..errors import ConcurrencyError, ConfigError, DisError, LeaseLost
 from ..lifecycle import Scope, Supervisor
 from ..model import Partition, Record
+from ..wire.annotations import MAX_ANNOTATION_CHARS, Note, json_chars
 from ..wire.groups import NO_GENERATION
 from .assignment import assign
 from .config import ConsumerConfig, Pattern, ServiceGroup, Static, to_where
 from .holdings import GAP, Holding, Holdings
 from .member import CLOSE_COMMIT_S, GroupSource, Member
+from .membership import Membership
 from .progress import INDEX_BITS, Progress, first_place, place_behind, place_of
 from .reader import Source
 
@@ -127,7 +129,7 @@ class Consumer:
         self._holdings.recall = self._end_run
         self._prefetch = self._holdings.prefetch
         self._intake = self._holdings.intake
-        self._member: Member | None = None
+        self._member: Membership | None = None
         if isinstance(self._coordination, ServiceGroup):
             assert app is not None
             if not isinstance(client, GroupSource):
@@ -300,6 +302,25 @@ class Consumer:
             self._unpause(partition, holding, GAP)
         if not progress.unfinished:
             self._holdings.notify_finished()
+
+    def annotate(self, partition: Partition, text: str) -> None:
+        """Keep `text` with the partition's checkpoint: the next commit writes both at once, even if nothing else moved.
+
+        Whoever reads the partition next gets it from `annotation`: a small memory that a hand-over does not lose. ""
+        takes it away. Raises ConfigError: without an app, a partition not held, more than 600 characters as JSON.
+        """
+        self._holdings.app_source()
+        progress = self._holding(partition).progress
+        length = json_chars(text)
+        if length > MAX_ANNOTATION_CHARS:
+            raise ConfigError(
+                f"an annotation of {length} characters (as JSON) for {partition}: use at most {MAX_ANNOTATION_CHARS}"
+            )
+        progress.note = Note(progress.note.problem, text)
+
+    def annotation(self, partition: Partition) -> str:
+        """What is kept with the partition's checkpoint, or was said since; "" if nothing is."""
+        return self._holding(partition).progress.note.annotation
 
     async def _auto_commit(self, every_s: float) -> None:
         while True:

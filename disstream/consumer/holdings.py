@@ -13,22 +13,22 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from random import Random
-from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import NamedTuple, TypeVar
 
 import anyio
 import anyio.abc
 import msgspec
 
-from .. import clock
 from ..errors import ConfigError, DisError, LeaseLost, NotFoundError, StaleGeneration
-from ..model import AppInfo, Checkpoint, Partition, PartitionInfo, PartitionState, StreamInfo
-from ..wire.checkpoints import sealed
+from ..model import Partition, PartitionInfo, StreamInfo
+from ..wire.annotations import Note, read_note
+from ..wire.checkpoints import position, sealed
 from ..wire.cursors import decode_cursor
 from ..wire.partitioning import partition_id, partition_number
 from .assignment import Begin, begin, explicit_starts
 from .config import ConsumerConfig, to_where
 from .cursor import PartitionCursor, Since, Where
-from .lease import Lease
+from .keeper import AppSource, Keeper, ServiceKeeper
 from .opening import Opener
 from .prefetch import Prefetch
 from .progress import Progress, first_place
@@ -44,42 +44,7 @@ GAP = "gap"
 """Why a partition is paused whose first unfinished record holds up too many finished ones."""
 
 
-class AppsApi(Protocol):
-    async def create(self, name: str) -> None: ...
-    async def describe(self, name: str) -> AppInfo: ...
-    async def state(self, name: str, stream: str) -> list[PartitionState]: ...
-
-
-class CheckpointsApi(Protocol):
-    async def commit(
-        self,
-        app: str,
-        stream: str,
-        partition_id: str,
-        sequence_number: int,
-        *,
-        metadata: str = "",
-        stream_id: str | None = None,
-        member_id: str | None = None,
-        generation: int | None = None,
-    ) -> None: ...
-
-
-@runtime_checkable
-class AppSource(Source, Protocol):
-    """What a consumer needs of a client to read for an app."""
-
-    @property
-    def apps(self) -> AppsApi: ...
-    @property
-    def checkpoints(self) -> CheckpointsApi: ...
-
-
-class Fence(NamedTuple):
-    """Under which membership commits are made."""
-
-    member_id: str
-    lease: Lease
+_NO_NOTE = Note()
 
 
 class Holding(NamedTuple):
@@ -107,7 +72,9 @@ class Holdings:
         self.prefetch: Prefetch[Partition] = Prefetch(config.prefetch_bytes, config.max_fetch_bytes, self.opener.open)
         self.intake = Intake(self.prefetch, self.opener.concerns)
         self.held: dict[Partition, Holding] = {}
-        self.fence: Fence | None = None
+        self.keeper: Keeper | None = None
+        if app is not None and isinstance(source, AppSource):
+            self.keeper = ServiceKeeper(source, app)  # until a membership brings one with a fence
         self.lost: set[Partition] = set()
         """Dropped with records handed out that no commit covers; for `commit` to tell."""
         self.note: Callable[[], None] = lambda: None
@@ -145,12 +112,12 @@ class Holdings:
 
     async def never_read(self, streams: Iterable[str]) -> frozenset[str]:
         """Of these streams those on which the app has no checkpoint at all, if that makes a difference."""
-        source, app = self.app_source()
+        keeper = self._keeper()
         fresh = set()
 
         async def ask(stream: str) -> None:
             try:
-                states = await source.apps.state(app, stream)
+                states = await keeper.states(stream)
             except NotFoundError:
                 return  # deleted meanwhile: whoever opens it will find out
             if all(state.checkpoint is None for state in states):
@@ -211,8 +178,7 @@ class Holdings:
     async def _open_for_app(
         self, info: StreamInfo, partitions: list[Partition], known: Mapping[str, PartitionInfo], fresh: bool
     ) -> None:
-        source, app = self.app_source()
-        states = {s.partition_id: s for s in await source.apps.state(app, info.name)}
+        states = {s.partition_id: s for s in await self._keeper().states(info.name)}
         begins: dict[Partition, Begin] = {}
 
         async def prepare(partition: Partition) -> None:
@@ -226,6 +192,8 @@ class Holdings:
         await _all(prepare, partitions, "open")
         for partition, place in begins.items():
             self._start(partition, info, place, place.committed)
+            if (checkpoint := states[partition.partition_id].checkpoint) is not None:
+                self.held[partition].progress.noted(read_note(position(checkpoint)[1]))
 
     async def _pinned(self, partition: Partition, info: StreamInfo, place: Begin) -> Begin:
         """With a checkpoint at the place, if that is a number already; else the first record will pin it."""
@@ -340,37 +308,28 @@ class Holdings:
 
             async def one(partition: Partition) -> None:
                 progress, sequence = due[partition]
+                note = progress.note
                 holding = self.held.get(partition)
                 # A round may wait for long: given away and back again meanwhile, others have committed behind this.
                 if holding is None or holding.progress is not progress:
                     told = f"{partition.partition_id} of {partition.stream!r} was given away before its commit"
                     raise LeaseLost(told)
-                await self._send(partition, sequence, read=progress.read)
+                await self._send(partition, sequence, read=progress.read, note=note)
                 progress.committed = sequence
+                progress.kept_note = note
 
             failures = await _each(one, due, "commit")
             if failures:
                 raise min(failures, key=lambda error: not isinstance(error, StaleGeneration))
             return {p: h.progress.committed for p, h in self.held.items() if h.progress.committed is not None}
 
-    async def _send(self, partition: Partition, sequence: int, *, read: bool) -> None:
-        source, app = self.app_source()
-        checkpoint: Checkpoint = sealed(sequence, read=read)
-        fence = self.fence
-        generation = None
-        if fence is not None:
-            generation = fence.lease.generation
-            if not fence.lease.holds(clock.boot()):
-                raise LeaseLost(f"{partition.partition_id} of {partition.stream!r} may belong to another member by now")
-        await source.checkpoints.commit(
-            app,
-            partition.stream,
-            partition.partition_id,
-            checkpoint.sequence_number,
-            metadata=checkpoint.metadata,
-            member_id=fence.member_id if fence is not None else None,
-            generation=generation,
-        )
+    async def _send(self, partition: Partition, sequence: int, *, read: bool, note: Note = _NO_NOTE) -> None:
+        await self._keeper().keep(partition, sealed(sequence, read=read, metadata=note.text()))
+
+    def _keeper(self) -> Keeper:
+        self.app_source()
+        assert self.keeper is not None
+        return self.keeper
 
 
 async def _each(work: Callable[[T], Awaitable[None]], items: Iterable[T], name: str) -> list[DisError]:

@@ -39,7 +39,8 @@ from .callbacks import Callbacks
 from .config import ConsumerConfig, Pattern, ServiceGroup
 from .cursor import heals
 from .heartbeat import BeatingGroups, Heartbeats, Twin
-from .holdings import AppSource, Fence, Holdings
+from .holdings import Holdings
+from .keeper import AppSource, Fence, ServiceKeeper
 from .lease import Lease
 from .reader import log
 
@@ -112,7 +113,7 @@ class Member:
         self._rng = rng
         self.member_id = config.member_id or _new_member_id(rng)
         self.lease = Lease(group.rebalance_timeout_s)
-        holdings.fence = Fence(self.member_id, self.lease)
+        holdings.keeper = ServiceKeeper(source, app, Fence(self.member_id, self.lease))
         holdings.prefetch.suspended = True  # until the first assignment is taken over
         if isinstance(subscription, Pattern):
             holdings.intake.heed = self._gone

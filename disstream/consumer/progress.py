@@ -19,6 +19,7 @@ from collections.abc import Iterable
 from typing import Literal
 
 from ..model import Record
+from ..wire.annotations import Note
 from ..wire.envelope import MAX_RECORDS
 
 Finish = Literal["next", "explicit"]
@@ -45,7 +46,7 @@ def place_behind(record: Record) -> int:
 class Progress:
     """Of one partition, as far as this consumer brought it."""
 
-    __slots__ = ("_explicit", "_open", "began", "committed", "finished", "handed")
+    __slots__ = ("_explicit", "_open", "began", "committed", "finished", "handed", "kept_note", "note")
 
     def __init__(self, finish: Finish, at: int | None = None, committed: int | None = None) -> None:
         """`at`: the place where reading begins, if it is known; `committed`: the number that the service keeps."""
@@ -56,6 +57,11 @@ class Progress:
         self.began = at  # where reading began: up to there nothing was read by us
         self.finished = at
         self.handed = at
+        self.note = self.kept_note = Note()  # what the next checkpoint says beside its number; what the last one does
+
+    def noted(self, note: Note) -> None:
+        """The checkpoint found says this beside its number."""
+        self.note = self.kept_note = note
 
     def begin(self, first: int) -> None:
         """The place is known now: that of the first record."""
@@ -124,9 +130,9 @@ class Progress:
 
     @property
     def due(self) -> int | None:
-        """The sequence number that a checkpoint should say and does not; None: nothing to commit."""
-        number = None if self.finished is None else self.finished >> INDEX_BITS
-        return number if number != self.committed else None
+        """The sequence number of a checkpoint that is to be written; None: the one there is says all of it."""
+        number = self.committed if self.finished is None else self.finished >> INDEX_BITS
+        return number if number != self.committed or self.note != self.kept_note else None
 
     @property
     def uncommitted(self) -> bool:

@@ -15,6 +15,7 @@ places        the short answer to a put
 caps          the header that tells how fast a partition may be written
 apps          bodies of the app calls (API 5.2)
 checkpoints   bodies of the checkpoint calls (API 5.3); what the number in a checkpoint means
+annotations   what a consumer keeps with a checkpoint beside its number
 groups        bodies of the group protocol
 dumps         bodies of the dump task calls (API 5.5)
 body          decoding of JSON bodies, with the errors each side owes

@@ -57,6 +57,40 @@ def test_the_record_in_the_loop_body_is_not_committed() -> None:
     simulate(test)
 
 
+def test_an_annotation_goes_with_the_checkpoint() -> None:
+    """It is written with the next commit, alone if nothing else moved, and found by whoever reads next; "" ends it."""
+
+    async def test(world: AppWorld) -> None:
+        await world.stream(records=10)
+        async with world.consumer() as first:
+            await first.fetch(max_records=3)
+            assert first.annotation(p(0)) == ""
+            first.annotate(p(0), "parked: k")
+            assert first.annotation(p(0)) == "parked: k"
+            with pytest.raises(ConfigError, match="601 characters"):
+                first.annotate(p(0), "x" * 599)
+            await first.commit()
+        assert await world.committed() == {0: 0}
+        async with world.consumer() as second:
+            assert numbers(await second.fetch(max_records=3)) == [0, 1, 2]
+            assert second.annotation(p(0)) == "parked: k"
+            await second.fetch(max_records=2)
+            await second.commit()
+            assert await world.committed() == {0: 3}
+        async with world.consumer() as third:
+            await third.fetch(max_records=1)
+            assert third.annotation(p(0)) == "parked: k"
+            third.annotate(p(0), "")
+        async with world.consumer() as last:
+            await last.fetch(max_records=1)
+            assert last.annotation(p(0)) == ""
+        async with world.consumer(app=None) as none:
+            with pytest.raises(ConfigError, match="no app"):
+                none.annotate(p(0), "x")
+
+    simulate(test)
+
+
 def test_done_finishes_the_last_one() -> None:
     """Whoever stops by choice says so with record_done, and reads on behind it next time."""
 
