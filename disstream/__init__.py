@@ -10,7 +10,17 @@ wants those imports them.
 __version__ = "0.1.0"
 
 from .client import AccessKey, Client, ClientConfig, ClientStats, Credentials, Password, Token, Transport
-from .consumer import Consumer, ConsumerConfig, ConsumerStats, Pattern, ServiceGroup, Start, Static
+from .consumer import (
+    Consumer,
+    ConsumerConfig,
+    ConsumerStats,
+    PartitionReading,
+    Pattern,
+    ServiceGroup,
+    Stall,
+    Start,
+    Static,
+)
 from .destinations import (
     CloudTableColumn,
     CloudTableDump,
@@ -179,6 +189,7 @@ __all__ = [
     "Page",
     "Partition",
     "PartitionInfo",
+    "PartitionReading",
     "PartitionState",
     "PartitionStats",
     "Password",
@@ -206,6 +217,7 @@ __all__ = [
     "ServiceGroup",
     "SpilledRecord",
     "StaleGeneration",
+    "Stall",
     "Start",
     "Static",
     "StorageError",

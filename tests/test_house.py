@@ -53,6 +53,7 @@ PURE = [
     "consumer/lease.py",
     "consumer/prefetch.py",
     "consumer/progress.py",
+    "consumer/watching.py",
     "producer/accumulator.py",
     "producer/bodies.py",
     "producer/answers.py",

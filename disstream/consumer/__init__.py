@@ -4,6 +4,10 @@ consumer      the public object: hands out records
 config        ConsumerConfig; ServiceGroup, Static: who reads what; Pattern
 membership    what the consumer needs of whoever assigns partitions to it
 member        one membership in an app's group: joins, takes over, hands over, leaves
+overseer      how far behind the partitions are, and whether they get on
+watching*     what it means that one does not
+stacks        where the code stands that does not get on
+stats         what a consumer tells about itself
 callbacks     tells users what is held and what is to be given up
 heartbeat     keeps the membership alive beside the event loop
 lease*        how long a member may act, by its own clock
@@ -21,6 +25,18 @@ server.
 """
 
 from .config import ConsumerConfig, Pattern, ServiceGroup, Start, Static
-from .consumer import Consumer, ConsumerStats
+from .consumer import Consumer
+from .stats import ConsumerStats, PartitionReading
+from .watching import Stall
 
-__all__ = ["Consumer", "ConsumerConfig", "ConsumerStats", "Pattern", "ServiceGroup", "Start", "Static"]
+__all__ = [
+    "Consumer",
+    "ConsumerConfig",
+    "ConsumerStats",
+    "PartitionReading",
+    "Pattern",
+    "ServiceGroup",
+    "Stall",
+    "Start",
+    "Static",
+]

@@ -13,6 +13,7 @@ from ..model import MAX_HASH_KEY, Partition
 from ..wire.compression import RecordCompression
 from .cursor import OnExpired, Since, Where
 from .progress import Finish
+from .watching import Stall
 
 Start = Literal["earliest", "latest"] | datetime | Mapping[str, int] | Mapping[Partition, int]
 
@@ -126,6 +127,22 @@ class ConsumerConfig:
     May commit: what that raises does not end the consumer, what else it raises does. Partitions that come back in the
     next assignment continue where they stood."""
 
+    stall_warn_s: float | None = 60.0
+    """A partition with something to do of which nothing was handed out or finished for so long is logged with the
+    reason, and where it is known with the stack of the code that holds its records. `stats().stalls` counts it, and the
+    next checkpoint tells it to `disstream app explain`. An event loop blocked for so long is logged. None: never."""
+
+    on_stall: Callable[[Stall], None] | None = None
+    """Called with each such finding, in the event loop. What it raises ends the consumer."""
+
+    stack_of: Callable[[Partition], str] | None = None
+    """For those who hand records to tasks: where the code stands that works on records of a partition, for the warning.
+    None: the task that took records last is shown."""
+
+    lag_interval_s: float | None = 30.0
+    """How often the service is asked where the streams end, which `stats()` needs for the lag: one request for 100
+    partitions. None: never; `lag()` asks at once."""
+
     session_timeout_s: float = 30.0
     """How long the service keeps the partitions of a silent member. Only assumed: a service that tells its own is
     believed."""
@@ -208,7 +225,15 @@ class ConsumerConfig:
             raise ConfigError(
                 f"prefetch_bytes={self.prefetch_bytes} must not be below max_fetch_bytes={self.max_fetch_bytes}"
             )
-        for name in ("idle_min_s", "retry_base_s", "auto_commit_s", "session_timeout_s", "drain_timeout_s"):
+        for name in (
+            "idle_min_s",
+            "retry_base_s",
+            "auto_commit_s",
+            "session_timeout_s",
+            "drain_timeout_s",
+            "stall_warn_s",
+            "lag_interval_s",
+        ):
             if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise ConfigError(f"{name}={getattr(self, name)!r}: must be more than 0")
         for low, high in (("idle_min_s", "idle_max_s"), ("retry_base_s", "retry_max_s")):

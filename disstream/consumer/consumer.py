@@ -17,13 +17,13 @@ of a run that were not handed out are given back whenever somebody needs to know
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from operator import itemgetter, length_hint
 from random import Random
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import anyio
 from anyio.lowlevel import checkpoint
@@ -39,8 +39,11 @@ from .config import ConsumerConfig, Pattern, ServiceGroup, Static, to_where
 from .holdings import GAP, Holding, Holdings
 from .member import CLOSE_COMMIT_S, GroupSource, Member
 from .membership import Membership
+from .overseer import Overseer
 from .progress import INDEX_BITS, Progress, first_place, place_behind, place_of
 from .reader import Source
+from .stacks import task_stack
+from .stats import ConsumerStats
 
 log = logging.getLogger("disstream.consumer")
 
@@ -50,38 +53,6 @@ BREATH_S = 0.001
 MAX_RUN = 256
 """Longest run of `async for`: what it costs to start a run is some 10 ns per record then, and a loop body that suddenly
 becomes slow is noticed soon."""
-
-
-@dataclass(frozen=True, slots=True)
-class ConsumerStats:
-    """A snapshot. Counts are since `start()`."""
-
-    records: int
-    """Handed out; those before a seek included."""
-    pages: int
-    """Fetched with at least one record in them."""
-    buffered_bytes: int
-    """Fetched and not taken, with the overhead per record. At most prefetch_bytes and one page for each partition."""
-    gap_records: int
-    """Sequence numbers that never came: expired before they were read, or missing in a page."""
-    undecoded_records: int
-    """Handed out as they were stored: they begin like an envelope and are none or damaged, or are not compressed as
-    `record_compression` says."""
-    repeated_records: int
-    """Records that the service sent again and that were dropped."""
-    retries: int
-    """Requests that failed and were made again, beside the client's own."""
-    unanswered_since: float | None
-    """When (on the loop's clock, `anyio.current_time()`) a page was asked for that still has not come, of the partition
-    that waits longest. Moments ago is normal; long ago means that the service fails or hangs. None: none is owed."""
-    last_error: DisError | None
-    """What asking for that page was last answered with; None: nothing yet."""
-    assigned: int
-    """Partitions held now."""
-    generation: int | None
-    """Of the group, as this member knows it; None without a group, or before an assignment."""
-    rebalances: int
-    """Assignments taken over so far."""
 
 
 class Consumer:
@@ -144,6 +115,15 @@ class Consumer:
         self._rest: Iterator[Record] = iter(())  # over the run: what was not handed out
         self._run_size = 64
         self._breathed_at = 0.0
+        self._taker: asyncio.Task[Any] | None = None  # who took records last
+        self._overseer = Overseer(
+            client,
+            self._holdings,
+            config,
+            holds=lambda: self._member is None or self._member.holds,
+            position=self._position,
+            taker_stack=lambda: "" if self._taker is None else task_stack(self._taker),
+        )
 
     # --- lifecycle ---
 
@@ -224,6 +204,7 @@ class Consumer:
         """Everything that changes what is held, or commits by itself, until `life` is cancelled."""
         with life:
             async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._overseer.run, name="overseer")
                 if self._member is not None:
                     tasks.start_soon(self._member.run, name="member")
                 if self._app is not None and self._config.auto_commit_s is not None:
@@ -349,7 +330,7 @@ class Consumer:
             raise ConfigError(f"max_records={max_records}: must be at least 1")
         self._enter()
         try:
-            now = anyio.current_time()
+            now = self._overseer.taken_at = anyio.current_time()
             deadline = float("inf") if timeout_s is None else now + timeout_s
             self._end_run()
             self._finish_in_hand()
@@ -378,6 +359,7 @@ class Consumer:
             progress.begin(place_of(run[0]))
         places = [r.sequence_number << INDEX_BITS | r.index for r in run] if self._explicit else ()
         progress.hand_out(place_behind(run[-1]), places)
+        progress.handed_ms = run[-1].timestamp
         if not self._explicit:
             self._in_hand.append(progress)
         elif progress.outstanding > self._config.max_gap:
@@ -414,7 +396,8 @@ class Consumer:
         self._enter()
         try:
             self._finish_in_hand()
-            lasted = anyio.current_time() - self._breathed_at
+            self._overseer.taken_at = now = anyio.current_time()
+            lasted = now - self._breathed_at
             if lasted > BREATH_S:
                 # Shorter runs for slow loop bodies. If the body waited instead, they are needless but cost it little.
                 self._run_size = max(self._run_size // 2, 1)
@@ -438,6 +421,7 @@ class Consumer:
         if self._busy:
             raise ConcurrencyError(f"another task is waiting for records of {self._name!r}: one task at a time")
         self._busy = True
+        self._taker = asyncio.current_task()
 
     async def _breathe(self) -> None:
         await checkpoint()
@@ -491,12 +475,15 @@ class Consumer:
         Between records of one envelope it is theirs: a seek there would begin with the first of them.
         That is so after a start or a seek by time or to an end of the stream, until the first answer.
         """
-        reader, _ = self._holding(partition)
+        self._holding(partition)
+        return self._position(partition)
+
+    def _position(self, partition: Partition) -> int | None:
         left = length_hint(self._rest)
         if left and self._run_of == partition:
             return self._run[-left].sequence_number
         held = self._prefetch.first(partition)
-        return reader.cursor.next if held is None else held
+        return self._holdings.held[partition].reader.cursor.next if held is None else held
 
     async def lag(self) -> dict[Partition, int]:
         """Of each partition held, how many records were written that were not handed out yet. Asks the service.
@@ -506,13 +493,13 @@ class Consumer:
         self._check()
         lag: dict[Partition, int] = {}
         for stream in sorted({p.stream for p in self._holdings.held}):
-            info = await self._client.streams.describe(stream)
-            for described in info.partitions:
-                partition = Partition(stream, described.partition_id)
-                if partition in self._holdings.held and described.sequence_range is not None:
-                    at = self.position(partition)
-                    start, end = described.sequence_range
-                    lag[partition] = max(0, end - (start if at is None else max(at, start)))
+            await self._overseer.ask_end(stream)
+        for partition, (reader, _) in sorted(self._holdings.held.items()):
+            if reader.range is not None:
+                at = self._position(partition)
+                behind = reader.lag(reader.range.start if at is None else at)
+                assert behind is not None
+                lag[partition] = behind
         return lag
 
     def seek(self, partition: Partition, to: Literal["earliest", "latest"] | int | datetime) -> None:
@@ -581,6 +568,10 @@ class Consumer:
             assigned=len(self._holdings.held),
             generation=generation if generation != NO_GENERATION else None,
             rebalances=self._member.rebalances if self._member is not None else 0,
+            throttled=ended.throttled + sum(r.throttled for r in readers),
+            replayed_records=ended.replayed_records,
+            stalls=self._overseer.stalls,
+            partitions=self._overseer.readings(),
         )
 
 

@@ -26,6 +26,7 @@ from ..errors import DisError
 from ..wire.groups import NO_GENERATION, HeartbeatState
 from .cursor import heals
 from .lease import Lease
+from .stacks import thread_stack
 
 log = logging.getLogger("disstream.consumer")
 
@@ -62,7 +63,9 @@ class Heartbeats:
         interval_s: float,
         max_stall_s: float,
         on_news: Callable[[], None],
+        warn_s: float | None = None,
     ) -> None:
+        """`warn_s`: a loop that was blocked for so long is logged, with the code that blocks it."""
         self._app = app
         self._member_id = member_id
         self._lease = lease
@@ -70,6 +73,9 @@ class Heartbeats:
         self._max_stall_s = max_stall_s
         self._on_news = on_news
         self._alive_at = clock.boot()
+        self._warn_s = float("inf") if warn_s is None else warn_s
+        self._warned = False  # and no sign of life since
+        self._home_thread: int | None = None  # of the working loop, if the heartbeats have another
         self._gave_up = False  # and no sign of life since
         self._unheard = False  # the lease ran out because nothing was answered
         self.stalled = False
@@ -89,6 +95,7 @@ class Heartbeats:
         Raises what ended the thread otherwise.
         """
         home = asyncio.get_running_loop()
+        self._home_thread = threading.get_ident()
         ended = asyncio.Event()
         stop = _Stop()
         failures: list[BaseException] = []
@@ -131,6 +138,7 @@ class Heartbeats:
             if now - looked_at > self.interval_s * STOPPED_INTERVALS:
                 self.alive()  # not only the loop, the whole process was stopped: then the loop had no chance to show it
             looked_at = now
+            self._warn_of_block(now - self._alive_at)
             generation = self._lease.generation
             if now - self._alive_at > self._max_stall_s:
                 await self._give_up(groups, generation, tell)
@@ -138,6 +146,19 @@ class Heartbeats:
                 self._gave_up = False
                 await self._once(groups, generation, tell)
             await anyio.sleep_until(begun + self.interval_s)
+
+    def _warn_of_block(self, blocked_s: float) -> None:
+        if blocked_s < self._warn_s or self._home_thread is None:
+            self._warned = False
+        elif not self._warned:
+            self._warned = True
+            log.warning(
+                "%s: the event loop of member %s is blocked for %.0f s; it stands at\n%s",
+                self._app,
+                self._member_id,
+                blocked_s,
+                thread_stack(self._home_thread),
+            )
 
     async def _once(self, groups: BeatingGroups, generation: int, tell: Callable[[], None]) -> None:
         # Also while the member is to join again: it keeps its place until it has handed over what it holds.

@@ -19,6 +19,7 @@ import anyio
 import anyio.abc
 import msgspec
 
+from .. import clock
 from ..errors import ConfigError, DisError, LeaseLost, NotFoundError, StaleGeneration
 from ..model import Partition, PartitionInfo, StreamInfo
 from ..wire.annotations import Note, read_note
@@ -31,7 +32,7 @@ from .cursor import PartitionCursor, Since, Where
 from .keeper import AppSource, Keeper, ServiceKeeper
 from .opening import Opener
 from .prefetch import Prefetch
-from .progress import Progress, first_place
+from .progress import INDEX_BITS, Progress, first_place
 from .reader import Intake, Reader, Source, log
 
 T = TypeVar("T")
@@ -60,6 +61,9 @@ class Counts:
     gap_records: int = 0
     repeated_records: int = 0
     retries: int = 0
+    throttled: int = 0
+    replayed_records: int = 0
+    """Handed out by this consumer, and again after it lost the partition."""
 
 
 class Holdings:
@@ -82,6 +86,7 @@ class Holdings:
         self.recall: Callable[[], None] = lambda: None
         """Takes back what the consumer took to hand out and did not yet."""
         self.ended = Counts()
+        self._handed: dict[Partition, tuple[str, int]] = {}  # of those dropped: stream id, where handing out stood
         self._tasks: anyio.abc.TaskGroup | None = None
         self._committing = anyio.Lock()
         self._finished: anyio.Event | None = None
@@ -236,6 +241,9 @@ class Holdings:
             rng=self._rng,
         )
         cursor.begin(place.where, place.bounds)
+        stream_id, handed = self._handed.pop(partition, ("", 0))
+        if cursor.next is not None and stream_id == info.stream_id:
+            self.ended.replayed_records += max(0, handed - cursor.next)
         progress = Progress(config.finish, None if cursor.next is None else first_place(cursor.next), committed)
 
         async def pin(first: int) -> None:
@@ -271,6 +279,9 @@ class Holdings:
             self.ended.gap_records += reader.cursor.gap_records
             self.ended.repeated_records += reader.cursor.repeated_records
             self.ended.retries += reader.cursor.retries
+            self.ended.throttled += reader.throttled
+            if progress.handed is not None:
+                self._handed[partition] = (reader.stream_id, progress.handed >> INDEX_BITS)
             del self.intake.readers[partition]
             self.prefetch.remove(partition)
             self.intake.forgive(partition)
@@ -316,6 +327,7 @@ class Holdings:
                     raise LeaseLost(told)
                 await self._send(partition, sequence, read=progress.read, note=note)
                 progress.committed = sequence
+                progress.committed_at = clock.boot()
                 progress.kept_note = note
 
             failures = await _each(one, due, "commit")

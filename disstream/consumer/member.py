@@ -129,6 +129,7 @@ class Member:
             interval_s=self._interval_s(),
             max_stall_s=group.max_stall_s,
             on_news=self.news,
+            warn_s=config.stall_warn_s,
         )
         self.callbacks = Callbacks(app, config)
         self._asked_in = False  # so the service may take this one for a member

@@ -153,6 +153,10 @@ class Prefetch(Generic[K]):
     def is_paused(self, partition: K) -> bool:
         return bool(self._partitions[partition].pauses)
 
+    def pauses(self, partition: K) -> frozenset[str]:
+        """Why nothing of it is handed out; "" stands for no reason given."""
+        return frozenset(self._partitions[partition].pauses)
+
     # --- for the one who takes ---
 
     def take(self, limit: int) -> tuple[K, list[Record]] | None:
@@ -208,6 +212,11 @@ class Prefetch(Generic[K]):
         """The number of the first record held for `partition`."""
         pages = self._partitions[partition].pages
         return pages[0].records[pages[0].taken].sequence_number if pages else None
+
+    def first_ms(self, partition: K) -> int | None:
+        """The timestamp of the first record held for `partition`."""
+        pages = self._partitions[partition].pages
+        return pages[0].records[pages[0].taken].timestamp if pages else None
 
     def drop(self, partition: K) -> None:
         """Forget what is held for `partition`. A page in flight stays reserved."""

@@ -46,7 +46,18 @@ def place_behind(record: Record) -> int:
 class Progress:
     """Of one partition, as far as this consumer brought it."""
 
-    __slots__ = ("_explicit", "_open", "began", "committed", "finished", "handed", "kept_note", "note")
+    __slots__ = (
+        "_explicit",
+        "_open",
+        "began",
+        "committed",
+        "committed_at",
+        "finished",
+        "handed",
+        "handed_ms",
+        "kept_note",
+        "note",
+    )
 
     def __init__(self, finish: Finish, at: int | None = None, committed: int | None = None) -> None:
         """`at`: the place where reading begins, if it is known; `committed`: the number that the service keeps."""
@@ -54,6 +65,8 @@ class Progress:
         # explicit: those handed out, from the first one that is not finished; whether each is
         self._open: OrderedDict[int, bool] = OrderedDict()
         self.committed = committed  # a sequence number, unlike the others
+        self.committed_at: float | None = None  # by `clock.boot`, and by us
+        self.handed_ms: int | None = None  # the timestamp of the record handed out last
         self.began = at  # where reading began: up to there nothing was read by us
         self.finished = at
         self.handed = at

@@ -14,7 +14,7 @@ from typing import Protocol
 
 import anyio
 
-from ..errors import CursorExpired, DisError, NotFoundError
+from ..errors import CursorExpired, DisError, NotFoundError, ThrottledError
 from ..model import Cursor, Page, Partition, SequenceRange, StreamInfo, StreamSummary
 from ..wire.cursors import CursorType, decode_cursor
 from ..wire.partitioning import partition_id, partition_number
@@ -134,6 +134,8 @@ class Reader:
             None  # when the page that is owed was first asked for, on the loop's clock
         )
         self.last_error: DisError | None = None  # since the last page
+        self.range: SequenceRange | None = None  # of the partition, as last heard
+        self.throttled = 0
         self._source = source
         self.stream_id = stream_id
         self._first = first
@@ -143,6 +145,16 @@ class Reader:
         self._woken: anyio.Event | None = None
         self._life = anyio.CancelScope()
         self._stopped = False
+
+    def heard_range(self, heard: SequenceRange) -> None:
+        """Somebody asked about the partition."""
+        self.range = heard
+
+    def lag(self, position: int | None) -> int | None:
+        """Records from `position` to the end, as far as it was heard of; None: it was not, or the place is unknown."""
+        if self.range is None or position is None:
+            return None
+        return max(0, self.range.end - max(position, self.range.start))
 
     @property
     def gone(self) -> bool:
@@ -253,6 +265,8 @@ class Reader:
         info = await self._source.streams.describe(self.partition.stream)
         self._check_stream(info.stream_id)
         bounds = self._bounds(info)
+        if bounds is not None:
+            self.heard_range(bounds)
         skipped = self.cursor.described(action.epoch, bounds, anyio.current_time())
         if skipped is not None:
             log.warning(
@@ -275,6 +289,7 @@ class Reader:
         if self._stopped:
             return
         self.last_error = error
+        self.throttled += isinstance(error, ThrottledError)
         retries = self.cursor.retries
         self.cursor.failed(epoch, error, anyio.current_time())
         if self.cursor.retries > retries and self.cursor.streak == 1:

@@ -36,6 +36,7 @@ P0, P1, P2 = (Partition("s", f"shardId-{n:010d}") for n in range(3))
 
 
 def consumer_of(service: DoubleService, **config: Any) -> Consumer:
+    config = {"lag_interval_s": None, **config}  # or each count of requests here would hold those for statistics
     return Consumer(service, "s", ConsumerConfig(**config), rng=Random(7))
 
 
@@ -438,8 +439,8 @@ def test_which_stream_a_cursor_is_of_costs_nothing_while_pages_renew_it(opaque: 
     run_simulated(main)
 
 
-def test_an_hour_without_the_service_is_one_warning(caplog: pytest.LogCaptureFixture) -> None:
-    """Transient failures are tried for ever, ever more slowly, counted, and logged once per streak."""
+def test_an_hour_without_the_service_is_two_warnings(caplog: pytest.LogCaptureFixture) -> None:
+    """Transient failures are tried for ever, ever more slowly, counted, logged once per streak, and once as a stall."""
 
     async def main() -> None:
         service = DoubleService()
@@ -456,7 +457,11 @@ def test_an_hour_without_the_service_is_one_warning(caplog: pytest.LogCaptureFix
 
     with caplog.at_level(logging.WARNING, "disstream.consumer"):
         run_simulated(main)
-    assert len(caplog.records) == 1
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == 2
+    assert "cannot be read and is tried again: down" in told[0]
+    assert "a page is owed for" in told[1]
+    assert told[1].endswith("down")
 
 
 def test_who_waits_can_see_since_when_and_why() -> None:
