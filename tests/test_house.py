@@ -49,6 +49,7 @@ PURE = [
     "engine/rules.py",
     "engine/writers.py",
     "consumer/assignment.py",
+    "monitoring/names.py",
     "consumer/cursor.py",
     "consumer/lease.py",
     "consumer/prefetch.py",

@@ -12,6 +12,7 @@ MODULES = (
     "disstream.client",
     "disstream.consumer",
     "disstream.engine",
+    "disstream.monitoring",
     "disstream.producer",
     "disstream.server",
     "disstream.testing",

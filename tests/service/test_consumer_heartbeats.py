@@ -72,10 +72,12 @@ async def test_a_blocked_loop_keeps_its_partitions(server: Listening) -> None:
             assert sum((await consumer.commit()).values()) > 0
 
 
-async def test_a_loop_that_is_blocked_for_too_long_gives_up(server: Listening) -> None:
-    """Its member leaves while it is blocked; the next fetch says so, once, and then it goes on."""
+async def test_a_loop_that_is_blocked_for_too_long_gives_up(
+    server: Listening, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its member leaves while it is blocked, having said where it stands; the next fetch says so, once, and goes on."""
     group = ServiceGroup(accelerate=True, max_stall_s=0.5)
-    config = ConsumerConfig(coordination=group, auto_commit_s=None)
+    config = ConsumerConfig(coordination=group, auto_commit_s=None, stall_warn_s=0.1)
     async with connect(server.url, project_id="p") as dis:
         await dis.streams.create("s", partitions=1)
         async with dis.producer("s") as producer:
@@ -88,6 +90,8 @@ async def test_a_loop_that_is_blocked_for_too_long_gives_up(server: Listening) -
                 await consumer.fetch()
             assert [r.sequence_number for r in await consumer.fetch(max_records=1)] == [first.sequence_number + 1]
             assert consumer.stats().rebalances == 2
+    (told,) = [r.getMessage() for r in caplog.records if "is blocked for" in r.getMessage()]
+    assert "assert server.left.wait(timeout=30.0)" in told
 
 
 def beating() -> list[str]:
