@@ -10,7 +10,7 @@ ARGS  ?=
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long lint bench bench-report bench-peers clean
+.PHONY: help setup demo servers test test-long lint bench bench-report bench-peers clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1#\2/p' Makefile | column -t -s '#' 2>/dev/null || grep '## ' Makefile
@@ -19,6 +19,9 @@ setup: $(STAMP) ## make .venv and install disstream with its development tools
 
 demo: $(STAMP) ## the main job on real data, checked, and a worker that is killed; about a minute (ARGS="--help")
 	@$(BIN)/disstream demo --png build/takeover.png $(ARGS)
+
+servers: ## PostgreSQL and Redis for the tests of lease stores, with apt, if they are missing (without them: skipped)
+	@.ci/servers
 
 test: $(STAMP) $(SDK)/.installed ## the tests, without the long ones (ARGS="-k producer")
 	@$(BIN)/python -m pytest -q -m "not long" -n $(WORKERS) --dist loadfile $(ARGS)
