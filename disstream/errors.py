@@ -249,12 +249,19 @@ class LeaseLost(DisError):
 
 
 class StorageError(DisError):
-    """An engine cannot store or read: disk full, damaged file, data directory in use."""
+    """An engine or a lease store cannot store or read: disk full, damaged file, directory in use, data gone."""
 
 
 class OutcomeUnknown(StorageError):
     """An engine cannot know whether an append or a transaction took effect."""
 
+    outcome_unknown = True
+
+
+class StoreUnavailable(StorageError):
+    """A lease store cannot be reached, or did not answer in time: what it was asked may have been done, or not."""
+
+    retryable = True
     outcome_unknown = True
 
 

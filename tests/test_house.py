@@ -55,6 +55,8 @@ PURE = [
     "consumer/prefetch.py",
     "consumer/progress.py",
     "consumer/watching.py",
+    "leases/api.py",
+    "leases/rules.py",
     "producer/accumulator.py",
     "producer/bodies.py",
     "producer/answers.py",

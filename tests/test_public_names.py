@@ -12,6 +12,7 @@ MODULES = (
     "disstream.client",
     "disstream.consumer",
     "disstream.engine",
+    "disstream.leases",
     "disstream.monitoring",
     "disstream.producer",
     "disstream.server",

@@ -13,10 +13,13 @@ from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 MAX_KEY_CHARS = 500
-"""Of a key, and of the name of an app. They hold no NUL."""
+"""Of a key, and of the name of an app. They have one at least."""
+
+MAX_KEY_BYTES = 1_000
+"""Of the same as UTF-8: what PostgreSQL can index of the two together."""
 
 MAX_TEXT_CHARS = 16_384
-"""Of the text of a row."""
+"""Of the text of a row. No text, key or name holds a NUL or half of a surrogate pair: not every store can keep them."""
 
 
 class Row(NamedTuple):
@@ -39,14 +42,19 @@ class Swap(NamedTuple):
 class LeaseStore(Protocol):
     """Rows of apps. Apps do not see each other's.
 
-    Every method raises StorageError (retryable) while the store cannot be reached; of a `swap` that raised, each
-    change may have been made or not. Cancelled, the same. A store belongs to the event loop that started it.
+    Every method raises StoreUnavailable (a StorageError that is retryable) while the store cannot be reached, within a
+    bounded time; of a `swap` that raised, each change may have been made or not, or is made a little later, unless its
+    row is changed before. Cancelled, the same. It raises a StorageError that is not retryable once it finds that the
+    store is not the one that was opened: emptied, replaced, gone. `read` and `swap` raise ClosedError before the start
+    and after the close, and ConfigError for what no store keeps. A store belongs to the event loop that started it;
+    there, any number of tasks may call it at once.
     """
 
     async def start(self) -> None:
         """Open it, and make what it keeps rows in unless that exists; several processes may do so at once.
 
-        Raises ConfigError for what will not heal: a wrong address, no right to write.
+        Raises ConfigError for what will not heal: a wrong address, no right to write. After a StoreUnavailable, or
+        cancelled, it may be called again; ClosedError the second time otherwise.
         """
 
     async def close(self) -> None:
@@ -58,7 +66,8 @@ class LeaseStore(Protocol):
     async def swap(self, app: str, swaps: Sequence[Swap]) -> list[int | None]:
         """Try each change, for itself: its row's new version, or None if the row was not as expected.
 
-        Keys are distinct. A deletion that was made answers with any number. What was answered survives the process,
+        Keys are distinct, and nobody asks to delete what he expects not to be there: ConfigError. A deletion that was
+        made answers with any number. What was answered survives the process,
         and with stores on disk a power loss.
         """
 
