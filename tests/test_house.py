@@ -94,6 +94,8 @@ PURE = [
     "server/toml.py",
     "server/users.py",
     "server/sharing.py",
+    "worker/letters.py",
+    "worker/parking.py",
     *(f"wire/{path.name}" for path in sorted((PACKAGE / "wire").glob("*.py"))),
 ]
 IMPURE = {"asyncio", "anyio", "time", "os", "logging", "aiohttp", "threading", "socket"}
