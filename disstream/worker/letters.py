@@ -29,7 +29,7 @@ from __future__ import annotations
 import zlib
 from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import msgspec
 
@@ -48,7 +48,7 @@ _LETTER = b'{"disstream_letter":1,'
 _MARK = b'{"disstream_redriven":1,'
 
 
-class Identity(NamedTuple):
+class Identity(msgspec.Struct, frozen=True, array_like=True):
     """What a letter is known by, however often it was written. `timestamp`: a stream that is made again under its name
     begins at sequence number 0 again."""
 

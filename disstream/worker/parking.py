@@ -40,9 +40,9 @@ from __future__ import annotations
 
 from base64 import b64decode, urlsafe_b64encode
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from enum import Enum
 from hashlib import blake2b
-from typing import NamedTuple
 
 MAX_TEXT_CHARS = 600
 """Of the 900 that a checkpoint leaves to its user."""
@@ -78,7 +78,8 @@ LAST_HEADER = PREFIX + "-last"
 """Of the last one of a key that was sent back: the number of the last letter of the key then."""
 
 
-class Suspension(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Suspension:
     """Why a partition is suspended: the record it stopped at, what went wrong, and when (ms since the epoch)."""
 
     sequence_number: int
@@ -87,7 +88,8 @@ class Suspension(NamedTuple):
     at_ms: int
 
 
-class Redriven(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Redriven:
     """What a record that was sent back says of itself."""
 
     app: str
@@ -174,8 +176,8 @@ class Parking:
         blob = _varint(self._letters) + self._packed()
         text = "p1 " + urlsafe_b64encode(blob).rstrip(b"=").decode("ascii")
         if self.suspension is not None:
-            sequence, index, error, at_ms = self.suspension
-            text += f" ! {sequence} {index} {at_ms} {error}"
+            at = self.suspension
+            text += f" ! {at.sequence_number} {at.index} {at.at_ms} {at.error}"
         return text
 
     # --- suspension -----------------------------------------------------------------------------------------------
