@@ -96,6 +96,7 @@ PURE = [
     "server/sharing.py",
     "worker/letters.py",
     "worker/parking.py",
+    "worker/plan.py",
     *(f"wire/{path.name}" for path in sorted((PACKAGE / "wire").glob("*.py"))),
 ]
 IMPURE = {"asyncio", "anyio", "time", "os", "logging", "aiohttp", "threading", "socket"}

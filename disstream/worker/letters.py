@@ -18,10 +18,12 @@ one record under the key of its own: a line of JSON, then the payload as it was.
 In a file it is one line: the same members, then "data". "encoding" is "utf-8" for text, and "base64" else, as
 `disstream consume --format jsonl` has it.
 
-A *mark* says that letters were sent back. It is a record, or a line, beside them:
+A *mark* says that letters were sent back, or discarded: they are settled. It is a record, or a line, beside them:
 
-    {"disstream_redriven":1,"at_ms":1795320000000,
-     "letters":[["billing","orders","shardId-0000000002",4711,0,1795313464210]]}
+    {"disstream_settled":1,"at_ms":1795320000000,
+     "letters":[["billing","orders","shardId-0000000002",4711,0,1795313464210,1]]}
+
+A letter with the same identity and a higher number is not settled: what it parked must be unparked by a new one.
 """
 
 from __future__ import annotations
@@ -45,7 +47,7 @@ MAX_ERROR_CHARS = 2_000
 MAX_TYPE_CHARS = 200
 
 _LETTER = b'{"disstream_letter":1,'
-_MARK = b'{"disstream_redriven":1,'
+_MARK = b'{"disstream_settled":1,'
 
 
 class Identity(msgspec.Struct, frozen=True, array_like=True):
@@ -119,12 +121,33 @@ class Letter(msgspec.Struct, frozen=True, kw_only=True):
         return Identity(self.app, self.stream, self.partition_id, self.sequence_number, self.index, self.timestamp)
 
 
-class Mark(msgspec.Struct, frozen=True, kw_only=True):
-    """These letters were sent back."""
+class Settled(msgspec.Struct, frozen=True, array_like=True):
+    """The members of a letter's identity, and its number."""
 
-    disstream_redriven: Literal[1] = 1
+    app: str
+    stream: str
+    partition_id: str
+    sequence_number: int
+    index: int
+    timestamp: int
+    number: int
+
+    @classmethod
+    def of(cls, identity: Identity, number: int) -> Settled:
+        i = identity
+        return cls(i.app, i.stream, i.partition_id, i.sequence_number, i.index, i.timestamp, number)
+
+    @property
+    def identity(self) -> Identity:
+        return Identity(self.app, self.stream, self.partition_id, self.sequence_number, self.index, self.timestamp)
+
+
+class Mark(msgspec.Struct, frozen=True, kw_only=True):
+    """These letters were sent back, or discarded."""
+
+    disstream_settled: Literal[1] = 1
     at_ms: int
-    letters: tuple[Identity, ...]
+    letters: tuple[Settled, ...]
 
 
 class _Facts(msgspec.Struct, kw_only=True):
@@ -251,7 +274,7 @@ def read_line(line: bytes) -> Letter | Mark:
 # --- marks -------------------------------------------------------------------------------------------------------
 
 
-def encode_mark(letters: Sequence[Identity], at_ms: int) -> bytes:
+def encode_mark(letters: Sequence[Settled], at_ms: int) -> bytes:
     """A mark, as payload of a record, or with a line end behind it as a line."""
     return msgspec.json.encode(Mark(at_ms=at_ms, letters=tuple(letters)))
 

@@ -33,7 +33,7 @@ The text, "" for nothing at all:
     !       of a suspended partition: sequence number, index, ms since the epoch, and the error
 
 This one says that 1 letter was written, and that the key "customer-7" (hash 698e94ed4ec1a85a) is parked by it. A text
-holds 25 to 33 keys, and has at most 600 characters.
+holds 25 to 33 keys, and has at most 600 characters as JSON, which is what an annotation may have.
 """
 
 from __future__ import annotations
@@ -44,8 +44,7 @@ from dataclasses import dataclass
 from enum import Enum
 from hashlib import blake2b
 
-MAX_TEXT_CHARS = 600
-"""Of the 900 that a checkpoint leaves to its user."""
+from ..wire.annotations import MAX_ANNOTATION_CHARS, json_chars
 
 MAX_ERROR_CHARS = 60
 """Of a suspension; the whole error is logged. It has to fit beside as many keys as there may be."""
@@ -77,6 +76,9 @@ NUMBER_HEADER = PREFIX + "-number"
 LAST_HEADER = PREFIX + "-last"
 """Of the last one of a key that was sent back: the number of the last letter of the key then."""
 
+DISCARD_HEADER = PREFIX + "-discard"
+"""Of a record without payload: nothing comes back, the letters of the key were discarded. Not for the handler."""
+
 
 @dataclass(frozen=True, slots=True)
 class Suspension:
@@ -98,6 +100,7 @@ class Redriven:
     index: int
     number: int
     last: int | None = None
+    discard: bool = False
 
     @classmethod
     def read(cls, headers: Mapping[str, str] | None) -> Redriven | None:
@@ -114,11 +117,12 @@ class Redriven:
                 _whole(index),
                 _whole(headers[NUMBER_HEADER]),
                 None if last is None else _whole(last),
+                DISCARD_HEADER in headers,
             )
         except (KeyError, ValueError):
             return None
 
-    def headers(self) -> dict[str, str]:
+    def headers(self, *, discard: bool = False) -> dict[str, str]:
         told = {
             FROM_HEADER: f"{self.partition_id}/{self.sequence_number}/{self.index}",
             APP_HEADER: self.app,
@@ -126,6 +130,8 @@ class Redriven:
         }
         if self.last is not None:
             told[LAST_HEADER] = str(self.last)
+        if discard or self.discard:
+            told[DISCARD_HEADER] = "1"
         return told
 
 
@@ -137,7 +143,8 @@ class Fate(Enum):
     FOLLOW = "follow"
     """An earlier record of its key is parked: into the dead letters, or let it wait."""
     SKIP = "skip"
-    """It was sent back for another app: it is finished."""
+    """It was sent back for another app, or says that letters were discarded: it is finished, without the handler.
+    `handled` is told of it too."""
 
 
 class _Parked:
@@ -170,7 +177,7 @@ class Parking:
         return parking
 
     def text(self) -> str:
-        """At most 600 characters, of which none is a control character; "" if there is nothing to be kept."""
+        """As an annotation takes it, on one line; "" if there is nothing to be kept."""
         if not self._letters and self.suspension is None:
             return ""
         blob = _varint(self._letters) + self._packed()
@@ -236,7 +243,7 @@ class Parking:
     def fate(self, app: str, partition_id: str, key: str | None, headers: Mapping[str, str] | None) -> Fate:
         """What `app` does with a record of this partition, at the moment its turn has come."""
         redriven = Redriven.read(headers) if headers else None
-        if redriven is not None and redriven.app != app:
+        if redriven is not None and (redriven.app != app or redriven.discard):
             return Fate.SKIP
         if not self._keys or key is None:
             return Fate.HANDLE
@@ -250,7 +257,7 @@ class Parking:
         return Fate.HANDLE if foreign or redriven.number >= parked.failed else Fate.FOLLOW
 
     def handled(self, app: str, partition_id: str, key: str | None, headers: Mapping[str, str] | None) -> bool:
-        """A record was handled. True: it was the last one of a parked key that came back, and unparked it."""
+        """A record was handled, or skipped. True: it was the last of a parked key to come back, and unparked it."""
         if not headers or not self._keys or key is None:
             return False
         redriven = Redriven.read(headers)
@@ -272,7 +279,7 @@ class Parking:
         assert len(set(numbers)) == len(numbers), "a number was given twice"
         assert len(self._packed()) <= ALL_KEYS_BYTES
         text = self.text()
-        assert len(text) <= MAX_TEXT_CHARS
+        assert json_chars(text) <= MAX_ANNOTATION_CHARS
         assert not text or text.isprintable()
 
     # --- its text -------------------------------------------------------------------------------------------------
@@ -319,7 +326,8 @@ def _hash(key: str) -> bytes:
 def _shown(error: str) -> str:
     """One short line."""
     line = " ".join(error[: 10 * MAX_ERROR_CHARS].split())
-    shown = "".join(c if c.isprintable() else "?" for c in line)
+    # What JSON escapes would take more room than there is.
+    shown = "".join(c if c.isprintable() else "?" for c in line.replace('"', "'").replace("\\", "/"))
     return shown if len(shown) <= MAX_ERROR_CHARS else shown[: MAX_ERROR_CHARS - 1] + "…"
 
 
