@@ -9,6 +9,7 @@ checkpoint show, set and delete how far an app has read
 dump       create, start, stop and delete tasks that copy a stream
 record     produce and consume records           formats: records as text; feed: the input of produce; sending: its run
 resend     a spill file, sent again
+deadletter list, send back and discard what workers gave up
 demo       the main job on real data
 bench      measure and verify
 listing    rows, for people and for pipes
@@ -31,6 +32,7 @@ from ..lifecycle import unwrap
 from .app import APP_NOT_FOUND, app
 from .bench import bench
 from .checkpoint import checkpoint
+from .deadletter import deadletter
 from .demo import demo
 from .dump import dump
 from .metrics import metrics
@@ -101,5 +103,5 @@ def main() -> None:
     """
 
 
-for _command in (serve, stream, app, checkpoint, tag, metrics, dump, produce, consume, demo, bench):
+for _command in (serve, stream, app, checkpoint, tag, metrics, dump, produce, consume, deadletter, demo, bench):
     main.add_command(_command)

@@ -6,13 +6,13 @@ one record under the key of its own: a line of JSON, then the payload as it was.
     {"disstream_letter":1,"app":"billing","member_id":"host-1-ab","stream":"orders",
      "partition_id":"shardId-0000000002","sequence_number":4711,"index":0,"key":"customer-7",
      "timestamp":1795313464210,"headers":null,"error_type":"ValueError","error":"no such account","attempts":3,
-     "at_ms":1795313465000,"followed":false,"number":1,"encoding":"raw"}\\n
+     "at_ms":1795313465000,"followed":false,"parked":true,"encoding":"raw"}\\n
     7 apples
 
     index       of records that share a sequence number; 0 else                     timestamp, at_ms   ms since 1970
     error       the first 2,000 characters                                          attempts           0 if `followed`
     followed    it did not fail: an earlier record of its key did, and it must not overtake that one
-    number      of the letters of parked keys of its partition (parking.py); 0: its key was not parked
+    parked      its key is, until the record comes back (parking.py)
     encoding    raw; zlib: compressed, because it did not fit into a record of 1 MiB otherwise
 
 In a file it is one line: the same members, then "data". "encoding" is "utf-8" for text, and "base64" else, as
@@ -20,10 +20,8 @@ In a file it is one line: the same members, then "data". "encoding" is "utf-8" f
 
 A *mark* says that letters were sent back, or discarded: they are settled. It is a record, or a line, beside them:
 
-    {"disstream_settled":1,"at_ms":1795320000000,
-     "letters":[["billing","orders","shardId-0000000002",4711,0,1795313464210,1]]}
-
-A letter with the same identity and a higher number is not settled: what it parked must be unparked by a new one.
+    {"disstream_settled":1,"at_ms":1795320000000,"discarded":false,
+     "letters":[["billing","orders","shardId-0000000002",4711,0,1795313464210]]}
 """
 
 from __future__ import annotations
@@ -81,8 +79,8 @@ class Letter(msgspec.Struct, frozen=True, kw_only=True):
     at_ms: int
     followed: bool = False
     """It did not fail itself: an earlier record of its key did."""
-    number: int = 0
-    """Of the letters of parked keys of its partition; 0: its key was not parked."""
+    parked: bool = False
+    """Its key is, until the record comes back."""
 
     @classmethod
     def of(
@@ -94,7 +92,7 @@ class Letter(msgspec.Struct, frozen=True, kw_only=True):
         error: BaseException | None,
         attempts: int,
         at_ms: int,
-        number: int = 0,
+        parked: bool = False,
     ) -> Letter:
         """The letter of a record. `error` None: it did not fail, it follows an earlier one of its key."""
         return cls(
@@ -113,29 +111,8 @@ class Letter(msgspec.Struct, frozen=True, kw_only=True):
             attempts=attempts,
             at_ms=at_ms,
             followed=error is None,
-            number=number,
+            parked=parked,
         )
-
-    @property
-    def identity(self) -> Identity:
-        return Identity(self.app, self.stream, self.partition_id, self.sequence_number, self.index, self.timestamp)
-
-
-class Settled(msgspec.Struct, frozen=True, array_like=True):
-    """The members of a letter's identity, and its number."""
-
-    app: str
-    stream: str
-    partition_id: str
-    sequence_number: int
-    index: int
-    timestamp: int
-    number: int
-
-    @classmethod
-    def of(cls, identity: Identity, number: int) -> Settled:
-        i = identity
-        return cls(i.app, i.stream, i.partition_id, i.sequence_number, i.index, i.timestamp, number)
 
     @property
     def identity(self) -> Identity:
@@ -147,7 +124,8 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True):
 
     disstream_settled: Literal[1] = 1
     at_ms: int
-    letters: tuple[Settled, ...]
+    discarded: bool
+    letters: tuple[Identity, ...]
 
 
 class _Facts(msgspec.Struct, kw_only=True):
@@ -166,7 +144,7 @@ class _Facts(msgspec.Struct, kw_only=True):
     attempts: int
     at_ms: int
     followed: bool
-    number: int
+    parked: bool
 
 
 class _Head(_Facts, kw_only=True):
@@ -274,9 +252,9 @@ def read_line(line: bytes) -> Letter | Mark:
 # --- marks -------------------------------------------------------------------------------------------------------
 
 
-def encode_mark(letters: Sequence[Settled], at_ms: int) -> bytes:
+def encode_mark(letters: Sequence[Identity], at_ms: int, *, discarded: bool = False) -> bytes:
     """A mark, as payload of a record, or with a line end behind it as a line."""
-    return msgspec.json.encode(Mark(at_ms=at_ms, letters=tuple(letters)))
+    return msgspec.json.encode(Mark(at_ms=at_ms, discarded=discarded, letters=tuple(letters)))
 
 
 def _decode_mark(text: bytes) -> Mark:

@@ -5,19 +5,21 @@ by, and no payload; `decide` chooses what is to be sent; the second look, `take`
 
     double       the same record again, written by a worker that died before its commit: sent once
     settled      a mark covers it: sent, or discarded, before
-    selected     what the user asked for
+    selected     what the user asked for, without what would overtake letters of its key that are not
+    behind       neither settled nor selected
 
-The last letter of a parked key that is sent says which number is the key's last one (parking.py). It says so only if
+The last letter of a parked key that is sent tells the place of the key's last letter (parking.py). It tells it only if
 no letter of the key stays behind; else the key stays parked, or a letter that is sent later would come too late.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from .letters import Identity, Letter, Mark, Settled
-from .parking import PREFIX, Redriven
+from .letters import Identity, Letter, Mark
+from .parking import PREFIX, Place, Redriven, origin
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,6 @@ class Outgoing:
     """A letter to be sent. `headers` are the record's own; of a parked key, `redriven` goes with them."""
 
     letter: Letter
-    settled: Settled
     headers: dict[str, str]
     group: Group | None = None
     redriven: Redriven | None = None
@@ -69,34 +70,47 @@ class Outgoing:
 
 
 class _Seen:
-    __slots__ = ("again", "group", "number", "selected")
+    __slots__ = ("failed", "group", "origin", "selected")
 
-    def __init__(self, number: int, selected: bool, group: Group | None, again: bool) -> None:
-        self.number = number
+    def __init__(self, letter: Letter, selected: bool) -> None:
+        self.group = group_of(letter)
+        self.origin = _origin(letter)
+        self.failed = not letter.followed
         self.selected = selected
-        self.group = group
-        self.again = again
 
 
 class _Key:
-    __slots__ = ("behind", "last", "left")
+    __slots__ = ("behind", "last", "left", "origins")
 
     def __init__(self) -> None:
-        self.last = 0  # number of its last letter
+        self.last: Place = (0, 0)  # the last letter's
         self.left = 0  # to be sent
         self.behind = 0  # neither settled nor to be sent
+        self.origins: list[Place] = []  # of all letters that were not discarded, sorted
 
 
 class Plan:
     """One look at all dead letters, and what follows from it."""
 
-    def __init__(self, selection: Selection, *, limit: int | None = None, only: frozenset[Group] | None = None) -> None:
-        """`only`: letters of these keys, as far as they only followed: of a key that failed again none is sent."""
+    def __init__(
+        self,
+        selection: Selection,
+        *,
+        limit: int | None = None,
+        only: frozenset[Group] | None = None,
+        discard: bool = False,
+    ) -> None:
+        """`only`: letters of these keys, as far as they only followed: of a key that failed again none is sent.
+
+        `discard`: none is to be sent, so that what stays behind is not overtaken.
+        """
         self._selection = selection
         self._limit = limit
         self._only = only
+        self._discard = discard
         self._seen: dict[Identity, _Seen] = {}
-        self._settled: dict[Identity, int] = {}
+        self._settled: set[Identity] = set()
+        self._discarded: set[Identity] = set()
         self._keys: dict[Group, _Key] = {}
         self._taken: set[Identity] = set()
         self._blocked: set[Group] = set()
@@ -109,47 +123,61 @@ class Plan:
     def note(self, found: Letter | Mark) -> None:
         """The first look."""
         if isinstance(found, Mark):
-            for settled in found.letters:
-                identity = settled.identity
-                self._settled[identity] = max(settled.number, self._settled.get(identity, 0))
+            self._settled.update(found.letters)
+            if found.discarded:
+                self._discarded.update(found.letters)
             return
         identity = found.identity
-        group = group_of(found)
-        if group is not None:
-            key = self._keys.setdefault(group, _Key())
-            key.last = max(key.last, found.number)
-        known = self._seen.get(identity)
-        if known is None:
-            self._seen[identity] = _Seen(found.number, self._selection.takes(found), group, not found.followed)
-        else:
+        if identity in self._seen:
             self.doubles += 1
-            known.number = max(known.number, found.number)
-            known.group = known.group or group
+            return
+        seen = self._seen[identity] = _Seen(found, self._selection.takes(found))
+        if seen.group is not None:
+            key = self._keys.setdefault(seen.group, _Key())
+            key.last = max(key.last, (found.sequence_number, found.index))
 
     def decide(self) -> None:
         """All was noted once."""
+        open_letters = {i: seen for i, seen in self._seen.items() if i not in self._settled}
         if self._only is not None:
-            self.failed_again = {
-                seen.group
-                for identity, seen in self._seen.items()
-                if seen.group in self._only and seen.again and not self.is_settled(identity)
-            }
-        for identity, seen in self._seen.items():
-            if self.is_settled(identity):
-                seen.selected = False
-                continue
+            self.failed_again = {s.group for s in open_letters.values() if s.failed and s.group in self._only}
+        by_key: dict[Group, list[_Seen]] = {}
+        for seen in open_letters.values():
             if self._only is not None and (seen.group not in self._only or seen.group in self.failed_again):
                 seen.selected = False
-            if self._limit is not None and self.to_send >= self._limit:
+            if seen.group is not None:
+                by_key.setdefault(seen.group, []).append(seen)
+        if not self._discard:
+            for letters in by_key.values():
+                self._keep_order(letters)
+        for identity, seen in self._seen.items():
+            if identity in self._settled:
+                seen.selected = False
+            elif self._limit is not None and self.to_send >= self._limit:
                 seen.selected = False
             self.to_send += seen.selected
-            if seen.group is not None:
-                key = self._keys[seen.group]
-                key.left += seen.selected
-                key.behind += not seen.selected
+        for identity, seen in self._seen.items():
+            if seen.group is not None and identity not in self._discarded:
+                self._keys[seen.group].origins.append(seen.origin)
+        for group, letters in by_key.items():
+            self._keys[group].origins.sort()
+            if not self._discard:
+                self.to_send -= self._keep_order(letters)
+            key = self._keys[group]
+            key.left = sum(seen.selected for seen in letters)
+            key.behind = len(letters) - key.left
+
+    def _keep_order(self, letters: list[_Seen]) -> int:
+        """Of a key: nothing is sent behind the first that is not. How many are not sent because of that."""
+        letters.sort(key=lambda seen: seen.origin)
+        first = next((i for i, seen in enumerate(letters) if not seen.selected), len(letters))
+        overtaking = [seen for seen in letters[first:] if seen.selected]
+        for seen in overtaking:
+            seen.selected = False
+        return len(overtaking)
 
     def is_settled(self, identity: Identity) -> bool:
-        return self._settled.get(identity, -1) >= self._seen[identity].number
+        return identity in self._settled
 
     @property
     def letters(self) -> int:
@@ -163,15 +191,16 @@ class Plan:
         if seen is None or not seen.selected or identity in self._taken or seen.group in self._blocked:
             return None
         self._taken.add(identity)
-        settled = Settled.of(identity, seen.number)
         headers = _own(letter.headers)
         if seen.group is None:
-            return Outgoing(letter, settled, headers)
+            return Outgoing(letter, headers)
         key = self._keys[seen.group]
         key.left -= 1
         last = None if key.left or key.behind else key.last
-        place = letter.partition_id, letter.sequence_number, letter.index
-        return Outgoing(letter, settled, headers, seen.group, Redriven(letter.app, *place, seen.number, last))
+        before = bisect_left(key.origins, seen.origin)
+        after = key.origins[before - 1] if before else None
+        redriven = Redriven(letter.app, letter.partition_id, seen.origin, after, last, self._discard)
+        return Outgoing(letter, headers, seen.group, redriven)
 
     def block(self, group: Group) -> None:
         """The letter that was taken last, of this key, cannot be sent: those behind it must not overtake it."""
@@ -179,7 +208,7 @@ class Plan:
         self.to_send -= self._keys[group].left
 
     def left_behind(self) -> dict[Group, int]:
-        """Keys of which letters are sent and others are not, because they are not selected: how many."""
+        """Keys of which some letters are selected and others are not: how many are not."""
         touched = {seen.group for seen in self._seen.values() if seen.selected and seen.group is not None}
         return {group: self._keys[group].behind for group in touched if self._keys[group].behind}
 
@@ -189,18 +218,26 @@ class Plan:
             seen.selected and seen.group not in self._blocked and identity not in self._taken
             for identity, seen in self._seen.items()
         )
+        assert self._limit is None or self.to_send <= self._limit
         for identity, seen in self._seen.items():
-            assert not (seen.selected and self.is_settled(identity))
+            assert not (seen.selected and identity in self._settled)
             assert identity not in self._taken or seen.selected
         for group, key in self._keys.items():
-            mine = {i: seen for i, seen in self._seen.items() if seen.group == group and not self.is_settled(i)}
+            mine = {i: seen for i, seen in self._seen.items() if seen.group == group and i not in self._settled}
             assert key.left == sum(seen.selected and i not in self._taken for i, seen in mine.items())
             assert key.behind == sum(not seen.selected for seen in mine.values())
+            if not self._discard:
+                behind = [seen.origin for seen in mine.values() if not seen.selected]
+                assert all(seen.origin <= min(behind) for seen in mine.values() if behind and seen.selected)
 
 
 def group_of(letter: Letter) -> Group | None:
     """None: its key was not parked."""
-    return Group(letter.app, letter.stream, letter.partition_id, letter.key) if letter.number else None
+    return Group(letter.app, letter.stream, letter.partition_id, letter.key) if letter.parked else None
+
+
+def _origin(letter: Letter) -> Place:
+    return origin(letter.app, letter.partition_id, (letter.sequence_number, letter.index), letter.headers)
 
 
 def _own(headers: Mapping[str, str] | None) -> dict[str, str]:

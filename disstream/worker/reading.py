@@ -25,7 +25,7 @@ from ..errors import ConfigError, CursorExpired, SequenceOutOfRange, WaitTimeout
 from ..model import Cursor, Record
 from ..producer import Producer, ProducerConfig
 from .deadletters import locked, to_target
-from .letters import Letter, Mark, Settled, decode_letter, encode_mark, read_line
+from .letters import Identity, Letter, Mark, decode_letter, encode_mark, read_line
 
 LINES_AT_ONCE = 500
 
@@ -68,7 +68,7 @@ class Box(Protocol):
     def reading(self) -> Reading:
         """From the first letter on."""
 
-    async def settle(self, letters: Sequence[Settled]) -> None:
+    async def settle(self, letters: Sequence[Identity], *, discarded: bool) -> None:
         """Write a mark; it is safe when this returns. Raises DisError, OSError."""
 
     async def close(self) -> None: ...
@@ -108,9 +108,9 @@ class _StreamBox:
     def reading(self) -> Reading:
         return _Merged([_Partition(self._dis, self._stream, name, end) for name, end in self._ends.items()])
 
-    async def settle(self, letters: Sequence[Settled]) -> None:
+    async def settle(self, letters: Sequence[Identity], *, discarded: bool) -> None:
         assert self._marks is not None, "opened without settles=True"
-        await self._marks.send_and_wait(encode_mark(letters, clock.wall_ms()))
+        await self._marks.send_and_wait(encode_mark(letters, clock.wall_ms(), discarded=discarded))
 
     async def close(self) -> None:
         if self._marks is not None:
@@ -240,13 +240,13 @@ class _FileBox:
         letters, marks = self._ends
         return _Lines(lambda: _read([(self._beside, marks), (self._path, letters)]))
 
-    async def settle(self, letters: Sequence[Settled]) -> None:
+    async def settle(self, letters: Sequence[Identity], *, discarded: bool) -> None:
         fd = self._fd
         assert fd is not None, "opened without settles=True"
 
         def append() -> None:
             size = os.fstat(fd).st_size
-            text = encode_mark(letters, clock.wall_ms()) + b"\n"
+            text = encode_mark(letters, clock.wall_ms(), discarded=discarded) + b"\n"
             if size and os.pread(fd, 1, size - 1) != b"\n":
                 text = b"\n" + text  # a crash cut the last mark: it spoils no other
             done = 0

@@ -57,8 +57,12 @@ class Report:
     """The first few of what is no letter."""
     foreign_count: int = 0
     unparked: set[Group] = field(default_factory=set)
+    unwatched: int = 0
+    """Keys whose letters were all sent; whether that has unparked them was not looked at."""
     parked: dict[Group, str] = field(default_factory=dict)
     """Keys that stay parked, and why."""
+    left_behind: dict[Group, int] = field(default_factory=dict)
+    """Keys that stay parked because so many letters of theirs were not selected."""
 
 
 MAX_FOREIGN = 5
@@ -122,7 +126,8 @@ class Redrive:
         rate: float | None = None,
         wait_s: float = 60.0,
     ) -> None:
-        """`to_stream`: send copies there, mark nothing, leave keys parked. `discard`: send nothing, and mark them.
+        """`to_stream`: send copies there, mark nothing, leave keys parked. `discard`: mark them, and send only
+        what unparks keys.
 
         `rate`: letters a second at most. `wait_s`: how long to wait, in each round, for a worker to handle what was
         sent; 0: it is not looked whether keys are unparked.
@@ -151,8 +156,9 @@ class Redrive:
                 plan = await self._round(only)
                 for group in plan.failed_again:
                     self.report.parked[group] = "a record of it failed again"
-                for group, count in plan.left_behind().items():
-                    self.report.parked[group] = f"{count} letters of it were not selected"
+                self.report.left_behind |= plan.left_behind()
+                if not self._wait_s:
+                    self.report.unwatched = len(self._lasts)
                 if not self._lasts or not self._wait_s:
                     break
                 only = await self._unparked()
@@ -163,7 +169,8 @@ class Redrive:
             return self.report
 
     async def _round(self, only: frozenset[Group] | None) -> Plan:
-        plan = await _look(self._box, Plan(self._selection, limit=self._limit, only=only), self.report)
+        plan = Plan(self._selection, limit=self._limit, only=only, discard=self._discard)
+        await _look(self._box, plan, self.report)
         self._lasts = {}
         taken = 0
         chunk: list[tuple[Outgoing, Delivery | None]] = []
@@ -201,7 +208,7 @@ class Redrive:
         letter, headers, data = outgoing.letter, outgoing.headers, outgoing.letter.data
         stream = self._to_stream or letter.stream
         if self._to_stream is None and outgoing.redriven is not None:
-            headers = {**headers, **outgoing.redriven.headers(discard=self._discard)}
+            headers = {**headers, **outgoing.redriven.headers()}
         if self._discard:
             if not outgoing.last:
                 return None
@@ -240,7 +247,7 @@ class Redrive:
             if outgoing.group is not None and outgoing.last and receipt is not None and self._to_stream is None:
                 self._lasts[outgoing.group] = receipt
         if stored and self._to_stream is None:
-            await self._box.settle([outgoing.settled for outgoing in stored])
+            await self._box.settle([outgoing.letter.identity for outgoing in stored], discarded=self._discard)
         self.report.settled += len(stored)
         if failure is not None:
             raise failure
