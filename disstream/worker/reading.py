@@ -77,13 +77,13 @@ class Box(Protocol):
 def box(dis: DisClient, target: str) -> Box:
     """`target` as `dead_letters` takes it. Raises ConfigError."""
     kind, place = to_target(target)
-    return _StreamBox(dis, place) if kind == "stream" else _FileBox(place)
+    return StreamBox(dis, place) if kind == "stream" else FileBox(place)
 
 
 # --- a stream ----------------------------------------------------------------------------------------------------
 
 
-class _StreamBox:
+class StreamBox:
     def __init__(self, dis: DisClient, stream: str) -> None:
         self.name = f"stream:{stream}"
         self._dis = dis
@@ -211,7 +211,7 @@ class _Merged:
 # --- a file ------------------------------------------------------------------------------------------------------
 
 
-class _FileBox:
+class FileBox:
     def __init__(self, path: str) -> None:
         self.name = f"file:{path}"
         self._path = path
