@@ -108,7 +108,7 @@ def test_letters_of_parked_keys_travel_in_envelopes(run: Run, disstream_server: 
     told = "sent 3 of 3 letters\n1 key to be unparked once a worker has handled all of it\n"
     assert (result.exit_code, result.stdout) == (0, told)
     with blocking.connect(disstream_server.url, project_id="demo") as dis:
-        found = {}
+        found: dict[bytes, dict[str, str]] = {}
         for partition in ("0", "1"):
             page = dis.records.get(dis.cursors.get("orders", partition, "TRIM_HORIZON"))
             found |= {r.data: dict(r.headers or {}) for r in unwrap(page.records)}
