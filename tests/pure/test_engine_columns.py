@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from disstream.engine import Columns, sizes_of
 from disstream.engine.api import Row
 from disstream.engine.rules import weigh
+from disstream.errors import StorageError
 
 rows = st.builds(
     Row,
@@ -30,7 +34,13 @@ def joined(model: list[Row]) -> Columns:
     return Columns([row.key for row in model], [len(row.data) for row in model], told, view)
 
 
-FORMS = {"joined": joined, "one by one": Columns.of}
+def stored(model: list[Row]) -> Columns:
+    """As they come from the disk: packed, and looked at by nobody yet."""
+    columns = joined(model)
+    return Columns.of_packed(len(model), columns.packed, bytes(columns.data))
+
+
+FORMS = {"joined": joined, "one by one": Columns.of, "stored": stored}
 forms = st.sampled_from([*FORMS.values()])
 
 
@@ -60,9 +70,9 @@ class Life(RuleBasedStateMachine):
     """Columns and a list, cut and shortened alike; nothing that is cut off changes what it was cut from."""
 
     @initialize(model=lists, form=forms)
-    def begin(self, model: list[Row], form: object) -> None:
+    def begin(self, model: list[Row], form: Callable[[list[Row]], Columns]) -> None:
         self.model = list(model)
-        self.columns = joined(model) if form is joined else Columns.of(model)
+        self.columns = form(model)
         self.left: list[tuple[Columns, list[Row]]] = []
 
     @rule(begin=places, end=places)
@@ -88,7 +98,16 @@ class Life(RuleBasedStateMachine):
     def lengths_agree(self) -> None:
         """Without asking for either form: that would make it."""
         if hasattr(self, "columns"):
-            assert len(self.columns) == len(self.columns.keys) == len(self.model)
+            assert len(self.columns) == len(self.model)
+
+    @rule()
+    def look(self) -> None:
+        assert len(self.columns.keys) == len(self.model)
+
+    @rule()
+    def pack(self) -> None:
+        data = b"".join(row.data for row in self.model)
+        assert Columns.of_packed(len(self.model), self.columns.packed, data) == self.model
 
     def teardown(self) -> None:
         for columns, model in [*self.left, (self.columns, self.model)]:
@@ -99,9 +118,9 @@ TestLife = Life.TestCase
 
 
 @given(model=lists, form=forms)
-def test_all_that_can_be_asked(model: list[Row], form: object) -> None:
-    """Fresh from a body or from rows, and as an empty cut."""
-    columns = joined(model) if form is joined else Columns.of(model)
+def test_all_that_can_be_asked(model: list[Row], form: Callable[[list[Row]], Columns]) -> None:
+    """Fresh from a body, from rows or from the disk, and as an empty cut."""
+    columns = form(model)
     agree(columns, model)
     agree(columns[:0], [])
     agree(columns[5:2], [])
@@ -153,6 +172,30 @@ def test_columns_of_columns(model: list[Row]) -> None:
     assert Columns.of(columns) is columns
     agree(Columns.of(tuple(model)), model)
     assert (columns.timestamps is None) == all(row.timestamp is None for row in model)
+
+
+def test_what_was_stored_is_not_looked_at() -> None:
+    """It is sent on as it was stored, whatever it holds; who looks is told that it does not fit, again and again."""
+    for packed, told in [
+        (b"", "cannot be decoded"),
+        (b"\xc1", "cannot be decoded"),
+        (msgspec.msgpack.encode((["k"], [2], None)), "1 rows, its header tells of 2"),
+        (msgspec.msgpack.encode((["k", "l", "m"], [1, 1, 0], None)), "3 rows, its header tells of 2"),
+        (msgspec.msgpack.encode((["k", "l"], [2], None)), "different lengths"),
+        (msgspec.msgpack.encode((["k", "l"], [1, 1], [7])), "different lengths"),
+        (msgspec.msgpack.encode((["k", "l"], [1, 2], None)), "2 bytes, not the 3"),
+    ]:
+        columns = Columns.of_packed(2, packed, b"hi")
+        assert (len(columns), columns.packed, columns.data) == (2, packed, b"hi")
+        for look in (
+            columns.check,
+            columns.pop,
+            lambda columns=columns: columns[:1],
+            lambda columns=columns: columns[0],
+        ):
+            with pytest.raises(StorageError, match=told):
+                look()
+        assert (len(columns), columns.packed) == (2, packed)
 
 
 def test_a_cut_copies_no_payload() -> None:

@@ -13,8 +13,7 @@ Value, 32 bytes of header and the rows as columns:
     16  8  append_ms     when they were appended, ms since the epoch
     24  8  weight        payload and key bytes of all rows, so that a reader need not add them up
     32  4  told          how many bytes the next field has
-    36  …  columns       msgpack: an array [keys, sizes, timestamps]: an array of str or nil, an array of the payloads'
-                         bytes, and an array of int or nil, or nil if no row has one
+    36  …  columns       keys, sizes and timestamps in packed form: see ../columns.py
     …   …  payloads      one behind the other
 
 The CRC ends with the header because the rows are encoded and summed where the append was called, before the commit
@@ -35,11 +34,11 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Sequence
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
-from ...errors import ConfigError
+from ...errors import ConfigError, StorageError
 from ..api import Row
 from ..columns import Columns
 from ..rules import weigh
@@ -52,9 +51,6 @@ _TOLD = struct.Struct(">I")
 _COLUMNS_AT = _HEADER_BYTES + _TOLD.size
 _AS_COLUMNS = 1 << 31
 
-_encoder = msgspec.msgpack.Encoder()
-_Size = Annotated[int, msgspec.Meta(ge=0)]
-_decoder = msgspec.msgpack.Decoder(tuple[list[str | None], list[_Size], list[int | None] | None])
 _decoder_1 = msgspec.msgpack.Decoder(list[Row])
 
 
@@ -93,12 +89,13 @@ def encode(rows: Sequence[Row]) -> Encoded:
     """Raises ConfigError for a key that is not UTF-8 and a timestamp beyond 64 bits."""
     columns = Columns.of(rows)
     weight = weigh(columns)
-    buffer = bytearray(_COLUMNS_AT)
     try:
-        _encoder.encode_into((columns.keys, columns.sizes, columns.timestamps), buffer, _COLUMNS_AT)
+        packed = columns.packed
     except OverflowError as exc:
         raise ConfigError(f"a timestamp does not fit into 64 bits ({exc}): give milliseconds since the epoch") from exc
-    _TOLD.pack_into(buffer, _HEADER_BYTES, len(buffer) - _COLUMNS_AT)
+    buffer = bytearray(_COLUMNS_AT)
+    buffer += packed
+    _TOLD.pack_into(buffer, _HEADER_BYTES, len(packed))
     buffer += columns.data
     return Encoded(len(columns), weight, buffer, zlib.crc32(memoryview(buffer)[_HEADER_BYTES:]))
 
@@ -132,7 +129,21 @@ def verify(value: Buffer) -> Header:
 
 
 def rows(value: Buffer) -> Columns:
-    """The rows of a verified value, which may be in the old form. Raises Damaged."""
+    """The rows of a verified value, looked at. Raises Damaged."""
+    found = unopened(value)
+    try:
+        found.check()
+    except StorageError as exc:
+        raise Damaged(str(exc)) from exc
+    return found
+
+
+def unopened(value: Buffer) -> Columns:
+    """The rows of a verified value, which may be in the old form. Raises Damaged.
+
+    What the checksum vouches for is not looked at: columns that do not fit together raise StorageError when somebody
+    does.
+    """
     length = header(value).length
     view = memoryview(value)
     try:
@@ -140,12 +151,8 @@ def rows(value: Buffer) -> Columns:
             found = Columns.of(_decoder_1.decode(view[_HEADER_BYTES:]))
         else:
             (told,) = _TOLD.unpack_from(view, _HEADER_BYTES)
-            keys, sizes, timestamps = _decoder.decode(view[_COLUMNS_AT : _COLUMNS_AT + told])
-            if len(keys) != len(sizes) or (timestamps is not None and len(timestamps) != len(sizes)):
-                raise Damaged("its columns are of different lengths")
-            found = Columns(keys, sizes, timestamps, bytes(view[_COLUMNS_AT + told :]))
-            if sum(sizes) != len(found.data):
-                raise Damaged(f"its payloads have {len(found.data)} bytes, not the {sum(sizes)} that it tells")
+            data = _COLUMNS_AT + told
+            found = Columns.of_packed(length, bytes(view[_COLUMNS_AT:data]), bytes(view[data:]))
     except (msgspec.MsgspecError, UnicodeDecodeError, struct.error) as exc:
         raise Damaged(f"its rows cannot be decoded: {exc}") from exc
     if len(found) != length:
