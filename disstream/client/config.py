@@ -23,10 +23,10 @@ class ClientConfig:
     body: Body = "auto"
     """How records travel; all other calls are JSON.
 
-    "auto": as JSON, and from a producer to a server of ours as columns, which both sides write and read in half the
-    processor time or less, and which spare base64, a quarter of the bytes. "json": always. "protobuf" spares base64
-    too, and costs both sides two to three times the processor time per record of JSON: for large records and narrow
-    lines to a service that is not ours.
+    "auto": as JSON, and from a producer to a server of ours, and from it to whoever reads, as columns, which both sides
+    write and read in half the processor time or less (pages: a quarter), and which spare base64, a quarter of the
+    bytes. "json": always. "protobuf" spares base64 too, and costs both sides two to three times the processor time per
+    record of JSON: for large records and narrow lines to a service that is not ours.
     """
     compression: Compression | None = None
     """Of the records on their way to the service; pages are never compressed. "lz4" and "snappy" are the fastest,

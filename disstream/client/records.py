@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from anyio import to_thread
 
 from ..errors import ApiError, ConfigError, TransportError
-from ..model import Cursor, NewRecord, Page, PutResults
-from ..wire import columns, places
+from ..model import Cursor, NewRecord, Page, PutResults, Record
+from ..wire import columns, pages, places
 from ..wire.compression import compress
 from ..wire.cursors import MAX_TOKEN_CHARS, decode_cursor
 from ..wire.envelope import may_hold_envelopes
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from .client import Client
 
 _DECODERS = 1024  # partitions whose decoder is kept: making one takes a millisecond, keeping one some kilobytes
+
+_COLUMNS_WANTED = {"accept": pages.ACCEPT}
 
 _INLINE_BYTES = 262_144
 """Smaller bodies are compressed where they are: 0.1 to 0.4 ms, little more than handing them to a thread costs."""
@@ -128,13 +130,19 @@ class Records:
         if max_bytes is not None:
             query["max_fetch_bytes"] = str(max_bytes)
         stream, partition = _place(cursor)
-        answer = await self._client.call("get_records", query=query, headers=self._headers)
-        protobuf = _is_protobuf(answer)
-        if protobuf:
+        headers = self._headers
+        if self._form == "auto" and pages.EXTENSION in self._client.extensions:
+            headers = _COLUMNS_WANTED
+        answer = await self._client.call("get_records", query=query, headers=headers)
+        records: Sequence[Record]
+        kind = media_type(answer.headers)
+        if kind == columns.COLUMNS:
+            records, following = pages.decode_page_columns(answer.body, stream, partition)
+        elif kind == PROTOBUF:
             records, following = decode_page_protobuf(answer.body, stream, partition)
         else:
             records, following = self._decoder(stream, partition)(answer.body)
-        plain = not may_hold_envelopes(answer.body, base64=not protobuf)
+        plain = not may_hold_envelopes(answer.body, base64=kind not in (columns.COLUMNS, PROTOBUF))
         return Page(records=records, next_cursor=Cursor(following, stream, partition), plain=plain)
 
 

@@ -16,6 +16,7 @@ Each seek begins a new epoch. Answers carry the epoch of their question; those o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from random import Random
 from typing import Literal, NamedTuple
 
@@ -31,6 +32,7 @@ from ..errors import (
 )
 from ..model import Cursor, Page, Record, SequenceRange
 from ..wire.cursors import CursorType
+from ..wire.pages import number_of
 
 
 class Since(NamedTuple):
@@ -198,7 +200,7 @@ class PartitionCursor:
         self.gap_records += self._place - expected
         return Skipped(expected, self._place)
 
-    def accept(self, epoch: int, page: Page, now: float) -> list[Record]:
+    def accept(self, epoch: int, page: Page, now: float) -> Sequence[Record]:
         """The records of a page that are to be handed out: normally all; none if a seek came in between.
 
         Numbers that are missing are counted in `gap_records`; records that came already are dropped and counted in
@@ -209,20 +211,20 @@ class PartitionCursor:
         self.streak = 0
         self._cursor = page.next_cursor or None
         self._cursor_from = self._asked_at
-        records = self._in_order(page.records if isinstance(page.records, list) else list(page.records))
+        records = self._in_order(page.records)
         if not records:
             self._idle_s = min(max(self._idle_s * 2, self._idle_min_s), self._idle_max_s)
             self._not_before = now + self._idle_s
             return records
         self._idle_s = 0.0
-        self._place = records[-1].sequence_number + 1
+        self._place = number_of(records, -1) + 1
         self._at_oldest = False
         return records
 
-    def _in_order(self, records: list[Record]) -> list[Record]:
+    def _in_order(self, records: Sequence[Record]) -> Sequence[Record]:
         if not records:
             return records
-        first, last = records[0].sequence_number, records[-1].sequence_number
+        first, last = number_of(records, 0), number_of(records, -1)
         expected = first if self._at_oldest or not isinstance(self._place, int) else self._place
         if first == expected and last - first == len(records) - 1:
             return records

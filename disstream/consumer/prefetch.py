@@ -11,21 +11,29 @@ each partition. A page counts until its last record is taken.
 
 A page may be *packed*: several records in one, which are taken out when they are wanted, a slice of the page at a time.
 So neither the memory nor the loop has to bear what a page of envelopes could hold all at once.
+
+The records of a page in columns are made when they are taken, as many as are taken: what waits is one piece of bytes
+and some lists, and a page of twenty thousand records holds up nobody.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from itertools import islice
 from typing import Generic, TypeVar
 
 from ..model import Record
+from ..wire.pages import ColumnRecords, number_of
 
 K = TypeVar("K", bound=Hashable)
 """What names a partition."""
 
 RECORD_OVERHEAD_BYTES = 250
 """What a record costs in memory beside data and key: objects, headers, numbers (measured, rounded up)."""
+
+COLUMNS_OVERHEAD_BYTES = 130
+"""The same of a record in columns, which is not made yet: three places in lists, a size, a string around the key."""
 
 RESERVE_FACTOR = 4
 """A page in flight counts as this many times its cap: its base64 text and what is decoded from it exist together."""
@@ -36,15 +44,20 @@ SLICE_BYTES = 65_536
 millisecond."""
 
 
-def cost(records: list[Record]) -> int:
+def cost(records: Sequence[Record]) -> int:
     """Bytes that `records` occupy."""
+    if isinstance(records, ColumnRecords):
+        return records.held_bytes + COLUMNS_OVERHEAD_BYTES * len(records)
     # List comprehensions: half the time of generators, and this runs for every record.
     keys = sum([len(r.key) for r in records if r.key])
     return sum([len(r.data) for r in records]) + keys + RECORD_OVERHEAD_BYTES * len(records)
 
 
-def slices(records: list[Record]) -> Iterator[list[Record]]:
+def slices(records: Sequence[Record]) -> Iterator[Sequence[Record]]:
     """The records in pieces of at most SLICE_BYTES of payload, or of one record."""
+    if isinstance(records, ColumnRecords):
+        yield from records.pieces(SLICE_BYTES)
+        return
     piece: list[Record] = []
     size = 0
     for record in records:
@@ -57,13 +70,32 @@ def slices(records: list[Record]) -> Iterator[list[Record]]:
 
 
 class _Page:
-    __slots__ = ("cost", "packed", "records", "taken")
+    """`length`: how many records it holds, taken or not. Of columns, `rest` makes those that are not taken."""
 
-    def __init__(self, records: list[Record], *, packed: bool = False) -> None:
-        self.records = records
+    __slots__ = ("cost", "length", "packed", "records", "rest", "taken")
+
+    def __init__(self, records: Sequence[Record], *, packed: bool = False) -> None:
         self.packed = packed
+        self._hold(records)
+
+    def _hold(self, records: Sequence[Record]) -> None:
+        self.records = records if isinstance(records, list | ColumnRecords) else list(records)
+        self.length = len(records)
+        self.rest: Iterator[Record] = iter(records if isinstance(records, ColumnRecords) else ())
         self.taken = 0
         self.cost = cost(records)
+
+    def unpack(self, unpack: Callable[[list[Record]], list[Record]]) -> None:
+        self.packed = False
+        self._hold(unpack(list(self.records)))
+
+    def take(self, limit: int) -> list[Record]:
+        """Up to `limit` of those that are not taken."""
+        begin = self.taken
+        self.taken = end = min(begin + limit, self.length)
+        if isinstance(self.records, list):
+            return self.records[begin:end] if begin or end < self.length else self.records
+        return list(islice(self.rest, end - begin))
 
 
 class _Partition:
@@ -142,7 +174,7 @@ class Prefetch(Generic[K]):
             return True
         return self.held_bytes + (self._reserved_count + 1) * self._reserve <= self._budget
 
-    def put(self, partition: K, records: list[Record], *, packed: bool = False) -> None:
+    def put(self, partition: K, records: Sequence[Record], *, packed: bool = False) -> None:
         """A page came. It must not be empty."""
         if not packed:
             self._insert(partition, _Page(records), at_front=False)
@@ -167,18 +199,13 @@ class Prefetch(Generic[K]):
         pages = self._partitions[partition].pages
         page = pages[0]
         if page.packed:
-            page.packed = False
-            page.records = self._unpack(page.records)
             self.held_bytes -= page.cost
-            page.cost = cost(page.records)
+            page.unpack(self._unpack)
             self.held_bytes += page.cost
-        if len(page.records) - page.taken <= limit:
-            run = page.records[page.taken :] if page.taken else page.records
+        run = page.take(limit)
+        if page.taken == page.length:
             self.held_bytes -= page.cost
             pages.popleft()
-        else:
-            run = page.records[page.taken : page.taken + limit]
-            page.taken += limit
         if pages:
             self._ring.append(partition)
         else:
@@ -211,7 +238,7 @@ class Prefetch(Generic[K]):
     def first(self, partition: K) -> int | None:
         """The number of the first record held for `partition`."""
         pages = self._partitions[partition].pages
-        return pages[0].records[pages[0].taken].sequence_number if pages else None
+        return number_of(pages[0].records, pages[0].taken) if pages else None
 
     def first_ms(self, partition: K) -> int | None:
         """The timestamp of the first record held for `partition`."""
@@ -250,7 +277,7 @@ class Prefetch(Generic[K]):
         """Assert every invariant."""
         pages = [page for held in self._partitions.values() for page in held.pages]
         assert self.held_bytes == sum(page.cost for page in pages)
-        assert all(0 <= page.taken < len(page.records) for page in pages)
+        assert all(0 <= page.taken < page.length == len(page.records) for page in pages)
         assert self._reserved_count == sum(held.reserved for held in self._partitions.values())
         able = [p for p, held in self._partitions.items() if held.pages and not held.pauses]
         assert len(self._ring) == len(able)

@@ -17,6 +17,7 @@ import anyio
 from ..errors import CursorExpired, DisError, NotFoundError, ThrottledError
 from ..model import Cursor, Page, Partition, SequenceRange, StreamInfo, StreamSummary
 from ..wire.cursors import CursorType, decode_cursor
+from ..wire.pages import number_of
 from ..wire.partitioning import partition_id, partition_number
 from .cursor import Describe, Obtain, PartitionCursor, Read, Wait
 from .prefetch import Prefetch
@@ -237,7 +238,7 @@ class Reader:
         try:
             page = await self._source.records.get(action.cursor, max_bytes=self._max_fetch_bytes)
             if self._first is not None and page.records:
-                await self._first(page.records[0].sequence_number)
+                await self._first(number_of(page.records, 0))
                 self._first = None
             if not self._stopped:
                 self._accept(action.epoch, page)

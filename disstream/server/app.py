@@ -12,9 +12,11 @@ import anyio
 from ..engine import Engine
 from ..errors import ApiError, StorageError
 from ..wire.caps import EXTENSION as CAPS
-from ..wire.columns import EXTENSION as COLUMNS
+from ..wire.columns import COLUMNS
+from ..wire.columns import EXTENSION as COLUMNS_PUT
 from ..wire.errors import api_error, encode_error, refusal
-from ..wire.http import JSON, Request, Response, json_response, media_type, split_target
+from ..wire.http import JSON, Request, Response, accepts, json_response, media_type, split_target
+from ..wire.pages import EXTENSION as PAGES
 from ..wire.places import EXTENSION as PLACES
 from ..wire.places import HEADER as ANSWER
 from ..wire.routes import NoMatch, match
@@ -44,7 +46,7 @@ from .tokens import Tokens
 
 logger = logging.getLogger("disstream.server")
 
-EXTENSIONS = f"bounds, {CAPS}, {COLUMNS}, {PLACES}, {SESSIONS}"
+EXTENSIONS = f"bounds, {CAPS}, {COLUMNS_PUT}, {PAGES}, {PLACES}, {SESSIONS}"
 """What this server offers beyond the API, told in the header X-Disstream of every answer that is no refusal."""
 
 
@@ -185,6 +187,7 @@ class App:
             media_type(request.headers),
             request.headers.get(SESSION),
             request.headers.get(ANSWER) == PLACES,
+            accepts(request.headers, COLUMNS),
         )
         try:
             if "content-encoding" not in request.headers:

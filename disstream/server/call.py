@@ -35,6 +35,8 @@ class Call(NamedTuple):
     """Of a put: the header of wire/sessions.py."""
     short: bool = False
     """Of a put: the answer may have the form of wire/places.py."""
+    columns: bool = False
+    """Of a get: the answer may have the form of wire/pages.py."""
 
     @property
     def stream_id(self) -> str:

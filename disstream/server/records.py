@@ -10,7 +10,7 @@ from typing import NamedTuple
 import anyio
 
 from .. import clock
-from ..engine import Batch, Bounds, Columns, Engine, PartitionRef, sizes_of
+from ..engine import Batch, Bounds, Columns, Engine, PartitionRef
 from ..errors import ApiError
 from ..wire.columns import COLUMNS, SentColumns, decode_columns
 from ..wire.cursors import (
@@ -24,6 +24,7 @@ from ..wire.cursors import (
 )
 from ..wire.errors import api_error, sequence_out_of_range, stream_not_found
 from ..wire.http import JSON, PROTOBUF, Response, json_response
+from ..wire.pages import PageBatch, encode_page_columns
 from ..wire.partitioning import partition_id, partition_number
 from ..wire.places import encode_put_answer_short
 from ..wire.protobuf import decode_put_protobuf, encode_page_protobuf, encode_put_answer_protobuf
@@ -251,18 +252,15 @@ class Records:
         pace = self._flow.of(stream.doc)
         if pace is not None and not pace.may_get(ref, anyio.current_time()):
             raise self._throttled(ref)
-        rows: list[PageRow] = []
-        size = 0
-        for batch in await self._log.read(ref, cursor.sequence, max_bytes):
-            rows += _page_rows(batch)
-            size += sum(sizes_of(batch.rows))
-        following = cursor._replace(sequence=cursor.sequence + len(rows), issued_ms=clock.wall_ms())
+        batches = [_as_columns(batch) for batch in await self._log.read(ref, cursor.sequence, max_bytes)]
+        count = sum([len(rows) for _, _, rows in batches])
+        size = sum([len(rows.data) for _, _, rows in batches])
+        following = cursor._replace(sequence=cursor.sequence + count, issued_ms=clock.wall_ms())
         if pace is not None and not pace.get(ref, size, anyio.current_time()):
             raise self._throttled(ref)
-        protobuf = call.media_type == PROTOBUF
-        body = (encode_page_protobuf if protobuf else encode_page)(rows, encode_cursor(following))
-        self._meter.get(ref, len(rows), size, anyio.current_time() - began, clock.wall_ms())
-        return Response(status=200, headers={"content-type": PROTOBUF if protobuf else JSON}, body=body)
+        kind, body = _page(call, batches, encode_cursor(following))
+        self._meter.get(ref, count, size, anyio.current_time() - began, clock.wall_ms())
+        return Response(status=200, headers={"content-type": kind}, body=body)
 
     def _throttled(self, ref: PartitionRef) -> ApiError:
         self._meter.get_throttled(ref.stream_id, clock.wall_ms())
@@ -287,9 +285,29 @@ class Records:
         return ref, bounds
 
 
-def _page_rows(batch: Batch) -> Iterator[PageRow]:
-    first, append_ms, rows = batch
-    columns = Columns.of(rows)
+_Stored = tuple[int, int, Columns]
+"""A batch: its first sequence number, when it was appended, its rows."""
+
+
+def _as_columns(batch: Batch) -> _Stored:
+    return batch.first_sequence, batch.append_ms, Columns.of(batch.rows)
+
+
+def _page(call: Call, batches: list[_Stored], next_cursor: str) -> tuple[str, bytes]:
+    """The content type and the body of a page, in the form that the call asks for."""
+    if call.media_type == PROTOBUF:
+        return PROTOBUF, encode_page_protobuf(_page_rows(batches), next_cursor)
+    if call.columns:
+        told = [PageBatch(first, append_ms, rows.packed, rows.data) for first, append_ms, rows in batches]
+        return COLUMNS, encode_page_columns(told, next_cursor)
+    return JSON, encode_page(_page_rows(batches), next_cursor)
+
+
+def _page_rows(batches: list[_Stored]) -> list[PageRow]:
+    return [row for batch in batches for row in _rows_of(*batch)]
+
+
+def _rows_of(first: int, append_ms: int, columns: Columns) -> Iterator[PageRow]:
     times: Iterable[int] = repeat(append_ms)
     if columns.timestamps is not None:
         times = [append_ms if timestamp is None else timestamp for timestamp in columns.timestamps]

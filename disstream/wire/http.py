@@ -18,6 +18,12 @@ def media_type(headers: Mapping[str, str]) -> str:
     return headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
+def accepts(headers: Mapping[str, str], kind: str) -> bool:
+    """Whether an answer of this media type is asked for by its name."""
+    accepted = headers.get("accept", "").lower()
+    return kind in accepted and kind in [part.partition(";")[0].strip() for part in accepted.split(",")]
+
+
 class Request(msgspec.Struct, kw_only=True):
     """`target` is path and query exactly as sent (a signature covers it); header names are lower case.
 

@@ -6,6 +6,7 @@ each side. What is per record here is measured in `benchmarks/wire.py`.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, cast
 
@@ -232,17 +233,14 @@ class _Page(msgspec.Struct):
     next_partition_cursor: str = ""
 
 
-PageDecoder = Callable[[bytes], tuple[list[Record], str]]
+@functools.lru_cache(maxsize=1024)
+def record_kind(stream: str, partition: str) -> type[Record]:
+    """What the records of a partition are made of: a subclass of `Record`.
 
-
-def page_decoder(stream: str, partition: str) -> PageDecoder:
-    """A decoder of pages of one partition: body -> (records, next cursor). Raises TransportError.
-
-    Stream and partition are not in the page. They become the defaults of a subclass of `Record`, so that msgspec builds
-    finished records in C; setting them one by one afterwards costs half as much again. Make one decoder per
-    partition and keep it: making it costs about a millisecond.
+    Stream and partition are not in the page. They become the defaults of the subclass, so that finished records are
+    built in C; setting them one by one afterwards costs half as much again, giving them to each a third.
     """
-    kind = msgspec.defstruct(
+    kind: Any = msgspec.defstruct(
         "Record",
         [("stream", str, stream), ("partition_id", str, partition)],
         bases=(Record,),
@@ -251,6 +249,18 @@ def page_decoder(stream: str, partition: str) -> PageDecoder:
         gc=False,
         eq=False,
     )
+    return cast("type[Record]", kind)
+
+
+PageDecoder = Callable[[bytes], tuple[list[Record], str]]
+
+
+def page_decoder(stream: str, partition: str) -> PageDecoder:
+    """A decoder of pages of one partition: body -> (records, next cursor). Raises TransportError.
+
+    Make one per partition and keep it: making it costs about a millisecond.
+    """
+    kind = record_kind(stream, partition)
     page: Any = msgspec.defstruct(
         "Page",
         [("records", list[kind]), ("next_partition_cursor", str, "")],  # type: ignore[valid-type]

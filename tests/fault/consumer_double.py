@@ -7,12 +7,14 @@ from collections.abc import AsyncIterator, Callable
 from datetime import datetime
 
 import anyio
+import msgspec
 
 from disstream import clock
 from disstream.errors import DisError
 from disstream.model import Cursor, Page, PartitionInfo, Record, SequenceRange, StreamInfo, StreamSummary
 from disstream.wire.cursors import CursorState, CursorType, decode_cursor, encode_cursor
 from disstream.wire.errors import api_error, sequence_out_of_range
+from disstream.wire.pages import ColumnRecords, PageBatch, decode_page_columns, encode_page_columns
 from disstream.wire.partitioning import partition_id, partition_number
 
 CURSOR_LIFE_MS = 300_000
@@ -148,4 +150,15 @@ class _Records:
                 await service.hold.wait()
         finally:
             service.reading[partition] -= 1
-        return Page(records=records, next_cursor=service.cursor(partition, start + len(records)))
+        page = in_columns(records) if service.calls["read"] % 2 else records
+        return Page(records=page, next_cursor=service.cursor(partition, start + len(records)))
+
+
+def in_columns(records: list[Record]) -> ColumnRecords:
+    """As they come in a page of columns."""
+    sent = [
+        PageBatch(r.sequence_number, r.timestamp, msgspec.msgpack.encode(([r.key], [len(r.data)], None)), r.data)
+        for r in records
+    ]
+    place = (records[0].stream, records[0].partition_id) if records else ("", "")
+    return decode_page_columns(encode_page_columns(sent, ""), *place)[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from random import Random
 
 import pytest
@@ -47,7 +48,7 @@ def lost_range(cursor: PartitionCursor, expected: int) -> SequenceOutOfRange:
     return error
 
 
-def numbers(records: list[Record]) -> list[int]:
+def numbers(records: Sequence[Record]) -> list[int]:
     return [r.sequence_number for r in records]
 
 

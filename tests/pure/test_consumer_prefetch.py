@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from collections import deque
+from itertools import islice
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from disstream.consumer.prefetch import RECORD_OVERHEAD_BYTES, RESERVE_FACTOR, Prefetch, cost
+from disstream.consumer.prefetch import (
+    COLUMNS_OVERHEAD_BYTES,
+    RECORD_OVERHEAD_BYTES,
+    RESERVE_FACTOR,
+    SLICE_BYTES,
+    Prefetch,
+    cost,
+)
 from disstream.model import Record
+from disstream.wire.pages import ColumnRecords, PageBatch, decode_page_columns, encode_page_columns
 
 
 def make(budget: int, *partitions: str, page: int = 100) -> Prefetch[str]:
@@ -20,6 +30,13 @@ def make(budget: int, *partitions: str, page: int = 100) -> Prefetch[str]:
 
 def records(start: int, count: int, size: int = 10) -> list[Record]:
     return [Record(b"x" * size, n) for n in range(start, start + count)]
+
+
+def columns(start: int, count: int, size: int = 10) -> ColumnRecords:
+    """The same as they come in a page of columns."""
+    packed = msgspec.msgpack.encode(([None] * count, [size] * count, None))
+    body = encode_page_columns([PageBatch(start, 0, packed, b"x" * size * count)], "")
+    return decode_page_columns(body, "", "")[0]
 
 
 def taken(prefetch: Prefetch[str], limit: int) -> tuple[str, list[int]]:
@@ -50,6 +67,40 @@ def test_pages_of_a_partition_come_in_order_and_count_until_taken() -> None:
     assert prefetch.held_bytes == 2 * (10 + RECORD_OVERHEAD_BYTES)
     assert taken(prefetch, 9) == ("a", [3, 4])
     assert prefetch.take(9) is None
+    assert prefetch.held_bytes == 0
+
+
+def test_a_page_in_columns_is_made_as_it_is_taken() -> None:
+    """In runs of any length, and no record before somebody takes it; what it costs is given back with the last one."""
+    prefetch = make(10**6, "a")
+    page = columns(0, 10)
+    prefetch.put("a", page)
+    assert prefetch.held_bytes == page.held_bytes + 10 * COLUMNS_OVERHEAD_BYTES < 10 * RECORD_OVERHEAD_BYTES
+    made = [prefetch.take(limit) for limit in (1, 4, 3, 9)]
+    assert [run and [r.sequence_number for r in run[1]] for run in made] == [[0], [1, 2, 3, 4], [5, 6, 7], [8, 9]]
+    assert prefetch.held_bytes == 0
+    assert [record for run in made if run for record in run[1]] == list(page)
+
+
+def test_a_packed_page_in_columns_is_opened_in_slices() -> None:
+    """At most SLICE_BYTES of payload at a time; what is taken out counts as records do, and nothing keeps the page."""
+    opened: list[int] = []
+
+    def unpack(some: list[Record]) -> list[Record]:
+        opened.append(len(some))
+        return [record for record in some for _ in range(3)]
+
+    prefetch: Prefetch[str] = Prefetch(10**6, 100, unpack)
+    prefetch.add("a")
+    prefetch.put("a", columns(0, 10, SLICE_BYTES // 4), packed=True)
+    assert opened == []
+    assert prefetch.held_bytes == 10 * (SLICE_BYTES // 4 + COLUMNS_OVERHEAD_BYTES)
+    found = []
+    while run := prefetch.take(5):
+        prefetch.check()
+        found += [record.sequence_number for record in run[1]]
+    assert found == sorted([*range(10)] * 3)
+    assert opened == [4, 4, 2]
     assert prefetch.held_bytes == 0
 
 
@@ -119,7 +170,7 @@ def test_random_use_keeps_order_and_the_bound(data: st.DataObject, budget: int) 
     """Whatever happens in whatever order: per partition the records come as put, and held bytes stay bounded."""
     partitions = ["a", "b", "c"]
     prefetch = make(budget, *partitions, page=1000)
-    page_cost = cost(records(0, 4, 250))
+    page_cost = max(cost(records(0, 4, 250)), cost(columns(0, 4, 250)))
     assert page_cost <= RESERVE_FACTOR * 1000
     written = dict.fromkeys(partitions, 0)
     expected: dict[str, deque[int]] = {p: deque() for p in partitions}
@@ -133,7 +184,9 @@ def test_random_use_keeps_order_and_the_bound(data: st.DataObject, budget: int) 
         elif operation in ("arrive", "lose") and partition in in_flight:
             if operation == "arrive":
                 count = data.draw(st.integers(1, 4))
-                prefetch.put(partition, records(written[partition], count, 250))
+                form = data.draw(st.sampled_from([records, columns]))
+                packed = data.draw(st.booleans())
+                prefetch.put(partition, form(written[partition], count, 250), packed=packed)
                 expected[partition].extend(range(written[partition], written[partition] + count))
                 written[partition] += count
             in_flight.discard(partition)
@@ -143,6 +196,8 @@ def test_random_use_keeps_order_and_the_bound(data: st.DataObject, budget: int) 
             run = prefetch.take(data.draw(st.integers(1, 5)))
             assert (run is not None) == ready
             if run is not None:
+                assert type(run[1]) is list
+                assert prefetch.first(run[0]) == next(islice(expected[run[0]], len(run[1]), None), None)
                 assert [r.sequence_number for r in run[1]] == [expected[run[0]].popleft() for _ in run[1]]
         elif operation == "give_back" and run is not None:
             left = run[1][-data.draw(st.integers(1, len(run[1]))) :]

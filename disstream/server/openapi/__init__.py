@@ -61,7 +61,8 @@ and the same body as every refusal. Keys and query parameters that are not liste
 compressed: Content-Encoding `lz4` (a raw block, its original size in X-Dis-Lz4-Content-Length), `snappy` (a raw block)
 or `zstd`.
 
-Records are also written and read as protobuf, and written as columns, by media type.
+Records are also written and read as protobuf and as columns, by media type: of the body, and for pages in columns the
+one that Accept names.
 """
 
 
@@ -159,6 +160,14 @@ _COLUMNS = (
     "sizes (an array of integers: the bytes of each payload) and data (binary: all payloads, one behind the other)."
 )
 
+_PAGE = (
+    "An extension: a page as columns, in MessagePack, for who names this type in Accept. An array of the next cursor "
+    "(text), batches (an array) and data (binary: all payloads, one behind the other). A batch is an array of the "
+    "first sequence number, the time of the append in ms, and a binary that holds, in MessagePack, an array of keys "
+    "(an array of text or nil), sizes (an array of integers: the bytes of each payload) and timestamps (an array of "
+    "integers or nil; or nil if no record has one): without one, the time of the append counts."
+)
+
 
 def _body(body: Body) -> dict[str, Any]:
     content: dict[str, Any] = {
@@ -189,6 +198,8 @@ def _answer(answer: Answer) -> dict[str, Any]:
             content[JSON]["example"] = answer.example
         if answer.protobuf:
             content[PROTOBUF] = _protobuf(answer.protobuf)
+        if answer.columns:
+            content[COLUMNS] = {"schema": text(_PAGE, format="binary")}
         told["content"] = content
     return told
 

@@ -92,6 +92,7 @@ class Answer(NamedTuple):
     example: Any = None
     headers: Mapping[str, Schema] = {}
     protobuf: str = ""
+    columns: bool = False
 
 
 class Operation(NamedTuple):

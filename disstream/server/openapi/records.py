@@ -166,6 +166,7 @@ OPERATIONS: dict[str, Operation] = {
                     "next_partition_cursor": _TOKEN,
                 },
                 protobuf="GetRecordsResult, to a request whose Content-Type (not Accept) asks for it",
+                columns=True,
             )
         },
         codes=("DIS.4217", "DIS.4225", "DIS.4226", "DIS.4301", "DIS.4302", "DIS.4303", "DIS.4319"),
