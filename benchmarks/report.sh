@@ -4,7 +4,7 @@
 #
 #   benchmarks/report.sh [--short] [--no-soak] DIRECTORY [PART ...]
 #
-# PART: peers ceiling rates orders latency sweeps bodies aggregation memory soak (default: all).
+# PART: peers ceiling reading rates orders latency sweeps bodies aggregation memory soak (default: all).
 # --short: minutes instead of half an hour, for a look. --no-soak leaves out the ten minutes of writing. VERSUS holds more arguments for the peers.
 set -uo pipefail
 trap 'exit 130' INT # a part that is interrupted cleans up and ends; the next one must not begin
@@ -24,7 +24,7 @@ if [[ $# -eq 0 ]]; then
 fi
 out=$1
 shift
-parts=" ${*:-peers ceiling rates orders latency sweeps bodies aggregation memory soak} "
+parts=" ${*:-peers ceiling reading rates orders latency sweeps bodies aggregation memory soak} "
 here=$(dirname "$0")
 mkdir -p "$out"
 report=$out/report.md
@@ -67,6 +67,12 @@ if wants peers; then
 fi
 if wants ceiling; then
   part ceiling code python "$here/producer_ceiling.py" --rounds "$(pick 2 5)" --records "$(pick 200000 500000)"
+fi
+if wants reading; then
+  for size in 100 1024; do
+    part "reading-$size" code python "$here/consumer_ceiling.py" --size "$size" --rounds "$(pick 2 5)" \
+      --records "$(pick 200000 "$((size == 100 ? 1000000 : 200000))")"
+  done
 fi
 if wants rates; then
   repeats=$(pick 1 5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
@@ -39,6 +40,11 @@ class Pulse:
     def _tick(self) -> None:
         now = exact_now()
         self._handle = self._loop.call_later(self._lateness.visit(now) - now, self._tick)
+
+    @property
+    def late_s(self) -> Sequence[float]:
+        """How late it was, of each time that it was due."""
+        return self._lateness.late_s
 
     def spread(self) -> Spread:
         return Spread.of(self._lateness.late_s)

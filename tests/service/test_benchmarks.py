@@ -1,4 +1,4 @@
-"""The comparison with other clients runs, in as far as nothing but disstream is installed."""
+"""What compares with other clients, and with what is written by hand, runs with nothing but disstream installed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-VERSUS = Path(__file__).parents[2] / "benchmarks" / "peers" / "versus.py"
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+VERSUS = BENCHMARKS / "peers" / "versus.py"
 
 
 def test_the_peers_that_are_there_compete(tmp_path: Path) -> None:
@@ -30,3 +31,16 @@ def test_the_peers_that_are_there_compete(tmp_path: Path) -> None:
     assert "make bench-peers" in told["skipped"]["redis-py blocking, always"]
     assert "| send | " in done.stdout
     assert "redis-py blocking, always took no part" in done.stdout
+
+
+def test_readers_are_compared(tmp_path: Path) -> None:
+    """Each way reads everything and is compared with both ceilings; without the SDK it is told how to get it."""
+    command = [sys.executable, BENCHMARKS / "consumer_ceiling.py", "--records", "9000", "--rounds", "1"]
+    done = subprocess.run([*command, "--venvs", tmp_path], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-4_000:]
+    rows = {line[:19].strip(): line[19:].split() for line in done.stdout.splitlines()[2:]}
+    ways = ["ceiling", "ceiling in columns", "fetch", "async for", "fetch as JSON", "async for as JSON"]
+    assert list(rows)[:-1] == ways
+    assert all(float(rows[way][0].replace(",", "")) > 0 for way in ways)
+    assert rows["ceiling"][4] == rows["ceiling in columns"][5] == "1.00"
+    assert "huaweicloudsdkdis took no part: `make bench-peers` installs it" in done.stdout
