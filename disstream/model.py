@@ -178,6 +178,7 @@ class Page(msgspec.Struct, frozen=True):
     """One answer of a read: records in order, and the cursor that continues behind them (5 minutes valid)."""
 
     records: Sequence[Record]
+    """A list, or what makes each record when it is taken: iterate, or make a list of it once, rather than by index."""
     next_cursor: Cursor
     plain: bool = False
     """Whether it is certain that no record holds an envelope, which `disstream.unwrap` would open."""

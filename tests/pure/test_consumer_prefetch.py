@@ -81,6 +81,19 @@ def test_a_page_in_columns_is_made_as_it_is_taken() -> None:
     assert prefetch.held_bytes == 0
     assert [record for run in made if run for record in run[1]] == list(page)
 
+    count = 0
+
+    class Counted(Record):
+        def __post_init__(self) -> None:
+            nonlocal count
+            count += 1
+
+    prefetch.put("a", ColumnRecords(Counted, b"abcdef", 0, [None] * 6, [1] * 6, [0] * 6, range(6), 0))
+    for limit, so_far in ((1, 1), (3, 4), (9, 6)):
+        assert prefetch.first("a") == count
+        prefetch.take(limit)
+        assert count == so_far
+
 
 def test_a_packed_page_in_columns_is_opened_in_slices() -> None:
     """At most SLICE_BYTES of payload at a time; what is taken out counts as records do, and nothing keeps the page."""
