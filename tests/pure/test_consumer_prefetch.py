@@ -83,7 +83,7 @@ def test_a_page_in_columns_is_made_as_it_is_taken() -> None:
 
     count = 0
 
-    class Counted(Record):
+    class Counted(Record, frozen=True, gc=False, eq=False):
         def __post_init__(self) -> None:
             nonlocal count
             count += 1

@@ -35,8 +35,9 @@ def test_the_peers_that_are_there_compete(tmp_path: Path) -> None:
 
 def test_readers_are_compared(tmp_path: Path) -> None:
     """Each way reads everything and is compared with both ceilings; without the SDK it is told how to get it."""
-    command = [sys.executable, BENCHMARKS / "consumer_ceiling.py", "--records", "9000", "--rounds", "1"]
-    done = subprocess.run([*command, "--venvs", tmp_path], capture_output=True, text=True, timeout=120)
+    script = str(BENCHMARKS / "consumer_ceiling.py")
+    command = [sys.executable, script, "--records", "9000", "--rounds", "1", "--venvs", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-4_000:]
     rows = {line[:19].strip(): line[19:].split() for line in done.stdout.splitlines()[2:]}
     ways = ["ceiling", "ceiling in columns", "fetch", "async for", "fetch as JSON", "async for as JSON"]
