@@ -142,25 +142,26 @@ class Bench(NamedTuple):
         clock = _Clock(self.process)
         read: list[Sequence[Record]] = []
         async with self.dis.consumer(stream, ConsumerConfig()) as consumer:
-            clock.start()
-            if mode == "fetch":
-                left = total
-                while left > 0:
-                    batch = await consumer.fetch(max_records=MANY, timeout_s=1.0)
-                    read.append(batch)
-                    left -= len(batch)
-            elif total:
-                records: list[Record] = []
-                async for record in consumer:
-                    records.append(record)
-                    if len(records) == total:
-                        break
-                read.append(records)
-            clock.stop()
+            with _unseen(), Pulse() as pulse:
+                clock.start()
+                if mode == "fetch":
+                    left = total
+                    while left > 0:
+                        batch = await consumer.fetch(max_records=MANY, timeout_s=1.0)
+                        read.append(batch)
+                        left -= len(batch)
+                elif total:
+                    records: list[Record] = []
+                    async for record in consumer:
+                        records.append(record)
+                        if len(records) == total:
+                            break
+                    read.append(records)
+                clock.stop()
         checker = Checker(sent)
         for part in read:
             _check(checker, part)
-        return clock.lap(mode, total, failed, checker.findings())
+        return msgspec.structs.replace(clock.lap(mode, total, failed, checker.findings()), stall=pulse.spread())
 
     async def _read_back(self, stream: str, sent: Sent) -> Findings:
         ends = await self.ends(stream)

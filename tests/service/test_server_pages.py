@@ -8,6 +8,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import anyio
+import anyio.lowlevel
 import pytest
 from server_http import AppCaller, Caller, serving
 from server_logs import simulate
@@ -16,7 +18,7 @@ from disstream.client import Client, ClientConfig
 from disstream.consumer import Consumer, ConsumerConfig
 from disstream.engine.memory import MemoryEngine
 from disstream.errors import TransportError
-from disstream.model import NewRecord, Record
+from disstream.model import NewRecord, Page, Record
 from disstream.producer import Envelope, Producer, ProducerConfig
 from disstream.server import App, ServerConfig
 from disstream.server.config import SERVICE_LIMITS
@@ -325,6 +327,38 @@ def test_a_consumer_between_old_and_new(explicit: bool) -> None:
         assert {JSON, COLUMNS} == set(line.given)
 
     simulated(test)
+
+
+def test_large_pages_are_decoded_one_in_a_turn() -> None:
+    """Pages that come at once are not decoded at once: in between everybody on the loop had a turn."""
+
+    async def main() -> None:
+        engine = MemoryEngine()
+        await engine.start()
+        async with Client(AppTransport(App(engine, ServerConfig(data_dir=None))), "demo") as client:
+            await client.streams.create("s", partitions=1)
+            await client.records.put("s", [NewRecord(b"x" * 500_000)])
+            cursor = await client.cursors.get("s", "0", "TRIM_HORIZON")
+            turns, decoded = [0], []
+            make = client.records._page
+
+            def page(*arguments: Any) -> Page:
+                decoded.append(turns[0])
+                return make(*arguments)
+
+            async def get() -> None:
+                assert len((await client.records.get(cursor)).records) == 1
+
+            client.records._page = page  # type: ignore[method-assign]
+            async with anyio.create_task_group() as readers:
+                for _ in range(4):
+                    readers.start_soon(get)
+                while len(decoded) < 4:
+                    turns[0] += 1
+                    await anyio.lowlevel.checkpoint()
+            assert len(set(decoded)) == 4
+
+    run_simulated(main)
 
 
 def test_envelopes_in_columns() -> None:
