@@ -138,18 +138,21 @@ class Records:
             headers = _COLUMNS_WANTED
         answer = await self._client.call("get_records", query=query, headers=headers)
         if len(answer.body) <= _INLINE_BYTES:
-            return self._page(answer, stream, partition)
+            return await self._page(answer, stream, partition)
         # Pages of several partitions often come in one turn of the loop. Each is a millisecond or more of work, and
         # whatever else runs on the loop must not have to wait for all of them.
         async with self._turn:
             await checkpoint()
-            return self._page(answer, stream, partition)
+            return await self._page(answer, stream, partition)
 
-    def _page(self, answer: Response, stream: str, partition: str) -> Page:
+    async def _page(self, answer: Response, stream: str, partition: str) -> Page:
         records: Sequence[Record]
         kind = media_type(answer.headers)
         if kind == columns.COLUMNS:
-            records, following = pages.decode_page_columns(answer.body, stream, partition)
+            parts = pages.decode_in_parts(answer.body, stream, partition)
+            while (decoded := next(parts)) is None:
+                await checkpoint()
+            records, following = decoded
         elif kind == PROTOBUF:
             records, following = decode_page_protobuf(answer.body, stream, partition)
         else:

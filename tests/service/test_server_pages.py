@@ -329,7 +329,7 @@ def test_a_consumer_between_old_and_new(explicit: bool) -> None:
     simulated(test)
 
 
-def test_large_pages_are_decoded_one_in_a_turn() -> None:
+def test_large_pages_are_decoded_one_in_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages that come at once are not decoded at once: in between everybody on the loop had a turn."""
 
     async def main() -> None:
@@ -342,14 +342,14 @@ def test_large_pages_are_decoded_one_in_a_turn() -> None:
             turns, decoded = [0], []
             make = client.records._page
 
-            def page(*arguments: Any) -> Page:
+            async def page(*arguments: Any) -> Page:
                 decoded.append(turns[0])
-                return make(*arguments)
+                return await make(*arguments)
 
             async def get() -> None:
                 assert len((await client.records.get(cursor)).records) == 1
 
-            client.records._page = page  # type: ignore[method-assign]
+            monkeypatch.setattr(client.records, "_page", page)
             async with anyio.create_task_group() as readers:
                 for _ in range(4):
                     readers.start_soon(get)

@@ -21,6 +21,7 @@ from disstream.wire.pages import (
     MAX_RECORDS,
     ColumnRecords,
     PageBatch,
+    decode_in_parts,
     decode_page_columns,
     encode_page_columns,
     number_of,
@@ -84,7 +85,7 @@ def test_worked_example() -> None:
     assert (list(records), cursor) == ([Record(b"hi", 5, 1000, "k", STREAM, PARTITION)], "c")
 
 
-@given(first=st.integers(0, MAX_HASH_KEY), told=batches, cursor=texts)
+@given(first=st.integers(0, MAX_HASH_KEY - 50), told=batches, cursor=texts)
 def test_the_same_page_in_json(first: int, told: Batches, cursor: str) -> None:
     """Both forms are decoded to the same records and the same cursor."""
     body = page(first, told, cursor)
@@ -150,6 +151,23 @@ def test_what_waits_holds_one_page() -> None:
         assert records.held_bytes >= len(body)
     finally:
         tracemalloc.stop()
+
+
+def test_a_large_page_is_decoded_with_breaks() -> None:
+    """After some thousand records each, and what comes in the end is the page; a wrong end is found there."""
+    body = page(0, [(7, [(b"x", "k", None)] * 1_500)] * 10)
+    *breaks, found = decode_in_parts(body, STREAM, PARTITION)
+    assert breaks == [None] * 3
+    assert found == decoded(body)
+    assert [*decode_in_parts(page(0, []), STREAM, PARTITION)] == [decoded(page(0, []))]
+    unequal = pack((["k"], [1, 2], None))
+    good = pack(([None] * 4_000, [0] * 4_000, None))
+    parts = decode_in_parts(
+        encode_page_columns([PageBatch(0, 0, good, b""), PageBatch(4_000, 0, unequal, b"")], ""), "", ""
+    )
+    assert next(parts) is None
+    with pytest.raises(TransportError, match="different lengths"):
+        next(parts)
 
 
 def test_batches_with_a_gap() -> None:
