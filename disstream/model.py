@@ -182,6 +182,9 @@ class Page(msgspec.Struct, frozen=True):
     next_cursor: Cursor
     plain: bool = False
     """Whether it is certain that no record holds an envelope, which `disstream.unwrap` would open."""
+    changes: int | None = None
+    """All records were written before the stream's partitions were changed more often than this (an extension; None:
+    the endpoint does not tell)."""
 
 
 class LayoutBound(NamedTuple):
@@ -261,7 +264,8 @@ class Caps(msgspec.Struct, frozen=True):
 class StreamInfo(msgspec.Struct, frozen=True, kw_only=True):
     """A stream as described (API 5.1.4), with all its partitions. Times are ms since the epoch.
 
-    `caps` is what the endpoint tells beside the description (an extension); None: it does not tell.
+    `caps` and `changes` are what the endpoint tells beside the description (extensions); None: it does not tell.
+    `changes`: how often the partitions were changed so far; bounds of no more changes are to be relied on.
     """
 
     name: str
@@ -283,6 +287,7 @@ class StreamInfo(msgspec.Struct, frozen=True, kw_only=True):
     tags: dict[str, str] = {}
     sys_tags: dict[str, str] = {}
     caps: Caps | None = None
+    changes: int | None = None
 
 
 class AppInfo(msgspec.Struct, frozen=True, kw_only=True):

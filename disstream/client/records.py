@@ -19,6 +19,7 @@ from ..wire.compression import compress
 from ..wire.cursors import MAX_TOKEN_CHARS, decode_cursor
 from ..wire.envelope import may_hold_envelopes
 from ..wire.http import JSON, PROTOBUF, Response, media_type
+from ..wire.layouts import decode_changes
 from ..wire.partitioning import partition_id
 from ..wire.places import Places
 from ..wire.protobuf import decode_page_protobuf, decode_put_answer_protobuf, encode_put_protobuf
@@ -158,7 +159,12 @@ class Records:
         else:
             records, following = self._decoder(stream, partition)(answer.body)
         plain = not may_hold_envelopes(answer.body, base64=kind not in (columns.COLUMNS, PROTOBUF))
-        return Page(records=records, next_cursor=Cursor(following, stream, partition), plain=plain)
+        return Page(
+            records=records,
+            next_cursor=Cursor(following, stream, partition),
+            plain=plain,
+            changes=decode_changes(answer.headers),
+        )
 
 
 def _is_protobuf(answer: Response) -> bool:

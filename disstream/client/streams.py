@@ -11,6 +11,7 @@ import msgspec
 from ..errors import ConfigError, DisError, NotFoundError, TransportError, WaitTimeout
 from ..model import AutoScale, PartitionInfo, StreamInfo, StreamSummary
 from ..wire.caps import decode_caps
+from ..wire.layouts import decode_changes
 from ..wire.streams import (
     CreateStream,
     CsvProperties,
@@ -96,7 +97,12 @@ class Streams:
             page = {**query, "start_partition_id": last, "start_partitionId": last}
             part, more = decode_describe((await self._client.call("describe_stream", params, page)).body)
             partitions = _joined(name, partitions, part.partitions, more)
-        return msgspec.structs.replace(info, partitions=tuple(partitions.values()), caps=decode_caps(answer.headers))
+        return msgspec.structs.replace(
+            info,
+            partitions=tuple(partitions.values()),
+            caps=decode_caps(answer.headers),
+            changes=decode_changes(answer.headers),  # of the first page: later ones may tell of more, not of fewer
+        )
 
     async def list(self, *, page_size: int = 100) -> AsyncIterator[StreamSummary]:
         """All streams of the project in the service's order, `page_size` (1 to 100) a request.

@@ -15,6 +15,8 @@ holdings      the partitions that are held: their readers, progress and commits
 progress*     what of a partition was handed out, finished, committed
 keeper        where checkpoints go, and what fences them
 assignment*   which partitions a consumer reads by its own choice, and where each begins
+layouts*      how far partitions may be handed out while their stream is scaled
+crossing      lets them wait for each other there, also for those of other members; finds new partitions
 reader        Reader, the task that reads one partition ahead; Intake, where readers and taker meet
 cursor*       where reading of a partition stands, and what to ask the service next (the core)
 opening       from records as they are stored to records as they were sent

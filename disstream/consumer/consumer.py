@@ -209,6 +209,7 @@ class Consumer:
                     tasks.start_soon(self._member.run, name="member")
                 if self._app is not None and self._config.auto_commit_s is not None:
                     tasks.start_soon(self._auto_commit, self._config.auto_commit_s, name="auto-commit")
+                tasks.start_soon(self._holdings.crossing.run, self._commit_finished, name="crossing")
         ended.set()
 
     async def _open_static(self) -> None:
@@ -224,7 +225,7 @@ class Consumer:
         partitions: list[Partition] = []
         infos = {}
         for stream in streams:
-            infos[stream] = info = await self._client.streams.describe(stream)
+            infos[stream] = info = await self._holdings.describe(stream)
             partitions += [Partition(stream, partition_id) for partition_id in assign(info, wanted)]
         fresh: frozenset[str] = frozenset()
         if self._app is not None:
@@ -283,6 +284,7 @@ class Consumer:
             self._unpause(partition, holding, GAP)
         if not progress.unfinished:
             self._holdings.notify_finished()
+        self._holdings.crossing.look(partition.stream)
 
     def annotate(self, partition: Partition, text: str) -> None:
         """Keep `text` with the partition's checkpoint: the next commit writes both at once, even if nothing else moved.
@@ -306,10 +308,13 @@ class Consumer:
     async def _auto_commit(self, every_s: float) -> None:
         while True:
             await anyio.sleep(every_s)
-            if self._member is None:
-                await self._commit_quietly()
-            elif self._member.holds:
-                await self._member.commit_finished()
+            await self._commit_finished()
+
+    async def _commit_finished(self) -> None:
+        if self._member is None:
+            await self._commit_quietly()
+        elif self._member.holds:
+            await self._member.commit_finished()
 
     async def _commit_quietly(self) -> None:
         try:
@@ -372,6 +377,7 @@ class Consumer:
                 progress.finish_handed()
             self._in_hand.clear()
             self._holdings.notify_finished()
+            self._holdings.crossing.look()
 
     def _note(self) -> None:
         """Of the current run all is finished but the record handed out last."""
@@ -506,7 +512,8 @@ class Consumer:
 
         What was fetched of the partition is forgotten, and its failure, if it had one. A number that was not written
         yet makes `fetch` raise SequenceOutOfRange, once it has handed out what was fetched of other partitions; for an
-        expired one `on_expired` decides. The next commit says where reading goes on from there.
+        expired one `on_expired` decides. The next commit says where reading goes on from there. What is read again is
+        read in order: partitions that stand behind a change of the layout wait for one sent back before it.
         """
         reader, progress = self._holding(partition)
         where = to_where("to", to)
@@ -516,6 +523,7 @@ class Consumer:
         progress.seek(first_place(where) if isinstance(where, int) else None)
         self._holdings.notify_finished()
         reader.cursor.seek(where)
+        self._holdings.crossing.moved(partition)
         reader.wake()
         self._intake.forgive(partition)
         self._intake.share_room()
@@ -571,6 +579,8 @@ class Consumer:
             replayed_records=ended.replayed_records,
             stalls=self._overseer.stalls,
             partitions=self._overseer.readings(),
+            held_partitions=self._holdings.crossing.held(),
+            awaited_partitions=self._holdings.crossing.awaited(),
         )
 
 

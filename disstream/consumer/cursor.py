@@ -31,7 +31,7 @@ from ..errors import (
     ThrottledError,
 )
 from ..model import Cursor, Page, Record, SequenceRange
-from ..wire.cursors import CursorType
+from ..wire.cursors import CursorType, decode_cursor
 from ..wire.pages import number_of
 
 
@@ -106,6 +106,7 @@ class PartitionCursor:
         self._rng = rng
         self._place: Where = "earliest"
         self._at_oldest = False  # started at the oldest number, and nothing was read yet
+        self._told: int | None = None  # where the cursor points that was got for a place without a number
         self._cursor: Cursor | None = None
         self._cursor_from = 0.0  # when it was asked for: its age on the service is at most that
         self._asked_at = 0.0
@@ -130,6 +131,11 @@ class PartitionCursor:
         """The number of the next record to be fetched; None while only the service knows."""
         return self._place if isinstance(self._place, int) else None
 
+    @property
+    def at(self) -> int | None:
+        """As `next`, or where a cursor says that it points: all before it is read or not wanted."""
+        return self._place if isinstance(self._place, int) else self._told
+
     def begin(self, where: Where, bounds: SequenceRange | None) -> None:
         """Set the first place, from the range as described at the start: all partitions then start at one moment."""
         self.seek(where)
@@ -144,6 +150,7 @@ class PartitionCursor:
         self.epoch += 1
         self._place = where
         self._at_oldest = False
+        self._told = None
         self._cursor = None
         self._outside = None
         self._idle_s = 0.0
@@ -172,6 +179,8 @@ class PartitionCursor:
         if epoch == self.epoch:
             self._cursor = cursor
             self._cursor_from = self._asked_at
+            if not isinstance(self._place, int):
+                self._told = _number(cursor)
 
     def described(self, epoch: int, bounds: SequenceRange | None, now: float) -> Skipped | None:
         """The range of the partition (None: the service tells none yet; asked again later).
@@ -200,9 +209,10 @@ class PartitionCursor:
         self.gap_records += self._place - expected
         return Skipped(expected, self._place)
 
-    def accept(self, epoch: int, page: Page, now: float) -> Sequence[Record]:
+    def accept(self, epoch: int, page: Page, now: float, below: int | None = None) -> Sequence[Record]:
         """The records of a page that are to be handed out: normally all; none if a seek came in between.
 
+        `below`: only those with a lower number; the others are asked for again.
         Numbers that are missing are counted in `gap_records`; records that came already are dropped and counted in
         `repeated_records`.
         """
@@ -211,7 +221,10 @@ class PartitionCursor:
         self.streak = 0
         self._cursor = page.next_cursor or None
         self._cursor_from = self._asked_at
-        records = self._in_order(page.records)
+        records = page.records
+        if below is not None and records and number_of(records, -1) >= below:
+            return self._up_to(records, below)
+        records = self._in_order(records)
         if not records:
             self._idle_s = min(max(self._idle_s * 2, self._idle_min_s), self._idle_max_s)
             self._not_before = now + self._idle_s
@@ -220,6 +233,22 @@ class PartitionCursor:
         self._place = number_of(records, -1) + 1
         self._at_oldest = False
         return records
+
+    def _up_to(self, records: Sequence[Record], below: int) -> Sequence[Record]:
+        """The records below this number. The place is `below` then, or behind it if reading was there already."""
+        self._cursor = None  # it would go on behind what is not accepted
+        first = number_of(records, 0)
+        numbers = [number_of(records, i) for i in range(len(records))]
+        kept = self._in_order(records[: sum([number < below for number in numbers])])
+        if kept:
+            self._place = number_of(kept, -1) + 1
+        elif not isinstance(self._place, int):
+            self._place = first
+        if not self._at_oldest or kept:
+            self.gap_records += max(0, below - self._place)
+        self._place = max(self._place, below)
+        self._at_oldest = self._at_oldest and not kept
+        return kept
 
     def _in_order(self, records: Sequence[Record]) -> Sequence[Record]:
         if not records:
@@ -280,6 +309,14 @@ class PartitionCursor:
         assert not self._at_oldest or isinstance(self._place, int)
         assert 0 <= self._idle_s <= self._idle_max_s
         assert min(self.streak, self.retries, self.gap_records, self.repeated_records) >= 0
+
+
+def _number(cursor: Cursor) -> int | None:
+    """None: a service whose cursors do not tell."""
+    try:
+        return decode_cursor(cursor).sequence
+    except DisError:
+        return None
 
 
 def heals(error: DisError) -> bool:

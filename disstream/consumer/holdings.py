@@ -21,13 +21,14 @@ import msgspec
 
 from .. import clock
 from ..errors import ConfigError, DisError, LeaseLost, NotFoundError, StaleGeneration
-from ..model import Partition, PartitionInfo, StreamInfo
+from ..model import Partition, PartitionInfo, PartitionState, StreamInfo
 from ..wire.annotations import Note, read_note
 from ..wire.checkpoints import position, sealed
 from ..wire.cursors import decode_cursor
 from ..wire.partitioning import partition_id, partition_number
 from .assignment import Begin, begin, explicit_starts
-from .config import ConsumerConfig, to_where
+from .config import ConsumerConfig, Static, to_where
+from .crossing import Crossing
 from .cursor import PartitionCursor, Since, Where
 from .keeper import AppSource, Keeper, ServiceKeeper
 from .opening import Opener
@@ -87,6 +88,10 @@ class Holdings:
         """Takes back what the consumer took to hand out and did not yet."""
         self.ended = Counts()
         self._handed: dict[Partition, tuple[str, int]] = {}  # of those dropped: stream id, where handing out stood
+        coordination = config.coordination or (None if app is not None else Static())
+        by_choice = isinstance(coordination, Static)
+        grows = isinstance(coordination, Static) and coordination.partitions is None
+        self.crossing = Crossing(self, grows=grows, asks=app is not None and not grows, chosen=by_choice and not grows)
         self._tasks: anyio.abc.TaskGroup | None = None
         self._committing = anyio.Lock()
         self._finished: anyio.Event | None = None
@@ -155,10 +160,25 @@ class Holdings:
         await _all(look, sorted({partition.stream for partition in asked}), "describe")
         return {partition for partition in asked if ids[partition.stream] == self.held[partition].reader.stream_id}
 
+    async def describe(self, stream: str) -> StreamInfo:
+        # One that another account shares goes by its id.
+        info = await self._source.streams.describe(stream)
+        return info if info.name == stream else msgspec.structs.replace(info, name=stream)
+
+    async def states(self, stream: str) -> list[PartitionState]:
+        """How far the app is with every partition of the stream, whoever reads it."""
+        return await self._keeper().states(stream)
+
     async def open(
-        self, wanted: Collection[Partition], fresh: Collection[str] = (), infos: Mapping[str, StreamInfo] | None = None
+        self,
+        wanted: Collection[Partition],
+        fresh: Collection[str] = (),
+        infos: Mapping[str, StreamInfo] | None = None,
+        *,
+        later: bool = False,
     ) -> None:
-        """Hold these too. `fresh`: streams the app never read; `infos`: descriptions that are new.
+        """Hold these too. `fresh`: streams the app never read; `infos`: descriptions that are new. `later`: partitions
+        that were made while the others were read.
 
         All or none of a stream. Raises what the service answers; StaleGeneration if the membership ended meanwhile.
         """
@@ -167,13 +187,16 @@ class Holdings:
             by_stream.setdefault(partition.stream, []).append(partition)
 
         async def open_stream(stream: str) -> None:
-            info = infos[stream] if infos else await self._source.streams.describe(stream)
-            info = msgspec.structs.replace(info, name=stream)  # one that another account shares goes by its id
+            info = infos[stream] if infos else await self.describe(stream)
+            self.crossing.learn(stream, info)
             known = {partition_id(partition_number(p.partition_id)): p for p in info.partitions}
             if self._app is None:
                 for partition in by_stream[stream]:
                     described = known[partition.partition_id]
-                    self._start(partition, info, Begin(self._wanted(info, partition), described.sequence_range), None)
+                    where = self._wanted(info, partition)
+                    if later and where == "latest":
+                        where = "earliest"  # all that it holds was written since then
+                    self._start(partition, info, Begin(where, described.sequence_range), None)
             else:
                 await self._open_for_app(info, by_stream[stream], known, stream in fresh)
 
@@ -258,6 +281,7 @@ class Holdings:
             cursor,
             self.intake,
             config.max_fetch_bytes,
+            self.crossing,
             pin if self._app is not None and committed is None else None,
         )
         assert self._tasks is not None
@@ -285,6 +309,7 @@ class Holdings:
             del self.intake.readers[partition]
             self.prefetch.remove(partition)
             self.intake.forgive(partition)
+        self.crossing.forget()
         self.intake.share_room()
         self.notify_finished()
         return lost

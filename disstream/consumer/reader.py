@@ -58,6 +58,19 @@ class Source(Protocol):
     def records(self) -> RecordsApi: ...
 
 
+class Gate(Protocol):
+    """How far a partition may be read for now, because keys move when the stream is scaled."""
+
+    async def heed(self, reader: Reader, changes: int | None) -> None:
+        """A page tells how often the stream was changed: what is not known of that is asked for."""
+
+    def limit(self, partition: Partition) -> int | None:
+        """Records from this number on have to wait; None: none that is known of."""
+
+    def look(self, stream: str | None = None) -> None:
+        """Something was read or finished."""
+
+
 class Intake:
     """Where the readers of a consumer and the one task that takes meet: buffer, failures, and who waits for what."""
 
@@ -125,6 +138,7 @@ class Reader:
         cursor: PartitionCursor,
         intake: Intake,
         max_fetch_bytes: int,
+        gate: Gate,
         first: Callable[[int], Awaitable[None]] | None = None,
     ) -> None:
         """`first` is told the number of the first record before anybody gets it; if it raises, the page comes again."""
@@ -140,6 +154,7 @@ class Reader:
         self._source = source
         self.stream_id = stream_id
         self._first = first
+        self._gate = gate
         self._intake = intake
         self._prefetch = intake.prefetch
         self._max_fetch_bytes = max_fetch_bytes
@@ -180,7 +195,12 @@ class Reader:
     async def _run(self) -> None:
         while not self._stopped:
             action = self.cursor.next_action(anyio.current_time())
-            if isinstance(action, Wait) or self._intake.halted or self._prefetch.is_paused(self.partition):
+            if (
+                isinstance(action, Wait)
+                or self._intake.halted
+                or self._prefetch.is_paused(self.partition)
+                or self._is_held()
+            ):
                 until = action.until if isinstance(action, Wait) else None
                 if until is None:
                     self.unanswered_since = None  # nobody asks
@@ -192,6 +212,11 @@ class Reader:
                 await self._sleep(None)
             else:
                 await self._ask(action)
+
+    def _is_held(self) -> bool:
+        """What comes next has to wait for other partitions."""
+        limit, at = self._gate.limit(self.partition), self.cursor.at
+        return limit is not None and at is not None and at >= limit
 
     async def _sleep(self, until: float | None) -> None:
         # Nothing was awaited since the conditions were looked at, so no wake() can get lost.
@@ -212,6 +237,8 @@ class Reader:
                     await self._read(action)
         except DisError as error:
             self._failed(action.epoch, error)
+        if not self._stopped:
+            self._gate.look(self.partition.stream)  # it may have come to where others are let go on
 
     async def _obtain(self, action: Obtain) -> None:
         cursor = await self._source.cursors.get(
@@ -225,11 +252,11 @@ class Reader:
             # Asked for by name, it may be of a later stream. A cursor that does not tell is one of another service:
             # describe then, now and not before, because an id never comes back. Still ours: ours when it was made.
             told = _told_stream_id(cursor)
-            self._check_stream(told or (await self._source.streams.describe(self.partition.stream)).stream_id)
+            self.check_stream(told or (await self._source.streams.describe(self.partition.stream)).stream_id)
         self.cursor.obtained(action.epoch, cursor)
 
-    def _check_stream(self, stream_id: str) -> None:
-        """Sequence numbers of one stream mean nothing in another, even under the same name."""
+    def check_stream(self, stream_id: str) -> None:
+        """Raises NotFoundError if it is another: numbers of one mean nothing in the other, even under the same name."""
         if stream_id != self.stream_id:
             message = f"the stream {self.partition.stream} was deleted and created again: start a new consumer"
             raise NotFoundError(message, status=400, code="DIS.4301")
@@ -237,6 +264,7 @@ class Reader:
     async def _read(self, action: Read) -> None:
         try:
             page = await self._source.records.get(action.cursor, max_bytes=self._max_fetch_bytes)
+            await self._gate.heed(self, page.changes)
             if self._first is not None and page.records:
                 await self._first(number_of(page.records, 0))
                 self._first = None
@@ -252,7 +280,7 @@ class Reader:
             log.info("%s/%s can be read again", *self.partition)
         self.unanswered_since = self.last_error = None
         expected, gap = self.cursor.next, self.cursor.gap_records
-        records = self.cursor.accept(epoch, page, anyio.current_time())
+        records = self.cursor.accept(epoch, page, anyio.current_time(), self._gate.limit(self.partition))
         if not records:
             return
         self.pages += 1
@@ -264,7 +292,7 @@ class Reader:
 
     async def _describe(self, action: Describe) -> None:
         info = await self._source.streams.describe(self.partition.stream)
-        self._check_stream(info.stream_id)
+        self.check_stream(info.stream_id)
         bounds = self._bounds(info)
         if bounds is not None:
             self.heard_range(bounds)

@@ -73,6 +73,11 @@ class ConsumerStats:
     """Times that a partition was found standing (`ConsumerConfig.stall_warn_s`)."""
     partitions: tuple[PartitionReading, ...] = ()
     """Each that is held, in order."""
+    held_partitions: tuple[Partition, ...] = ()
+    """Those whose next records were written after a change of the layout that others have not come to: keys moved."""
+    awaited_partitions: tuple[Partition, ...] = ()
+    """Those that these wait for, held here or by others: what was written to them before has to be finished first, and
+    elsewhere committed."""
 
     @property
     def lag_records(self) -> int | None:

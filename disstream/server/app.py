@@ -16,6 +16,7 @@ from ..wire.columns import COLUMNS
 from ..wire.columns import EXTENSION as COLUMNS_PUT
 from ..wire.errors import api_error, encode_error, refusal
 from ..wire.http import JSON, Request, Response, accepts, json_response, media_type, split_target
+from ..wire.layouts import EXTENSION as LAYOUTS
 from ..wire.pages import EXTENSION as PAGES
 from ..wire.places import EXTENSION as PLACES
 from ..wire.places import HEADER as ANSWER
@@ -46,7 +47,7 @@ from .tokens import Tokens
 
 logger = logging.getLogger("disstream.server")
 
-EXTENSIONS = f"bounds, {CAPS}, {COLUMNS_PUT}, {PAGES}, {PLACES}, {SESSIONS}"
+EXTENSIONS = f"bounds, {CAPS}, {COLUMNS_PUT}, {LAYOUTS}, {PAGES}, {PLACES}, {SESSIONS}"
 """What this server offers beyond the API, told in the header X-Disstream of every answer that is no refusal."""
 
 

@@ -24,6 +24,7 @@ from ..wire.cursors import (
 )
 from ..wire.errors import api_error, sequence_out_of_range, stream_not_found
 from ..wire.http import JSON, PROTOBUF, Response, json_response
+from ..wire.layouts import HEADER as LAYOUTS
 from ..wire.pages import PageBatch, encode_page_columns
 from ..wire.partitioning import partition_id, partition_number
 from ..wire.places import encode_put_answer_short
@@ -253,6 +254,9 @@ class Records:
         if pace is not None and not pace.may_get(ref, anyio.current_time()):
             raise self._throttled(ref)
         batches = [_as_columns(batch) for batch in await self._log.read(ref, cursor.sequence, max_bytes)]
+        if batches:
+            # Again, behind the reading: only what was written under a layout that is in force by then was read.
+            stream = await self._directory.find(stream.project, stream.doc.name, stream.doc.stream_id, exact=True)
         count = sum([len(rows) for _, _, rows in batches])
         size = sum([len(rows.data) for _, _, rows in batches])
         following = cursor._replace(sequence=cursor.sequence + count, issued_ms=clock.wall_ms())
@@ -260,7 +264,7 @@ class Records:
             raise self._throttled(ref)
         kind, body = _page(call, batches, encode_cursor(following))
         self._meter.get(ref, count, size, anyio.current_time() - began, clock.wall_ms())
-        return Response(status=200, headers={"content-type": kind}, body=body)
+        return Response(status=200, headers={"content-type": kind, LAYOUTS: str(stream.doc.changes)}, body=body)
 
     def _throttled(self, ref: PartitionRef) -> ApiError:
         self._meter.get_throttled(ref.stream_id, clock.wall_ms())

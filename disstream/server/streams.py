@@ -11,6 +11,7 @@ from ..wire.caps import HEADER as CAPS_HEADER
 from ..wire.caps import encode_caps
 from ..wire.errors import api_error
 from ..wire.http import Response, json_response
+from ..wire.layouts import HEADER as LAYOUTS_HEADER
 from ..wire.partitioning import partition_id, partition_number
 from ..wire.streams import (
     decode_create,
@@ -120,6 +121,7 @@ class Streams:
         layouts = await self._scaling.layouts(doc.stream_id) if doc.changes else None
         page = await told_partitions(self._engine.log, doc.stream_id, behind[:limit], layouts)
         answer = json_response(encode_describe(_info(stream), page, has_more=len(behind) > limit))
+        answer.headers[LAYOUTS_HEADER] = str(doc.changes)
         if (caps := encode_caps(self._flow.caps(doc))) is not None:
             answer.headers[CAPS_HEADER] = caps
         return answer

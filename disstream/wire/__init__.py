@@ -14,6 +14,7 @@ compression   bodies of requests as they travel compressed
 sessions      the header of a put that may not be stored twice
 places        the short answer to a put
 caps          the header that tells how fast a partition may be written
+layouts       the header that tells how often the partitions were changed
 apps          bodies of the app calls (API 5.2)
 checkpoints   bodies of the checkpoint calls (API 5.3); what the number in a checkpoint means
 annotations   what a consumer keeps with a checkpoint beside its number

@@ -64,6 +64,10 @@ SHARED_ID = text(
     "which another account shares.",
     maxLength=64,
 )
+LAYOUTS = number(
+    "How often the partitions of the stream were changed (an extension): what is told here knows of no later change.",
+    minimum=0,
+)
 
 
 class Parameter(NamedTuple):

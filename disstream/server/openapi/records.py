@@ -5,6 +5,7 @@ from __future__ import annotations
 from ...wire.cursors import CURSOR_TYPES, LIFETIME_MS, MAX_TOKEN_CHARS
 from ...wire.sessions import FENCED, GAP, MOVED
 from .parts import (
+    LAYOUTS,
     PARTITION_ID,
     SEQUENCE_NUMBER,
     SHARED_ID,
@@ -165,6 +166,7 @@ OPERATIONS: dict[str, Operation] = {
                     ],
                     "next_partition_cursor": _TOKEN,
                 },
+                headers={"X-Disstream-Layouts": LAYOUTS},
                 protobuf="GetRecordsResult, to a request whose Content-Type (not Accept) asks for it",
                 columns=True,
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ...wire.policies import ACTION_TYPES, EFFECT
 from ..creation import COMPRESSION_FORMATS, DATA_TYPES, MAX_DELIMITER_CHARS, RETENTION_H, STREAM_TYPES
 from .parts import (
+    LAYOUTS,
     PARTITION_ID,
     RANGE,
     SEQUENCE_NUMBER,
@@ -264,6 +265,7 @@ OPERATIONS: dict[str, Operation] = {
                     "has_more_partitions": False,
                     "update_partition_counts": [],
                 },
+                headers={"X-Disstream-Layouts": LAYOUTS},
             )
         },
         codes=("DIS.4201", "DIS.4301", "DIS.4302"),
