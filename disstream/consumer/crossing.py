@@ -150,6 +150,7 @@ class Crossing:
         if stream is None:
             return
         if stream.layouts.back(partition.partition_id, self._holdings.held[partition].reader.cursor.at):
+            stream.told.clear()  # it was enough for then
             self._apply(stream)
         self._advance(stream)
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from disstream.consumer.cursor import Describe, Obtain, OnExpired, PartitionCursor, Read, Since, Skipped, Wait
 from disstream.errors import DisError, SequenceOutOfRange, ServerFault, ThrottledError, TransportError
 from disstream.model import Cursor, Page, Record, SequenceRange
+from disstream.wire.cursors import CursorState, encode_cursor
 from disstream.wire.errors import api_error, sequence_out_of_range
 
 
@@ -291,3 +292,51 @@ def test_server_fault_is_not_an_answer() -> None:
     cursor = at(3)
     cursor.failed(cursor.epoch, ServerFault("boom", status=502), 0.0)
     assert cursor.next_action(1.0) == Read(cursor.epoch, Cursor("c"))
+
+
+def test_a_page_is_cut_where_records_have_to_wait() -> None:
+    """What lies behind is neither accepted nor counted as missing, and is asked for again from there."""
+    cursor = at(3)
+    assert numbers(cursor.accept(cursor.epoch, page(3, 4, 5, 6), 0.0, below=5)) == [3, 4]
+    cursor.check()
+    assert (cursor.next, cursor.gap_records) == (5, 0)
+    assert cursor.next_action(0.0) == Obtain(cursor.epoch, "AT_SEQUENCE_NUMBER", sequence_number=5)
+    cursor.obtained(cursor.epoch, Cursor("d"))
+    assert cursor.accept(cursor.epoch, page(5, 6), 0.0, below=5) == []
+    assert cursor.next == 5
+    cursor.obtained(cursor.epoch, Cursor("e"))
+    assert numbers(cursor.accept(cursor.epoch, page(5, 6), 0.0, below=9)) == [5, 6]
+    assert (cursor.next, cursor.repeated_records, cursor.gap_records) == (7, 0, 0)
+
+
+def test_a_gap_up_to_the_cut_is_counted_and_passed() -> None:
+    """Numbers that are missing right before it must not be asked for again and again."""
+    cursor = at(3)
+    assert numbers(cursor.accept(cursor.epoch, page(3, 8), 0.0, below=6)) == [3]
+    assert (cursor.next, cursor.gap_records) == (6, 2)
+    cursor = at(3)
+    assert cursor.accept(cursor.epoch, page(8), 0.0, below=6) == []
+    assert (cursor.next, cursor.gap_records) == (6, 3)
+    cursor.check()
+
+
+def test_a_cut_before_the_first_record_of_a_time_tells_its_number() -> None:
+    """The time stood for a place behind the cut."""
+    cursor = make()
+    cursor.begin(Since(1234), None)
+    cursor.next_action(0.0)
+    cursor.obtained(cursor.epoch, Cursor("c"))
+    assert cursor.at is None
+    assert cursor.accept(cursor.epoch, page(7, 8), 0.0, below=5) == []
+    assert (cursor.next, cursor.gap_records) == (7, 0)
+
+
+def test_where_a_cursor_points_is_known_before_the_first_record() -> None:
+    """A partition that is read from a time on, and in which nothing is written, does stand somewhere."""
+    cursor = make()
+    cursor.begin(Since(1234), None)
+    cursor.next_action(0.0)
+    cursor.obtained(cursor.epoch, Cursor(encode_cursor(CursorState("s", "id", 0, 42, 0))))
+    assert (cursor.at, cursor.next) == (42, None)
+    cursor.seek("earliest")
+    assert cursor.at is None
