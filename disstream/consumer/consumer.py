@@ -177,6 +177,8 @@ class Consumer:
                 log.info("consumer of %s started", self._name)
                 scope.started()
                 await scope.closing.wait()
+                with anyio.move_on_after(CLOSE_COMMIT_S):
+                    await self._holdings.between_commits(coordination.cancel)
                 coordination.cancel()
                 await coordinated.wait()
                 if member is not None:

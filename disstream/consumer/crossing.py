@@ -154,11 +154,13 @@ class Crossing:
             self._apply(stream)
         self._advance(stream)
 
-    def forget(self) -> None:
-        """Forget the streams of which nothing is held any more."""
+    def changed(self) -> None:
+        """Other partitions are held than before. Streams of which none is held any more are forgotten."""
         kept = {partition.stream for partition in self._holdings.held}
         self._streams = {name: stream for name, stream in self._streams.items() if name in kept}
         self._note_open()
+        self.look()
+        self._stir()
 
     # --- what is told ---
 
@@ -263,6 +265,7 @@ class Crossing:
         if self._grows:
             await self._find_new(stream, commit)
         layouts = stream.layouts
+        self._advance(stream)
         if layouts.passed != stream.passed:
             stream.owes = self._asks and layouts.passed > 0
             stream.passed = layouts.passed

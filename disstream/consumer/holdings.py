@@ -201,6 +201,7 @@ class Holdings:
                 await self._open_for_app(info, by_stream[stream], known, stream in fresh)
 
         await _all(open_stream, by_stream, "open")
+        self.crossing.changed()
         self.intake.share_room()
 
     async def _open_for_app(
@@ -309,7 +310,7 @@ class Holdings:
             del self.intake.readers[partition]
             self.prefetch.remove(partition)
             self.intake.forgive(partition)
-        self.crossing.forget()
+        self.crossing.changed()
         self.intake.share_room()
         self.notify_finished()
         return lost
@@ -359,6 +360,11 @@ class Holdings:
             if failures:
                 raise min(failures, key=lambda error: not isinstance(error, StaleGeneration))
             return {p: h.progress.committed for p, h in self.held.items() if h.progress.committed is not None}
+
+    async def between_commits(self, act: Callable[[], None]) -> None:
+        """Act while no commit is under way: one that is cut may take effect later, and take a checkpoint back."""
+        async with self._committing:
+            act()
 
     async def _send(self, partition: Partition, sequence: int, *, read: bool, note: Note = _NO_NOTE) -> None:
         await self._keeper().keep(partition, sealed(sequence, read=read, metadata=note.text()))
