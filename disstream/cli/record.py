@@ -326,10 +326,13 @@ class _Span:
         partitions: list[str],
         start: str | datetime | dict[str, int],
         ends: dict[str, int] | None = None,
+        *,
+        everything: bool = False,
     ) -> None:
         self.partitions = partitions
         self.start: Any = start
         self.ends = ends
+        self.chosen = None if everything else partitions  # None: also those that are made while it follows
 
 
 async def _span(
@@ -349,7 +352,7 @@ async def _span(
     else:
         start_at = start
     if not bounded:
-        return _Span(partitions, start_at)
+        return _Span(partitions, start_at, everything=not chosen)
     begins: dict[str, int] = {}
     ends: dict[str, int] = {}
     for partition in partitions:
@@ -384,7 +387,7 @@ async def _print(
         return
     ends = span.ends
     left = maximum
-    config = ConsumerConfig(coordination=Static(span.partitions), start=span.start)
+    config = ConsumerConfig(coordination=Static(span.chosen), start=span.start)
     async with dis.consumer(stream, config) as consumer:
         written_at = anyio.current_time()
         while left is None or left > 0:

@@ -47,7 +47,8 @@ class Pattern:
 
 @dataclass(frozen=True, slots=True)
 class Static:
-    """These partitions, for as long as the consumer lives; ids in either spelling. None: all that can be read at start.
+    """These partitions, for as long as the consumer lives; ids in either spelling. None: all that can be read, also
+    those that are made while it reads.
 
     There is no fence: two consumers with the same partitions both get every record, and the later commit wins.
     """
@@ -106,7 +107,7 @@ class ConsumerConfig:
 
     auto_commit_s: float | None = 5.0
     """How often finished work is committed: what may be read twice after a crash. None: only by `commit()`, at a
-    hand-over and by `close()`."""
+    hand-over, where other members wait because the stream was scaled, and by `close()`."""
 
     finish: Finish = "next"
     """What finishes a record. "next": asking for the records behind it. "explicit": `record_done(record)`, in any

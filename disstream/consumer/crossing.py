@@ -166,13 +166,14 @@ class Crossing:
 
     def held(self) -> tuple[Partition, ...]:
         """Partitions whose next records wait for other partitions."""
-        return tuple(
-            partition
-            for stream in self._streams.values()
-            if stream.layouts.open
-            for partition, holding in self._of(stream)
-            if self._waits(stream, partition, holding)
-        )
+        return tuple(partition for partition in self._holdings.held if self.waits(partition))
+
+    def waits(self, partition: Partition) -> bool:
+        """Whether the next record of this one, which is held here, waits for other partitions."""
+        if (limit := self.limit(partition)) is None:
+            return False
+        place = self._own_place(partition, self._holdings.held[partition])
+        return place is not None and limit <= place < math.inf
 
     def awaited(self) -> tuple[Partition, ...]:
         """Partitions that these wait for, here or elsewhere."""
@@ -231,11 +232,6 @@ class Crossing:
         if first is not None:
             return first
         return math.inf if reader.cursor.over else reader.cursor.at
-
-    def _waits(self, stream: _Stream, partition: Partition, holding: Holding) -> bool:
-        limit = stream.layouts.limit(partition.partition_id)
-        place = self._own_place(partition, holding)
-        return limit is not None and place is not None and limit <= place < math.inf
 
     def _of(self, stream: _Stream) -> Iterator[tuple[Partition, Holding]]:
         for partition, holding in list(self._holdings.held.items()):
@@ -327,7 +323,7 @@ class Crossing:
         return max(position(state.checkpoint)[0], state.earliest)
 
     def _warn(self, stream: _Stream) -> None:
-        waiting = [partition for partition, holding in self._of(stream) if self._waits(stream, partition, holding)]
+        waiting = [partition for partition, _ in self._of(stream) if self.waits(partition)]
         if not waiting:
             return
         awaited = []

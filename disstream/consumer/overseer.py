@@ -18,6 +18,7 @@ from ..model import Partition
 from ..wire.annotations import Note
 from ..wire.partitioning import partition_id, partition_number
 from .config import ConsumerConfig
+from .crossing import LAYOUT
 from .holdings import Holding, Holdings
 from .progress import INDEX_BITS
 from .reader import Source, log
@@ -120,7 +121,7 @@ class Overseer:
             end=None if reader.range is None else reader.range.end,
             lag_records=lag,
             lag_s=lag_s,
-            paused=tuple(sorted(self._holdings.prefetch.pauses(partition))),
+            paused=tuple(sorted(self._pauses(partition))),
             stalled=stalled,
             last_error=reader.last_error,
         )
@@ -158,12 +159,16 @@ class Overseer:
             position=position,
             unfinished=unfinished,
             buffered=prefetch.first(partition) is not None,
-            pauses=prefetch.pauses(partition),
+            pauses=self._pauses(partition),
             behind=reader.lag(position) or 0,
             owed_since=reader.unanswered_since,
             error="" if reader.last_error is None else str(reader.last_error),
             failure="" if reader.cursor.failure is None or reader.cursor.over else str(reader.cursor.failure),
         )
+
+    def _pauses(self, partition: Partition) -> set[str]:
+        pauses = set(self._holdings.prefetch.pauses(partition))
+        return pauses | {LAYOUT} if self._holdings.crossing.waits(partition) else pauses
 
     def _tell(self, stall: Stall) -> None:
         stack = ""

@@ -201,7 +201,7 @@ def test_a_seek_before_a_change_is_read_in_order() -> None:
         assert len(await take(consumer, 7)) == 7
         await consumer.fetch(timeout_s=5.0)  # the rest is fetched
         for place in (0, "earliest"):
-            consumer.seek(p(1), place)  # type: ignore[arg-type]
+            consumer.seek(p(1), place)
             consumer.seek(p(0), 4)
             got = await take(consumer, 5)
             assert [(r.partition_id[-1], r.sequence_number) for r in got] == [
