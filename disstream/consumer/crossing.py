@@ -184,6 +184,8 @@ class Crossing:
     # --- deciding ---
 
     def _advance(self, stream: _Stream) -> None:
+        if not any(partition.stream == stream.name for partition in self._holdings.held):
+            return  # it is being opened: who is waited for here is not known yet
         before = len(stream.layouts.awaited)
         moved = stream.layouts.advance(lambda pid: self._place(stream, pid))
         if moved:

@@ -55,7 +55,7 @@ async def drained(consumer: Consumer, count: int, size: int = 7) -> list[Record]
 
 
 @pytest.mark.parametrize("app", [None, "a"])
-@pytest.mark.parametrize("coordination", [None, Static()])
+@pytest.mark.parametrize("coordination", [None, Static(), Static([str(n) for n in range(8)])])
 def test_a_history_of_layouts_is_read_in_order(app: str | None, coordination: Static | None) -> None:
     """Whoever reads it all gets every key in its order, though it lies in many partitions."""
 
