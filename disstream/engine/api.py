@@ -6,7 +6,8 @@ a stream deleted and created again under its name is another stream, and no old 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import ClassVar, Literal, NamedTuple, Protocol
 
 import msgspec
@@ -187,6 +188,16 @@ class Log(Protocol):
 
     async def wait(self, partition: PartitionRef, after: int, deadline: float) -> bool:
         """True as soon as the partition's next sequence number exceeds `after`, False at `deadline` (loop time)."""
+        ...
+
+    def watch(
+        self, partitions: Collection[PartitionRef], moved: Callable[[PartitionRef, int | None], None]
+    ) -> AbstractContextManager[None]:
+        """Inside the block `moved(partition, next sequence number)` is called whenever one of these has grown.
+
+        At once, on the loop, where it must neither wait nor raise; now and then also for one that has not grown. A
+        partition that is dropped moves to None. What is there already is not told: ask for `bounds` inside the block.
+        """
         ...
 
     async def bounds(self, partitions: Sequence[PartitionRef]) -> list[Bounds | None]:

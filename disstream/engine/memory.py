@@ -7,7 +7,8 @@ The oracle of the contract tests, so it is written to be obviously right rather 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 
 from ..errors import CatalogConflict, StorageError
 from .api import AppendRefused, Batch, Bounds, Entry, Known, PartitionRef, Replayed, Row, Span, Versioned, Writer
@@ -195,6 +196,12 @@ class MemoryLog:
             return True
         return await self._waiters.wait(partition, after, deadline)
 
+    def watch(
+        self, partitions: Collection[PartitionRef], moved: Callable[[PartitionRef, int | None], None]
+    ) -> AbstractContextManager[None]:
+        self._life.check()
+        return self._waiters.watch(partitions, moved)
+
     async def bounds(self, partitions: Sequence[PartitionRef]) -> list[Bounds | None]:
         self._life.check()
         found = [self._partitions.get(ref) for ref in partitions]
@@ -215,7 +222,10 @@ class MemoryLog:
 
     async def drop(self, stream_id: str) -> None:
         self._life.check()
-        self._partitions = {ref: known for ref, known in self._partitions.items() if ref.stream_id != stream_id}
+        dropped = [ref for ref in self._partitions if ref.stream_id == stream_id]
+        for ref in dropped:
+            del self._partitions[ref]
+            self._waiters.dropped(ref)
 
     def clear(self) -> None:
         """Forget everything and let all waits return."""

@@ -1,17 +1,24 @@
-"""Tasks that wait for a partition to grow: event driven, one future and at most one timer for each wait."""
+"""Who wants to know when partitions grow: tasks that wait, with a future and at most one timer for each wait, and watches,
+which are called and keep nothing."""
 
 from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 
 from .api import PartitionRef
 
 
+Moved = Callable[[PartitionRef, int | None], None]
+
+
 class Waiters:
-    """Who waits for what. Lives on one loop; every engine has one."""
+    """Who waits for what, and who watches. Lives on one loop; every engine has one."""
 
     def __init__(self) -> None:
+        self._watching: dict[PartitionRef, list[Moved]] = {}
         self._waiting: dict[PartitionRef, set[tuple[int, asyncio.Future[bool]]]] = {}
         self._closed = False
 
@@ -35,8 +42,30 @@ class Waiters:
             if not group:
                 self._waiting.pop(partition, None)
 
+    @contextmanager
+    def watch(self, partitions: Collection[PartitionRef], moved: Moved) -> Iterator[None]:
+        """As `Log.watch`."""
+        watched = set(partitions)
+        for ref in watched:
+            self._watching.setdefault(ref, []).append(moved)
+        try:
+            yield
+        finally:
+            for ref in watched:
+                group = self._watching[ref]
+                group.remove(moved)
+                if not group:
+                    del self._watching[ref]
+
+    def dropped(self, partition: PartitionRef) -> None:
+        """Tell who watches; who waits goes on waiting."""
+        for moved in self._watching.get(partition, ()):
+            moved(partition, None)
+
     def advanced(self, partition: PartitionRef, next_sequence: int) -> None:
-        """Wake those whom `next_sequence` satisfies."""
+        """Wake those whom `next_sequence` satisfies, and tell who watches."""
+        for moved in self._watching.get(partition, ()):
+            moved(partition, next_sequence)
         for after, future in self._waiting.get(partition, ()):
             if after < next_sequence:
                 _resolve(future, True)

@@ -275,6 +275,22 @@ async def close_ends_waits(engine: Engine) -> None:
     same(result is False or isinstance(result, StorageError), True, f"a wait that ended with {result!r} on close")
 
 
+@promise
+async def a_watch_tells_what_moves(engine: Engine) -> None:
+    told: list[tuple[PartitionRef, int | None]] = []
+    await engine.log.open({A: 1, B: 1, C: 1})
+    await put(engine, A, *rows_of(0, 2))
+    with engine.log.watch([A, B], lambda ref, end: told.append((ref, end))):
+        same(told, [], "what was there before the watch")
+        await engine.log.append([Entry(ref, rows_of(0, 3), 1) for ref in (A, B, C)], NOW)
+        same(sorted(told, key=str), [(A, 5), (B, 3)], "an append to three partitions, two of them watched")
+        await engine.log.drop(A.stream_id)
+        same([end for ref, end in told if ref == A][-1], None, "a drop of a watched partition")
+    told.clear()
+    await put(engine, C, *rows_of(3, 4))
+    same(told, [], "an append after the watch")
+
+
 # --- the log: forgetting ------------------------------------------------------------------------------------------
 
 

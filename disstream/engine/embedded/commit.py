@@ -158,6 +158,7 @@ class Committer:
         for ref, state in changed.items():
             if state is None:
                 self.states.pop(ref, None)
+                self.waiters.dropped(ref)
             else:
                 self.states[ref] = state
                 self.waiters.advanced(ref, state.next)

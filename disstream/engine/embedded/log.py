@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 import lmdb
@@ -78,6 +79,12 @@ class EmbeddedLog:
         if state is not None and state.next > after:
             return True
         return await self._committer.waiters.wait(partition, after, deadline)
+
+    def watch(
+        self, partitions: Collection[PartitionRef], moved: Callable[[PartitionRef, int | None], None]
+    ) -> AbstractContextManager[None]:
+        self._committer.check()
+        return self._committer.waiters.watch(partitions, moved)
 
     async def bounds(self, partitions: Sequence[PartitionRef]) -> list[Bounds | None]:
         self._committer.check()
