@@ -14,7 +14,7 @@ import contextlib
 import logging
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -26,7 +26,7 @@ from ..lifecycle import Scope, Supervisor
 from ..wire.errors import decode_error, retry_after_seconds
 from ..wire.http import EXTENSIONS_HEADER, JSON, Request, Response
 from ..wire.routes import build
-from .api import Transport
+from .api import Streamed, StreamingTransport, Transport
 from .apps import Apps
 from .checkpoints import Checkpoints
 from .config import ClientConfig, default_user_agent
@@ -36,6 +36,7 @@ from .dumps import Dumps
 from .groups import Groups
 from .http import HttpTransport
 from .metrics import Metrics
+from .notices import Notices
 from .policies import Policies
 from .records import Records
 from .retry import RetryPolicy, may_repeat, repeat_of
@@ -43,6 +44,8 @@ from .streams import Streams
 from .tags import Tags
 
 log = logging.getLogger("disstream.client")
+
+_MAX_REFUSAL_BYTES = 65_536
 
 _PROJECT_ID = re.compile(r"[!-~]{1,128}")
 
@@ -105,6 +108,7 @@ class Client:
         self.dumps = Dumps(self)
         self.metrics = Metrics(self)
         self.tags = Tags(self)
+        self.notices = Notices(self)  # for consumers; no call of the API
         self._headers = {
             "content-type": JSON,  # on GET too: the service's gateway wants it everywhere
             "accept": JSON,
@@ -118,6 +122,7 @@ class Client:
         self._supervisor = Supervisor("disstream client", self._run)
         self._addresses: dict[str, tuple[str, str]] = {}
         self._calls: set[anyio.CancelScope] = set()
+        self._streamed: set[anyio.CancelScope] = set()  # answers that go on: they have no end that a close could await
         self._call_ended: anyio.Event | None = None
         self._requests = 0
         self._retries = 0
@@ -166,12 +171,14 @@ class Client:
             async with renewing:
                 scope.started()
                 await scope.closing.wait()
+                for answer in self._streamed:
+                    answer.cancel()
                 with anyio.move_on_after(self.config.close_timeout_s):
                     while self._calls:
                         self._call_ended = anyio.Event()
                         await self._call_ended.wait()
         finally:
-            for call in self._calls:
+            for call in self._calls | self._streamed:
                 call.cancel()
             with anyio.move_on_after(self.config.close_timeout_s, shield=True):
                 await self.transport.close()
@@ -214,6 +221,40 @@ class Client:
                 if self._call_ended is not None:
                     self._call_ended.set()
         raise TransportError(f"{operation}: the client was closed before the answer came", outcome_unknown=True)
+
+    @property
+    def can_stream(self) -> bool:
+        """Whether the transport can carry an answer that goes on."""
+        return isinstance(self.transport, StreamingTransport)
+
+    @contextlib.asynccontextmanager
+    async def stream(self, operation: str, body: bytes, *, timeout_s: float) -> AsyncIterator[AsyncIterator[bytes]]:
+        """Carry out an operation whose 2xx answer goes on: its pieces, which come inside the block. Never repeated.
+
+        Refused credentials are renewed, for the next time. `timeout_s` bounds the wait for the beginning of the answer.
+        Raises ApiError, TransportError (also inside the block, where a close of the client cuts it), ClosedError.
+        """
+        self._supervisor.check()
+        assert isinstance(self.transport, StreamingTransport)
+        method, target = self._address(operation, None, None)
+        request = Request(method=method, target=target, headers=dict(self._headers), body=body, timeout_s=timeout_s)
+        with anyio.CancelScope() as scope:
+            self._streamed.add(scope)
+            try:
+                used = None if self._source is None else await self._source.authorize(request, self._host)
+                self._requests += 1
+                async with self.transport.stream(request) as answer:
+                    if 200 <= answer.status < 300:
+                        self._learn(answer.headers.get(EXTENSIONS_HEADER, ""))
+                        yield answer.pieces
+                        return
+                    told = Response(status=answer.status, headers=answer.headers, body=await _begin(answer, timeout_s))
+                if used is not None and self._source is not None and told.status in (401, 441):
+                    await self._source.renew(used, timeout_s)
+                raise _refusal(told)
+            finally:
+                self._streamed.discard(scope)
+        raise TransportError(f"{operation}: the client was closed", outcome_unknown=True)
 
     def _address(
         self, operation: str, params: Mapping[str, str] | None, query: Mapping[str, str] | None
@@ -285,6 +326,17 @@ class Client:
         if told != self._told_extensions:
             self._told_extensions = told
             self.extensions = frozenset(name.strip() for name in told.split(",")) - {""}
+
+
+async def _begin(answer: Streamed, timeout_s: float) -> bytes:
+    """As much of a refusal as can hold its words."""
+    body = b""
+    with anyio.move_on_after(timeout_s):
+        async for piece in answer.pieces:
+            body += piece
+            if len(body) > _MAX_REFUSAL_BYTES:
+                break
+    return body
 
 
 def _refusal(response: Response) -> ApiError:

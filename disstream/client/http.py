@@ -13,6 +13,8 @@ from __future__ import annotations
 import io
 import os
 import ssl
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from contextvars import ContextVar
 from typing import Any
 
@@ -23,6 +25,7 @@ from yarl import URL
 
 from ..errors import ClosedError, ConfigError, TransportError
 from ..wire.http import Request, Response
+from .api import Streamed
 from .config import ClientConfig
 from .endpoint import check_endpoint
 
@@ -66,6 +69,7 @@ class HttpTransport:
         """What stands in the Host header."""
         self._config = config or ClientConfig()
         self._session: aiohttp.ClientSession | None = None
+        self._streams: aiohttp.ClientSession | None = None
         self._closed = False
 
     def _opened(self) -> aiohttp.ClientSession:
@@ -73,17 +77,19 @@ class HttpTransport:
             raise ClosedError(f"the transport to {self.endpoint} is closed")
         if self._session is None:
             config = self._config
-            self._session = aiohttp.ClientSession(
-                connector=_Connector(
-                    limit=config.max_connections, keepalive_timeout=config.keepalive_s, ssl=config.ssl
-                ),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                # The whole exchange is bounded by our own scope: aiohttp rounds long time-outs up to whole seconds.
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=config.connect_timeout_s),
-                trust_env=config.trust_env,
-                auto_decompress=False,  # a small compressed answer could fill the memory
-            )
+            connector = _Connector(limit=config.max_connections, keepalive_timeout=config.keepalive_s, ssl=config.ssl)
+            self._session = self._made(connector)
         return self._session
+
+    def _made(self, connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            # The whole exchange is bounded by our own scope: aiohttp rounds long time-outs up to whole seconds.
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._config.connect_timeout_s),
+            trust_env=self._config.trust_env,
+            auto_decompress=False,  # a small compressed answer could fill the memory
+        )
 
     async def exchange(self, request: Request) -> Response:
         """As `Transport.exchange`. An answer larger than `max_response_bytes` is a TransportError."""
@@ -93,19 +99,9 @@ class HttpTransport:
         before = _current.set(exchange)
         try:
             with anyio.fail_after(timeout_s):
-                async with session.request(
-                    request.method,
-                    URL(self._origin + request.target, encoded=True),
-                    headers={"accept-encoding": "identity", **request.headers},
-                    data=_payload(request.body),
-                    allow_redirects=False,
-                ) as answer:
+                async with self._asked(session, request) as answer:
                     body = await self._read(answer)
-                    return Response(
-                        status=answer.status,
-                        headers={name.lower(): value for name, value in answer.headers.items()},
-                        body=body,
-                    )
+                    return Response(status=answer.status, headers=_headers(answer), body=body)
         except TimeoutError as exc:  # aiohttp's connect time-outs are TimeoutErrors too
             if isinstance(exc, aiohttp.ClientError):
                 told = f"no connection within connect_timeout_s={self._config.connect_timeout_s:g}"
@@ -125,6 +121,43 @@ class HttpTransport:
             ) from exc
         finally:
             _current.reset(before)
+
+    def _asked(self, session: aiohttp.ClientSession, request: Request) -> aiohttp.client._RequestContextManager:
+        return session.request(
+            request.method,
+            URL(self._origin + request.target, encoded=True),
+            headers={"accept-encoding": "identity", **request.headers},
+            data=_payload(request.body),
+            allow_redirects=False,
+        )
+
+    @asynccontextmanager
+    async def stream(self, request: Request) -> AsyncIterator[Streamed]:
+        """As `StreamingTransport.stream`. The connection is closed with the block."""
+        self._opened()
+        if self._streams is None:
+            # Without a limit, and kept by nobody: what stays open must not take the place of what is short.
+            self._streams = self._made(aiohttp.TCPConnector(limit=0, force_close=True, ssl=self._config.ssl))
+        timeout_s = self._config.request_timeout_s if request.timeout_s is None else request.timeout_s
+        try:
+            with anyio.fail_after(timeout_s):
+                answer = await self._asked(self._streams, request)
+        except TimeoutError as exc:
+            raise self._failure(request, True, f"no answer within {timeout_s:g} s") from exc
+        except (aiohttp.ClientError, OSError) as exc:
+            raise self._failure(request, not isinstance(exc, aiohttp.ClientConnectorError), _told(exc)) from exc
+        try:
+            async with aclosing(self._pieces(request, answer)) as pieces:
+                yield Streamed(answer.status, _headers(answer), pieces)
+        finally:
+            answer.close()
+
+    async def _pieces(self, request: Request, answer: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
+        try:
+            async for piece in answer.content.iter_any():
+                yield piece
+        except (aiohttp.ClientError, OSError) as exc:
+            raise self._failure(request, True, _told(exc)) from exc
 
     async def _read(self, answer: aiohttp.ClientResponse) -> bytes:
         limit = self._config.max_response_bytes
@@ -160,9 +193,15 @@ class HttpTransport:
     async def close(self) -> None:
         """Cut all connections; running exchanges raise TransportError. Twice is fine."""
         self._closed = True
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
+        sessions = self._session, self._streams
+        self._session = self._streams = None
+        for session in sessions:
+            if session is not None:
+                await session.close()
+
+
+def _headers(answer: aiohttp.ClientResponse) -> dict[str, str]:
+    return {name.lower(): value for name, value in answer.headers.items()}
 
 
 def _payload(body: bytes) -> bytes | io.BytesIO | None:

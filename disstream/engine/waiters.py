@@ -1,5 +1,6 @@
-"""Who wants to know when partitions grow: tasks that wait, with a future and at most one timer for each wait, and watches,
-which are called and keep nothing."""
+"""Who wants to know when partitions grow: tasks that wait, and watches, which are called.
+
+Event driven: a wait costs one future and at most one timer, a watch nothing while nothing is appended."""
 
 from __future__ import annotations
 
@@ -9,7 +10,6 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
 from .api import PartitionRef
-
 
 Moved = Callable[[PartitionRef, int | None], None]
 

@@ -8,6 +8,7 @@ app         App.handle: routing, projects, request ids, errors as answers
 call        one request, matched to its operation
 streams     handlers of the stream calls
 records     handlers of put, get and cursors: the hot path
+notices     answers that go on, and tell which partitions have grown
 policies    handlers of stream policies
 apps        handlers of the app calls
 checkpoints handlers of the checkpoint calls

@@ -17,6 +17,7 @@ from ..wire.columns import EXTENSION as COLUMNS_PUT
 from ..wire.errors import api_error, encode_error, refusal
 from ..wire.http import JSON, Request, Response, accepts, json_response, media_type, split_target
 from ..wire.layouts import EXTENSION as LAYOUTS
+from ..wire.notices import EXTENSION as WAIT
 from ..wire.pages import EXTENSION as PAGES
 from ..wire.places import EXTENSION as PLACES
 from ..wire.places import HEADER as ANSWER
@@ -38,6 +39,7 @@ from .groups import Groups
 from .iam import Iam
 from .meter import Meter
 from .metrics import Metrics
+from .notices import Notices
 from .policies import Policies
 from .records import Records
 from .scaling import Scaler
@@ -47,7 +49,7 @@ from .tokens import Tokens
 
 logger = logging.getLogger("disstream.server")
 
-EXTENSIONS = f"bounds, {CAPS}, {COLUMNS_PUT}, {LAYOUTS}, {PAGES}, {PLACES}, {SESSIONS}"
+EXTENSIONS = f"bounds, {CAPS}, {COLUMNS_PUT}, {LAYOUTS}, {PAGES}, {PLACES}, {SESSIONS}, {WAIT}"
 """What this server offers beyond the API, told in the header X-Disstream of every answer that is no refusal."""
 
 
@@ -62,6 +64,7 @@ class App:
         self.scaling = Scaler(engine, self.directory, config)
         streams = Streams(engine, self.directory, self.scaling, config, flow, self._source)
         self._records = records = Records(engine, self.directory, self.scaling, config, flow, self.meter)
+        self.notices = Notices(engine, self.directory, config)
         groups = Groups(engine, self.directory, config)
         apps = Apps(engine, self.directory, groups, config, self._source)
         checkpoints = Checkpoints(engine, self.directory, groups)
@@ -86,6 +89,7 @@ class App:
             "put_records": records.put,
             "get_records": records.get,
             "get_cursor": records.get_cursor,
+            "notices": self.notices.answer,
             "add_policy": policies.add,
             "list_policies": policies.listing,
             "create_dump_task": dumps.create,

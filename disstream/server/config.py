@@ -45,6 +45,7 @@ class ServerConfig:
     max_pending_bytes: int = 64 * MIB  # accepted but not yet durable (RECORD_BYTES included): a second of a fast disk
     max_buffered_bytes: int = 256 * MIB  # bodies and answers of all requests under way together
     max_connections: int = 10_000  # each costs 5 KB even if it says nothing; more are closed at once
+    max_notices: int = 1_000  # answers that go on (wire/notices.py); one user of a project may have half of them
     max_partitions: int = 1_000  # of one stream; twenty times the service's quota for an account
     default_fetch_bytes: int = 2 * MIB  # of a get that names no size; what official clients take for the ceiling
     max_fetch_bytes: int = 8 * MIB  # of any get: what one answer may cost in memory
@@ -96,6 +97,7 @@ class ServerConfig:
             "max_request_records",
             "max_partition_key_bytes",
             "max_connections",
+            "max_notices",
             "max_partitions",
             "default_fetch_bytes",
             "common_in_bytes_per_s",

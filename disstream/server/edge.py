@@ -14,13 +14,13 @@ import ipaddress
 import logging
 import socket
 import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager, suppress
 from http import HTTPStatus
 from typing import cast
 
 import anyio
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
@@ -28,7 +28,7 @@ from aiohttp.web_protocol import RequestHandler
 
 from ..errors import ApiError, ConfigError, DisError
 from ..wire.errors import api_error, refusal
-from ..wire.http import Request
+from ..wire.http import Request, Response
 from .app import App
 from .config import ServerConfig
 
@@ -90,6 +90,7 @@ class Edge:
                 grace_s = self.config.close_timeout_s / 2
             finally:
                 accepting.close()
+                self._app.notices.end()
                 server.pre_shutdown()
                 with anyio.CancelScope(shield=True):
                     await server.shutdown(grace_s)
@@ -124,9 +125,35 @@ class Edge:
             if request.method == "GET" and not self._fits(response.body):
                 # What was read can be read again; what was stored has to be told.
                 response = refusal(api_error("DIS.4305"), response.headers["x-request-id"])
+            if response.pieces is not None:
+                self.buffered_bytes -= size  # decoded: nobody needs it while the answer goes on
+                size = 0
+                return await self._piecemeal(request, response, response.pieces)
             return web.Response(status=response.status, headers=response.headers, body=response.body)
         finally:
             self.buffered_bytes -= size
+
+    async def _piecemeal(
+        self, request: web.BaseRequest, response: Response, pieces: AsyncGenerator[bytes, None]
+    ) -> web.StreamResponse:
+        """Write an answer bit by bit; a bit is asked for when the client has taken the one before.
+
+        Ends with its connection, which serves no other request: its client had it opened for this one.
+        """
+        connection = request.protocol
+        assert isinstance(connection, _Connection)
+        answer = web.StreamResponse(status=response.status, headers=response.headers)
+        if request.version >= HttpVersion11:
+            answer.enable_chunked_encoding()
+        answer.force_close()
+        with suppress(ConnectionError), anyio.CancelScope() as connection.answering:
+            async with aclosing(pieces):
+                await answer.prepare(request)
+                async for piece in pieces:
+                    await answer.write(piece)
+                    await request.writer.drain()
+        connection.answering = None
+        return answer
 
     def _fits(self, answer: bytes) -> bool:
         """While no other waits an answer passes: it might never fit, and slow uploads must not stop all reading."""
@@ -201,7 +228,7 @@ class _Connection(RequestHandler):
     follows a head is timed by `Edge._body` and here.
     """
 
-    __slots__ = ("_edge", "_overdue", "_socket", "payload")
+    __slots__ = ("_edge", "_overdue", "_socket", "answering", "payload")
 
     def __init__(self, server: _Server, edge: Edge, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(
@@ -215,6 +242,7 @@ class _Connection(RequestHandler):
         self._edge = edge
         self._socket: asyncio.Transport | None = None  # aiohttp forgets its own before everything is sent
         self._overdue: asyncio.TimerHandle | None = None
+        self.answering: anyio.CancelScope | None = None  # while an answer goes on: it ends with the connection
         self.payload: StreamReader = EMPTY_PAYLOAD  # of the last request
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -230,6 +258,8 @@ class _Connection(RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         self._edge.connections.discard(self)
         self._in_time()
+        if self.answering is not None:
+            self.answering.cancel()
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
@@ -251,7 +281,12 @@ class _Connection(RequestHandler):
             self._socket.abort()
 
     def eof_received(self) -> bool:  # type: ignore[override]
-        """A client that sends no more after a whole request still gets the answer; True keeps the connection for it."""
+        """A client that sends no more after a whole request still gets the answer; True keeps the connection for it.
+
+        One that goes on ends, though: with closing its client most likely wants just that.
+        """
+        if self.answering is not None:
+            return False
         idle = self._waiter is not None and not self._waiter.done()
         if idle or not all(payload.is_eof() for payload in (self.payload, *(waiting for _, waiting in self._messages))):
             return False

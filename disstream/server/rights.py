@@ -21,6 +21,7 @@ ACTIONS = {
     "put_records": "dis:records:write",
     "get_records": "dis:records:read",
     "get_cursor": "dis:records:readCursor",
+    "notices": "dis:records:read",  # what they tell, a read tells too
     "add_policy": "dis:streamPolicies:create",
     "list_policies": "dis:streamPolicies:list",
     "create_app": "dis:apps:create",

@@ -12,13 +12,14 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Coroutine, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import msgspec
 
-from ..client.api import Transport
+from ..client.api import Streamed, StreamingTransport, Transport
 from ..errors import ApiError, ConfigError, DisError, TransportError
 from ..model import NewRecord, PutResult
 from ..wire.columns import COLUMNS, decode_columns
@@ -108,7 +109,24 @@ class AppTransport:
 
     async def exchange(self, request: Request) -> Response:
         """As `Transport.exchange`; an exception of the app is raised as it is: a server would answer 500."""
-        return await _answer(request, self._wires.start(self._carry(request)))
+        response = await _answer(request, self._wires.start(self._carry(request)))
+        if response.pieces is not None:
+            async with aclosing(response.pieces) as pieces:
+                response.body = b"".join([piece async for piece in pieces])
+            response.pieces = None
+        return response
+
+    @asynccontextmanager
+    async def stream(self, request: Request) -> AsyncIterator[Streamed]:
+        """As `StreamingTransport.stream`; what the app does until the next piece, it does in the caller's task."""
+        response = await _answer(request, self._wires.start(self._carry(request)))
+        async with aclosing(response.pieces or _whole(response)) as pieces, aclosing(self._late(pieces)) as late:
+            yield Streamed(response.status, response.headers, late)
+
+    async def _late(self, pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+        async for piece in pieces:
+            await asyncio.sleep(self._latency_s / 2)
+            yield piece
 
     async def _carry(self, request: Request) -> Response:
         await asyncio.sleep(self._latency_s / 2)
@@ -122,6 +140,21 @@ class AppTransport:
 
     async def close(self) -> None:
         await self._wires.close()
+
+
+async def _whole(response: Response) -> AsyncGenerator[bytes, None]:
+    yield response.body
+
+
+async def _cut(answer: Streamed, request: Request, lasts_s: float, hangs: bool) -> AsyncGenerator[bytes, None]:
+    loop = asyncio.get_running_loop()
+    ends_at = loop.time() + lasts_s
+    async for piece in answer.pieces:
+        if loop.time() >= ends_at:
+            if hangs:
+                await asyncio.Event().wait()
+            raise _lost(request, "the connection was cut")
+        yield piece
 
 
 Refusal = Literal["500", "503", "429", "DIS.4303", "DIS.4305"]
@@ -217,6 +250,29 @@ class FaultyTransport:
         if response is _NEVER:
             raise _lost(request, "the connection was cut")
         return response
+
+    @asynccontextmanager
+    async def stream(self, request: Request) -> AsyncIterator[Streamed]:
+        """As `StreamingTransport.stream`, if the inner transport can. Of the plan: what is refused, answered with an
+        error before, and lost: a request before its answer, an answer after some time, by a cut or by silence."""
+        plan, dice = self._plan, self._dice
+        self.counts["streams"] += 1
+        assert isinstance(self._inner, StreamingTransport)
+        fault = self._draw()
+        self.counts[fault] += 1
+        if fault == "refuse":
+            raise TransportError(f"{request.method}: connection refused", outcome_unknown=False)
+        if fault == "error_before":
+            error = _error(dice.choice(plan.errors_before))
+            yield Streamed(error.status, error.headers, _whole(error))
+            return
+        hangs = dice.random() < plan.hang
+        if fault == "lose_request":
+            await asyncio.sleep(_timeout_s(request) if hangs else 0)
+            raise _lost(request, "no answer")
+        lasts_s = dice.uniform(0.0, 10 * plan.late_s) if fault == "lose_answer" else float("inf")
+        async with self._inner.stream(request) as answer, aclosing(_cut(answer, request, lasts_s, hangs)) as pieces:
+            yield answer._replace(pieces=pieces)
 
     def _draw(self) -> str:
         point = self._dice.random()

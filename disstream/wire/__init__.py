@@ -13,6 +13,7 @@ envelope      several records, headers and identity in the payload of one
 compression   bodies of requests as they travel compressed
 sessions      the header of a put that may not be stored twice
 places        the short answer to a put
+notices       which partitions have something new: a request, and an answer that goes on
 caps          the header that tells how fast a partition may be written
 layouts       the header that tells how often the partitions were changed
 apps          bodies of the app calls (API 5.2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from urllib.parse import quote, unquote_plus
 
 import msgspec
@@ -43,11 +43,16 @@ class Request(msgspec.Struct, kw_only=True):
 
 
 class Response(msgspec.Struct, kw_only=True):
-    """Header names are lower case."""
+    """Header names are lower case.
+
+    `pieces`: the body comes bit by bit, in the place of `body`. Whoever gets such an answer closes it (`aclose`), also
+    if he reads none of it.
+    """
 
     status: int
     headers: dict[str, str] = {}
     body: bytes = b""
+    pieces: AsyncGenerator[bytes, None] | None = None
 
     def __repr__(self) -> str:  # without the token that IAM sends
         return f"Response({self.status}, headers={sorted(self.headers)}, {len(self.body)} bytes)"
