@@ -148,6 +148,7 @@ def test_every_call_has_a_method() -> None:
         "dumps",
         "metrics",
         "tags",
+        "notices",
     )
     public = {
         f"{resource}.{name}"

@@ -51,6 +51,7 @@ PURE = [
     "consumer/assignment.py",
     "monitoring/names.py",
     "consumer/cursor.py",
+    "consumer/hints.py",
     "consumer/layouts.py",
     "consumer/lease.py",
     "consumer/prefetch.py",

@@ -167,8 +167,13 @@ class ConsumerConfig:
     max_fetch_bytes: int = 2_097_152
     """Asked for per page. Larger pages cost fewer requests; decoding 2 MiB holds the loop up for some milliseconds."""
 
+    wait: bool = True
+    """Let a server of ours tell what is written (the `wait` extension): records come at once, and partitions without
+    any cost nothing, for one connection more. Elsewhere, and while that connection is cut, idle partitions are polled.
+    False: always poll."""
+
     idle_min_s: float = 0.02
-    """Pause after the first empty page of a partition: the delay of a record that comes right then."""
+    """Polling: the pause after the first empty page of a partition, so the delay of a record that comes right then."""
 
     idle_max_s: float = 0.5
     """The pause doubles with each empty page up to this, so an idle partition costs two requests a second."""

@@ -39,6 +39,7 @@ from .config import ConsumerConfig, Pattern, ServiceGroup, Static, to_where
 from .holdings import GAP, Holding, Holdings
 from .member import CLOSE_COMMIT_S, GroupSource, Member
 from .membership import Membership
+from .notices import Notices, NoticeSource
 from .overseer import Overseer
 from .progress import INDEX_BITS, Progress, first_place, place_behind, place_of
 from .reader import Source
@@ -100,6 +101,10 @@ class Consumer:
         self._holdings.recall = self._end_run
         self._prefetch = self._holdings.prefetch
         self._intake = self._holdings.intake
+        self._notices: Notices | None = None
+        if config.wait and isinstance(client, NoticeSource):
+            self._notices = Notices(client.notices, self._intake.readers, rng)
+            self._holdings.changed = self._notices.changed
         self._member: Membership | None = None
         if isinstance(self._coordination, ServiceGroup):
             assert app is not None
@@ -164,6 +169,8 @@ class Consumer:
         try:
             async with anyio.create_task_group() as tasks:
                 self._holdings.attach(tasks)
+                if self._notices is not None:
+                    tasks.start_soon(self._notices.run, name=f"notices-{self._name}")
                 async with anyio.create_task_group() as starting:
                     starting.start_soon(self._cut_when_closing, scope, starting.cancel_scope)
                     await (member.join() if member is not None else self._open_static())
@@ -524,9 +531,8 @@ class Consumer:
         self._prefetch.resume(partition, GAP)
         progress.seek(first_place(where) if isinstance(where, int) else None)
         self._holdings.notify_finished()
-        reader.cursor.seek(where)
+        reader.seek(where)
         self._holdings.crossing.moved(partition)
-        reader.wake()
         self._intake.forgive(partition)
         self._intake.share_room()
 

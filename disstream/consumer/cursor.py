@@ -136,6 +136,16 @@ class PartitionCursor:
         """As `next`, or where a cursor says that it points: all before it is read or not wanted."""
         return self._place if isinstance(self._place, int) else self._told
 
+    @property
+    def idle(self) -> bool:
+        """Whether the last page was empty, and nothing is wrong: a pause is for that alone."""
+        return self._idle_s > 0 and self.streak == 0
+
+    def expect(self) -> None:
+        """Something is said to be there: an idle pause is over. The next one is as long as if it had been kept."""
+        if self.idle:
+            self._not_before = float("-inf")
+
     def begin(self, where: Where, bounds: SequenceRange | None) -> None:
         """Set the first place, from the range as described at the start: all partitions then start at one moment."""
         self.seek(where)

@@ -75,7 +75,7 @@ class Holdings:
         self._rng = rng
         self.opener = Opener(config)
         self.prefetch: Prefetch[Partition] = Prefetch(config.prefetch_bytes, config.max_fetch_bytes, self.opener.open)
-        self.intake = Intake(self.prefetch, self.opener.concerns)
+        self.intake = Intake(self.prefetch, self.opener.concerns, rng)
         self.held: dict[Partition, Holding] = {}
         self.keeper: Keeper | None = None
         if app is not None and isinstance(source, AppSource):
@@ -86,6 +86,8 @@ class Holdings:
         """Brings the progress up to date with what the consumer handed out."""
         self.recall: Callable[[], None] = lambda: None
         """Takes back what the consumer took to hand out and did not yet."""
+        self.changed: Callable[[], None] = lambda: None
+        """Tells that other partitions are held than before."""
         self.ended = Counts()
         self._handed: dict[Partition, tuple[str, int]] = {}  # of those dropped: stream id, where handing out stood
         coordination = config.coordination or (None if app is not None else Static())
@@ -290,6 +292,7 @@ class Holdings:
         self.held[partition] = Holding(reader, progress)
         self.intake.readers[partition] = reader
         self._tasks.start_soon(reader.run, name=f"read-{partition.stream}-{partition.partition_id}")
+        self.changed()
 
     def drop(self, partitions: Iterable[Partition]) -> int:
         """Hold these no more. Returns how many of them were lost: handed out of further than a commit covers."""
@@ -310,6 +313,7 @@ class Holdings:
             del self.intake.readers[partition]
             self.prefetch.remove(partition)
             self.intake.forgive(partition)
+            self.changed()
         self.crossing.changed()
         self.intake.share_room()
         self.notify_finished()

@@ -1,7 +1,8 @@
 """The readers of a consumer: one task per partition, and the intake where they meet the task that takes.
 
 A reader asks the service what its cursor wants next, one request at a time, and puts the records into the buffer. It
-sleeps while it is paused, halted, without room, or idle, and is woken by whoever ends that.
+sleeps while it is paused, halted, without room, or idle, and is woken by whoever ends that; idle, by notices if there
+are any (notices.py).
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime
+from random import Random
 from types import TracebackType
 from typing import Protocol
 
@@ -19,7 +21,8 @@ from ..model import Cursor, Page, Partition, SequenceRange, StreamInfo, StreamSu
 from ..wire.cursors import CursorType, decode_cursor
 from ..wire.pages import number_of
 from ..wire.partitioning import partition_id, partition_number
-from .cursor import Describe, Obtain, PartitionCursor, Read, Wait
+from .cursor import Describe, Obtain, PartitionCursor, Read, Wait, Where
+from .hints import Hint, next_action, safety_s
 from .prefetch import Prefetch
 
 log = logging.getLogger("disstream.consumer")
@@ -74,8 +77,9 @@ class Gate(Protocol):
 class Intake:
     """Where the readers of a consumer and the one task that takes meet: buffer, failures, and who waits for what."""
 
-    def __init__(self, prefetch: Prefetch[Partition], is_packed: Callable[[Page], bool]) -> None:
+    def __init__(self, prefetch: Prefetch[Partition], is_packed: Callable[[Page], bool], rng: Random) -> None:
         """`is_packed`: whether the records of a page must be opened before they are handed out."""
+        self.rng = rng
         self.prefetch = prefetch
         self.is_packed = is_packed
         self.readers: dict[Partition, Reader] = {}
@@ -144,6 +148,7 @@ class Reader:
         """`first` is told the number of the first record before anybody gets it; if it raises, the page comes again."""
         self.partition = partition
         self.cursor = cursor
+        self._hint = Hint()
         self.pages = 0
         self.unanswered_since: float | None = (
             None  # when the page that is owed was first asked for, on the loop's clock
@@ -182,6 +187,27 @@ class Reader:
         if self._woken is not None:
             self._woken.set()
 
+    def seek(self, where: Where) -> None:
+        """Go on at `where`."""
+        self.cursor.seek(where)
+        self._hint.look()  # a number that was never written must be refused now
+        self.wake()
+
+    def told(self, end: int | None) -> None:
+        """By notices: the partition ends at `end` or behind it; None: it is not what it was."""
+        if end is None:
+            self._hint.look()
+        else:
+            self._hint.tell(end)
+            if not self._hint.expects(self.cursor.next):
+                return
+        self.wake()
+
+    def untold(self) -> None:
+        """Notices come no more."""
+        self._hint.lose()
+        self.wake()
+
     async def run(self) -> None:
         """Until cancelled or stopped."""
         with self._life:
@@ -194,7 +220,7 @@ class Reader:
 
     async def _run(self) -> None:
         while not self._stopped:
-            action = self.cursor.next_action(anyio.current_time())
+            action = next_action(self.cursor, self._hint, anyio.current_time())
             if (
                 isinstance(action, Wait)
                 or self._intake.halted
@@ -202,8 +228,8 @@ class Reader:
                 or self._is_held()
             ):
                 until = action.until if isinstance(action, Wait) else None
-                if until is None:
-                    self.unanswered_since = None  # nobody asks
+                if until is None or self.cursor.streak == 0:
+                    self.unanswered_since = None  # nobody asks, or there would be nothing to come
                 self._prefetch.release(self.partition)  # a grant may have come just before
                 self._intake.share_room()
                 await self._sleep(until)
@@ -262,6 +288,7 @@ class Reader:
             raise NotFoundError(message, status=400, code="DIS.4301")
 
     async def _read(self, action: Read) -> None:
+        self._hint.asked()
         try:
             page = await self._source.records.get(action.cursor, max_bytes=self._max_fetch_bytes)
             await self._gate.heed(self, page.changes)
@@ -280,7 +307,11 @@ class Reader:
             log.info("%s/%s can be read again", *self.partition)
         self.unanswered_since = self.last_error = None
         expected, gap = self.cursor.next, self.cursor.gap_records
-        records = self.cursor.accept(epoch, page, anyio.current_time(), self._gate.limit(self.partition))
+        now = anyio.current_time()
+        records = self.cursor.accept(epoch, page, now, self._gate.limit(self.partition))
+        if epoch == self.cursor.epoch:
+            poll_at = now + safety_s(len(self._intake.readers), self._intake.rng)
+            self._hint.answered(expected, len(page.records), poll_at)  # also what was cut off is there
         if not records:
             return
         self.pages += 1

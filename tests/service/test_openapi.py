@@ -19,7 +19,7 @@ from server_http import Answer, serving
 import disstream
 from disstream.destinations import DESTINATIONS
 from disstream.server.openapi import ALIAS, document
-from disstream.wire import apps, checkpoints, dumps, groups, iam, policies, records, streams, tags
+from disstream.wire import apps, checkpoints, dumps, groups, iam, notices, policies, records, streams, tags
 from disstream.wire.errors import ERRORS
 from disstream.wire.http import JSON
 from disstream.wire.routes import ROUTES
@@ -52,6 +52,8 @@ BODIES: dict[str, type[msgspec.Struct]] = {
     "TagValues": tags.TagValues,
     "FilterRequest": tags.TagQuery,
     "TokenRequest": iam._TokenBody,
+    "NoticesRequest": notices.NoticesRequest,
+    "WatchedStream": notices.WatchedStream,
 }
 
 

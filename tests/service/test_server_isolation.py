@@ -185,6 +185,11 @@ CASES: dict[str, list[Ask]] = {
         Ask(query={"stream-id": "{stream_id}", **CURSOR}),
         Ask(query={"stream_id": "{stream_id}", "stream-name": "{stream}", **CURSOR}),
     ],
+    "notices": [
+        Ask(body={"streams": [{"stream_name": "{stream}", "partitions": [0, 0]}]}),
+        Ask(body={"streams": [{"stream_id": "{stream_id}", "partitions": [0, 0]}]}),
+        Ask(body={"streams": [{"stream_name": "{stream}", "stream_id": "{stream_id}", "partitions": [0, 0]}]}),
+    ],
     "add_policy": [
         Ask(
             {"stream_name": name},

@@ -20,6 +20,7 @@ import orjson
 from ...wire.columns import COLUMNS
 from ...wire.errors import ERRORS, ErrorSpec
 from ...wire.http import JSON, PROTOBUF
+from ...wire.notices import FRAMES
 from ...wire.routes import ROUTES, Route
 from . import consuming, destinations, dumps, iam, metrics, records, streams, tags
 from .parts import PARTITION_ID, STREAM_ID, STREAM_NAME, Answer, Body, Operation, Parameter, Schema, record, ref, text
@@ -201,6 +202,8 @@ def _answer(answer: Answer) -> dict[str, Any]:
         if answer.columns:
             content[COLUMNS] = {"schema": text(_PAGE, format="binary")}
         told["content"] = content
+    if answer.lines:
+        told["content"] = {FRAMES: {"schema": text(answer.lines)}}
     return told
 
 

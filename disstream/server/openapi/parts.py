@@ -89,7 +89,7 @@ class Body(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """To a request that was granted. Without a schema it has no body."""
+    """To a request that was granted. Without a schema it has no body; `lines`: one that goes on, line by line."""
 
     description: str
     schema: str = ""
@@ -97,6 +97,7 @@ class Answer(NamedTuple):
     headers: Mapping[str, Schema] = {}
     protobuf: str = ""
     columns: bool = False
+    lines: str = ""
 
 
 class Operation(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ...wire.cursors import CURSOR_TYPES, LIFETIME_MS, MAX_TOKEN_CHARS
+from ...wire.notices import GONE, HEARTBEAT_S, LONGEST_S, MAX_PARTITIONS, MAX_SEQUENCE
 from ...wire.sessions import FENCED, GAP, MOVED
 from .parts import (
     LAYOUTS,
@@ -96,6 +97,23 @@ SCHEMAS: dict[str, Schema] = {
         {"partition_key": text("Not there for a record without one, or put by `partition_id`.")},
     ),
     "Cursor": record({"partition_cursor": _CURSOR}),
+    "NoticesRequest": record(
+        {"streams": many(ref("WatchedStream"), f"Of at most {MAX_PARTITIONS:,} partitions together.", minItems=1)},
+        {"longest_ms": number("When the answer ends at the latest.", minimum=0, maximum=int(LONGEST_S * 1000))},
+    ),
+    "WatchedStream": record(
+        {
+            "partitions": many(
+                number(minimum=0, maximum=MAX_SEQUENCE),
+                "The number of a partition and the sequence number that is wanted next, and so on in pairs.",
+                minItems=2,
+            )
+        },
+        {
+            "stream_name": {**STREAM_NAME, "description": "This or `stream_id` is needed."},
+            "stream_id": SHARED_ID,
+        },
+    ),
 }
 
 OPERATIONS: dict[str, Operation] = {
@@ -200,5 +218,25 @@ OPERATIONS: dict[str, Operation] = {
             "starting-sequence-number": Parameter(SEQUENCE_NUMBER),
             "timestamp": Parameter(time_ms("The first record from then on")),
         },
+    ),
+    "notices": Operation(
+        "Records",
+        "Be told which of many partitions have something new",
+        {
+            200: Answer(
+                "Goes on until the time is over, or the server closes.",
+                lines="Lines, each an array of integers in JSON, as soon as they are known: the place of a partition "
+                "in the request, from 0, and the number behind its last record, and so on in pairs. The first line "
+                "names all partitions that hold what is wanted or something behind it, a later one those that have "
+                f"grown. A number of {GONE}: look yourself. An empty line of this kind says, every {HEARTBEAT_S:g} seconds, "
+                "that nothing is new.",
+            )
+        },
+        codes=("DIS.4301", "DIS.4303"),
+        description="An extension. Only hints: what is written can be read whether or not it was told.",
+        body=Body(
+            "NoticesRequest",
+            {"two": {"streams": [{"stream_name": "newstream", "partitions": [0, 485, 1, 0]}], "longest_ms": 60000}},
+        ),
     ),
 }
