@@ -110,11 +110,9 @@ class Notices:
         return Response(status=200, headers={"content-type": FRAMES, "cache-control": "no-store"}, pieces=frames)
 
     def _check_room(self, who: tuple[str, Caller], count: int) -> None:
-        if len(self._bells) >= self._most or self._open[who] >= max(1, self._most // 2):
-            told = f"[{self._open[who]} requests for notices of yours are open, of {self._most} in all: close some]"
-            raise api_error("DIS.4303", told)
-        if self._watched + count > MAX_WATCHED:
-            raise api_error("DIS.4303", f"[{MAX_WATCHED} partitions are watched already, by all together]")
+        mine = max(1, self._most // 2)
+        if len(self._bells) >= self._most or self._open[who] >= mine or self._watched + count > MAX_WATCHED:
+            raise api_error("DIS.4303")
 
     async def _frames(
         self,

@@ -228,8 +228,8 @@ OPERATIONS: dict[str, Operation] = {
                 lines="Lines, each an array of integers in JSON, as soon as they are known: the place of a partition "
                 "in the request, from 0, and the number behind its last record, and so on in pairs. The first line "
                 "names all partitions that hold what is wanted or something behind it, a later one those that have "
-                f"grown. A number of {GONE}: look yourself. An empty line of this kind says, every {HEARTBEAT_S:g} seconds, "
-                "that nothing is new.",
+                f"grown. A number of {GONE}: look yourself. An empty array says, every {HEARTBEAT_S:g} seconds, that "
+                "nothing is new.",
             )
         },
         codes=("DIS.4301", "DIS.4303"),
