@@ -41,9 +41,15 @@ class Hint:
         self._empty = False  # the last page was
         self._poll_at = float("-inf")
 
+    def begin(self, end: int) -> None:
+        """Notices are live anew, and all there is behind `end` is told next. What was told before is forgotten."""
+        self.end = end
+        self.doubted = False
+
     def tell(self, end: int) -> None:
-        """Notices are live, and the partition ends there, or behind it."""
-        self.end = end if self.end is None else max(end, self.end)
+        """The partition ends there, or behind it."""
+        if self.end is not None:
+            self.end = max(end, self.end)
 
     def look(self) -> None:
         """The partition is not what it was, or is read somewhere else: ask, whatever is known of its end."""

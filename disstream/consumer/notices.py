@@ -92,10 +92,9 @@ class Notices:
                     told = "the answer ended" if worked else f"no answer within {OPEN_S:g} s"
                 except _Cut as cut:
                     worked, told = cut.worked, str(cut)
-                if worked:
+                if worked and anyio.current_time() - began >= WORKED_S:
                     failures = 0
-                    if anyio.current_time() - began >= WORKED_S:
-                        continue
+                    continue
                 log.log(logging.DEBUG if failures else logging.INFO, "no notices, polling instead: %s", told)
             for reader in readers:
                 reader.untold()
@@ -115,7 +114,7 @@ class Notices:
                             live = True
                             opening.deadline = float("inf")
                             for reader, end in zip(readers, wanted, strict=True):
-                                reader.told(end)
+                                reader.told_first(end)
                         for place, end in frame:
                             readers[place].told(None if end == GONE else end)
         except DisError as error:

@@ -193,6 +193,10 @@ class Reader:
         self._hint.look()  # a number that was never written must be refused now
         self.wake()
 
+    def told_first(self, end: int) -> None:
+        """By notices that begin: the partition ends at `end`, or behind it if they tell so next."""
+        self._hint.begin(end)
+
     def told(self, end: int | None) -> None:
         """By notices: the partition ends at `end` or behind it; None: it is not what it was."""
         if end is None:

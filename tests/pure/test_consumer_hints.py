@@ -81,7 +81,7 @@ def test_who_is_told_sleeps_and_wakes_at_once() -> None:
     world = World()
     world.run(1.0)
     polls = len(world.asked)
-    world.hint.tell(0)
+    world.hint.begin(0)
     world.run(30.0)
     assert len(world.asked) == polls
     world.end = 4
@@ -95,7 +95,7 @@ def test_who_is_told_sleeps_and_wakes_at_once() -> None:
 def test_a_notice_that_overtakes_a_page_is_no_lie() -> None:
     """What is told while an empty page is on its way says nothing about it: the next one is asked for at once."""
     hint = Hint()
-    hint.tell(5)
+    hint.begin(5)
     hint.asked()
     hint.tell(6)
     hint.answered(5, 0, 100.0)
@@ -107,7 +107,7 @@ def test_who_is_told_too_little_finds_it_at_the_safety_poll() -> None:
     """A service whose ends stand still costs time, and no record; a backlog is then read to its end without pauses."""
     world = World()
     world.run(1.0)
-    world.hint.tell(0)
+    world.hint.begin(0)
     world.end = 20
     world.run(120.0)
     assert [n for _, n in world.got] == list(range(20))
@@ -118,18 +118,24 @@ def test_who_is_told_too_little_finds_it_at_the_safety_poll() -> None:
 def test_who_is_told_too_much_polls() -> None:
     """An end that is not there is believed once; then the reader polls as if there were no notices."""
     world = World()
-    world.hint.tell(1000)
+    world.hint.begin(1000)
     world.run(60.0)
     assert 60 / IDLE_MAX_S <= len(world.asked) <= 60 / IDLE_MAX_S + 10
     world.end = 1
     world.run(61.0)
     assert world.got
+    # Notices that begin anew are believed anew.
+    world.hint.begin(1)
+    world.run(62.0)
+    asked = len(world.asked)
+    world.run(90.0)
+    assert len(world.asked) == asked
 
 
 def test_a_look_is_one_page_and_a_loss_is_polling() -> None:
     """Told that something is different, a reader asks once; told nothing more at all, it polls."""
     world = World()
-    world.hint.tell(0)
+    world.hint.begin(0)
     world.run(1.0)
     before = len(world.asked)
     world.hint.look()
@@ -142,6 +148,7 @@ def test_a_look_is_one_page_and_a_loss_is_polling() -> None:
 
 events = st.one_of(
     st.tuples(st.just("write"), st.integers(1, 10)),
+    st.tuples(st.just("begin"), st.integers(0, 60)),
     st.tuples(st.just("truth"), st.just(0)),
     st.tuples(st.just("lie"), st.integers(0, 60)),
     st.tuples(st.just("look"), st.just(0)),
@@ -160,6 +167,8 @@ def test_nothing_is_lost_and_nobody_spins(history: list[tuple[float, tuple[str, 
         match event:
             case "write":
                 world.end += value
+            case "begin":
+                world.hint.begin(value)
             case "truth":
                 world.hint.tell(world.end)
             case "lie":

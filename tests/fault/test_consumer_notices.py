@@ -1,0 +1,346 @@
+"""Consumers that are told what is written: how soon records come, what waiting costs, and what no lie can do."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
+from random import Random
+
+import anyio
+import pytest
+
+from disstream.client import Client
+from disstream.client.api import Streamed
+from disstream.consumer import Consumer, ConsumerConfig, ServiceGroup
+from disstream.consumer.notices import PAUSE_MAX_S
+from disstream.engine.memory import MemoryEngine
+from disstream.errors import NotFoundError, SequenceOutOfRange, TransportError
+from disstream.model import NewRecord, Partition
+from disstream.server import App, ServerConfig
+from disstream.testing.clock import run_simulated
+from disstream.testing.network import AppTransport, FaultPlan, FaultyTransport
+from disstream.wire.http import Request, Response
+from disstream.wire.notices import decode_frame, encode_frame
+
+POLLING = ConsumerConfig(wait=False)
+LATENCY_S = 0.002
+
+
+class Line(AppTransport):
+    """A line whose notices go wrong as told. `asked` counts what passed it."""
+
+    def __init__(self, app: App) -> None:
+        super().__init__(app, latency_s=LATENCY_S)
+        self.fault = ""
+        self.down = False
+        self.asked: Counter[str] = Counter()
+
+    async def exchange(self, request: Request) -> Response:
+        self.asked[f"{request.method} {request.target.split('/')[3].partition('?')[0]}"] += 1
+        if self.down:
+            raise TransportError("the line is down", outcome_unknown=True)
+        return await super().exchange(request)
+
+    @asynccontextmanager
+    async def stream(self, request: Request) -> AsyncIterator[Streamed]:
+        self.asked["notices"] += 1
+        if self.down or self.fault == "refused":
+            raise TransportError("the line is down", outcome_unknown=False)
+        if self.fault == "never":
+            await anyio.sleep_forever()
+        if self.fault in ("404", "405", "500"):
+            yield Streamed(int(self.fault), {}, _nothing())
+            return
+        async with super().stream(request) as answer, aclosing(self._bad(answer.pieces)) as pieces:
+            yield answer._replace(pieces=pieces)
+
+    async def _bad(self, pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+        """Each piece of ours is one frame."""
+        async for piece in pieces:
+            ends = decode_frame(piece, 10_000)
+            if self.down or self.fault == "cut":
+                raise TransportError("the line is cut", outcome_unknown=True)
+            if self.fault == "silent":
+                await anyio.sleep_forever()
+            elif self.fault == "low":
+                yield encode_frame([])
+            elif self.fault == "high":
+                yield encode_frame((place, end + 1_000) for place, end in ends)
+            elif self.fault == "garbage":
+                yield b"<html>\n"
+            else:
+                yield piece
+            if self.fault == "short":
+                return
+
+
+async def _nothing() -> AsyncGenerator[bytes, None]:
+    yield b""
+
+
+class World:
+    def __init__(self, engine: MemoryEngine) -> None:
+        self.engine = engine
+        self.app = App(engine, ServerConfig(data_dir=None, session_timeout_s=10.0), Random(1))
+        self.line = Line(self.app)
+        self.reader = Client(self.line, "p", dice=Random(2))
+        self.writer = Client(AppTransport(self.app), "p")
+        self.written = 0
+
+    async def put(self, partition: int = 0, count: int = 1) -> None:
+        records = [NewRecord(b"%d" % (self.written + n), partition_id=str(partition)) for n in range(count)]
+        self.written += count
+        (await self.writer.records.put("s", records)).raise_for_failed()
+
+    async def until_live(self) -> None:
+        """Time enough to join, and for the first frame."""
+        await anyio.sleep(10)
+        assert self.app.notices.open_answers
+
+
+def simulate(test: Callable[[World], Awaitable[None]], partitions: int = 1) -> None:
+    async def main() -> None:
+        engine = MemoryEngine()
+        await engine.start()
+        world = World(engine)
+        async with world.reader, world.writer:
+            await world.writer.streams.create("s", partitions=partitions)
+            await test(world)
+            assert world.app.notices.open_answers == 0
+        assert [t.get_name() for t in asyncio.all_tasks() if t is not asyncio.current_task()] == []
+        await engine.close()
+
+    run_simulated(main)
+
+
+async def delays(world: World, consumer: Consumer, count: int) -> list[float]:
+    """From each write to the moment its record is handed out, with pauses in between."""
+    found = []
+    for number in range(count):
+        await anyio.sleep(0.3 + 0.07 * number)
+        began = anyio.current_time()
+        await world.put(number % 4)
+        record = await anext(consumer)
+        assert int(record.data) == world.written - 1
+        found.append(anyio.current_time() - began)
+    return found
+
+
+def test_a_record_comes_as_soon_as_it_is_written() -> None:
+    """With notices after a round trip and a half, whatever the pause before; by polling only after that pause."""
+
+    async def test(world: World) -> None:
+        async with Consumer(world.reader, "s") as consumer:
+            await world.until_live()
+            assert max(await delays(world, consumer, 50)) < 2 * LATENCY_S + 0.001
+        async with Consumer(world.reader, "s", ConsumerConfig(wait=False, start="latest")) as consumer:
+            assert max(await delays(world, consumer, 50)) > 0.1
+
+    simulate(test, partitions=4)
+
+
+def test_waiting_for_nothing_costs_little() -> None:
+    """A thousand idle partitions: one request for notices a minute, and a few safety polls a second."""
+
+    async def test(world: World) -> None:
+        async with Consumer(world.reader, "s") as consumer:
+            await world.until_live()
+            world.line.asked.clear()
+            await anyio.sleep(600)
+            assert consumer.stats().unanswered_since is None
+            assert 9 <= world.line.asked["notices"] <= 12
+            assert world.line.asked["GET records"] < 600 * 8
+            await world.put(777)
+            assert (await consumer.fetch(timeout_s=0.1))[0].partition_id == "shardId-0000000777"
+
+    simulate(test, partitions=1000)
+
+
+@pytest.mark.parametrize(
+    "fault", ["404", "405", "500", "refused", "never", "cut", "silent", "low", "high", "garbage", "short"]
+)
+def test_whatever_becomes_of_notices_all_records_come(fault: str) -> None:
+    """In order, each once; no slower than by polling, but where the service says there is nothing; nobody spins."""
+
+    async def test(world: World) -> None:
+        async with Consumer(world.reader, "s") as consumer:
+            await world.until_live()
+            world.line.fault = fault
+            await world.put()
+            assert int((await anext(consumer)).data) == 0
+            await anyio.sleep(90)  # long enough for the next request, and to find out that a line is silent
+            world.line.asked.clear()
+            began, longest = anyio.current_time(), 0.0
+            for number in range(1, 60):
+                await anyio.sleep(number / 20)
+                written_at = anyio.current_time()
+                await world.put()
+                assert int((await anext(consumer)).data) == number
+                longest = max(longest, anyio.current_time() - written_at)
+            took = anyio.current_time() - began
+            assert longest < (61 if fault == "low" else 14 if fault == "silent" else 1)
+            assert world.line.asked["GET records"] < took / 0.5 + 59 * 12
+            assert world.line.asked["notices"] < took + 10
+            # And healed, it is as before.
+            world.line.fault = ""
+            await anyio.sleep(2 * PAUSE_MAX_S)
+            written_at = anyio.current_time()
+            await world.put()
+            await anext(consumer)
+            assert anyio.current_time() - written_at < 2 * LATENCY_S + 0.001
+
+    simulate(test)
+
+
+def test_a_server_that_restarts_is_found_again() -> None:
+    """While it is away the failure shows in the statistics; afterwards records come, and soon at once again."""
+
+    async def test(world: World) -> None:
+        async with Consumer(world.reader, "s") as consumer:
+            await world.until_live()
+            world.line.down = True
+            world.app.notices.end()
+            await anyio.sleep(20)
+            assert (consumer.stats().unanswered_since or 1e9) < anyio.current_time() - 10
+            assert isinstance(consumer.stats().last_error, TransportError)
+            world.app = App(world.engine, ServerConfig(data_dir=None))
+            world.line._app = world.app
+            world.line.down = False
+            await world.put()
+            assert int((await anext(consumer)).data) == 0
+            await anyio.sleep(PAUSE_MAX_S)
+            written_at = anyio.current_time()
+            await world.put()
+            await anext(consumer)
+            assert anyio.current_time() - written_at < 2 * LATENCY_S + 0.001
+
+    simulate(test)
+
+
+def test_members_are_told_of_what_they_hold() -> None:
+    """Partitions that change hands are told to whoever has them now; nobody reads through another's eyes."""
+
+    async def test(world: World) -> None:
+        group = ConsumerConfig(coordination=ServiceGroup(accelerate=True))
+        got: list[int] = []
+        late: list[float] = []
+        written_at: dict[int, float] = {}
+
+        async def read(consumer: Consumer) -> None:
+            async for record in consumer:
+                number = int(record.data)
+                got.append(number)
+                late.append(anyio.current_time() - written_at[number])
+
+        async def write(seconds: int) -> None:
+            for number in range(seconds * 4):
+                await anyio.sleep(0.25)
+                written_at[world.written] = anyio.current_time()
+                await world.put(number % 8)
+
+        async with Consumer(world.reader, "s", group, app="a") as first, anyio.create_task_group() as tasks:
+            tasks.start_soon(read, first)
+            await world.until_live()
+            await write(10)
+            assert max(late) < 0.02
+            async with Consumer(world.reader, "s", group, app="a") as second, anyio.create_task_group() as more:
+                more.start_soon(read, second)
+                await write(20)  # the hand-over takes its time
+                late.clear()
+                await write(10)
+                assert max(late) < 0.02
+                assert world.app.notices.open_answers == 2
+                assert len(first.assignment()) == len(second.assignment()) == 4
+                more.cancel_scope.cancel()
+            await write(20)
+            late.clear()
+            await write(10)
+            assert max(late) < 0.02
+            await anyio.sleep(1)
+            tasks.cancel_scope.cancel()
+        assert sorted(set(got)) == list(range(world.written))
+
+    simulate(test, partitions=8)
+
+
+def test_a_sleeping_reader_hears_of_the_end() -> None:
+    """A seek beyond what was written, and the end of the stream, are told at once, not at the next safety poll."""
+
+    async def test(world: World) -> None:
+        async with Consumer(world.reader, "s") as consumer:
+            await world.until_live()
+            partition = Partition("s", "shardId-0000000000")
+            consumer.seek(partition, 17)
+            with anyio.fail_after(1), pytest.raises(SequenceOutOfRange):
+                await consumer.fetch()
+            await world.put(count=5)
+            consumer.seek(partition, 3)
+            with anyio.fail_after(0.1):
+                assert [r.sequence_number for r in await consumer.fetch()] == [3, 4]
+            await anyio.sleep(1)
+            await world.writer.streams.delete("s")
+            with anyio.fail_after(1), pytest.raises(NotFoundError):
+                await consumer.fetch()
+
+    simulate(test)
+
+
+def test_a_close_leaves_nothing() -> None:
+    """At any moment of a request's life, by close, by abort or by cancellation; `simulate` counts what is left."""
+
+    async def test(world: World) -> None:
+        for moment in range(12):
+            consumer = Consumer(world.reader, "s")
+            await consumer.start()
+            await anyio.sleep(moment * LATENCY_S / 2)
+            await (consumer.abort() if moment % 2 else consumer.close())
+            with anyio.move_on_after(0.1 + moment * LATENCY_S / 2):
+                async with Consumer(world.reader, "s") as other:
+                    await other.fetch()
+            await anyio.sleep(LATENCY_S)
+            assert world.app.notices.open_answers == 0
+
+    simulate(test, partitions=4)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_network_that_goes_wrong(seed: int) -> None:
+    """Requests and answers of all kinds get lost, late or refused, notices among them: every record comes, in order."""
+
+    async def main() -> None:
+        engine = MemoryEngine()
+        await engine.start()
+        calm = AppTransport(App(engine, ServerConfig(data_dir=None), Random(seed)), latency_s=LATENCY_S)
+        plan = FaultPlan(refuse=0.05, lose_request=0.05, lose_answer=0.2, late=0.02, error_before=0.1, hang=0.3)
+        shaky = FaultyTransport(calm, Random(seed), plan)
+        got: list[int] = []
+        async with Client(calm, "p") as writer, Client(shaky, "p", dice=Random(seed)) as client:
+            await writer.streams.create("s", partitions=2)
+            async with Consumer(client, "s", rng=Random(seed)) as consumer:
+                for number in range(200):
+                    await anyio.sleep(Random(number).uniform(0, 5))
+                    await writer.records.put("s", [NewRecord(b"%d" % number, partition_id=str(number % 2))])
+                    got += [int(r.data) for r in await consumer.fetch(timeout_s=0)]
+                while len(got) < 200:
+                    got += [int(r.data) for r in await consumer.fetch()]
+            assert [n for n in got if n % 2] == list(range(1, 200, 2))
+            assert [n for n in got if not n % 2] == list(range(0, 200, 2))
+        assert shaky.counts["streams"] > 10
+        await engine.close()
+
+    run_simulated(main)
+
+
+def test_switched_off_nothing_is_asked() -> None:
+    """`wait=False` polls, and so does a consumer before a service that offers nothing."""
+
+    async def test(world: World) -> None:
+        async with Consumer(world.reader, "s", POLLING) as consumer:
+            await anyio.sleep(10)
+            await world.put()
+            assert await consumer.fetch(timeout_s=1)
+        assert world.line.asked["notices"] == 0
+
+    simulate(test)
