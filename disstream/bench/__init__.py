@@ -12,6 +12,7 @@ chart      the rates of workers as a picture
 laps       what a bench does and what came of it: plans, ways, laps, results
 timing     pure: percentiles, and instants at which something is due
 writing    the ways to write: at full speed, or each record at its instant
+arrival    when records reach a consumer that reads beside their producer
 load       produce and consume, repeated in turn
 pulse      how late the event loop comes to its timers
 sweep      one thing changes from lap to lap

@@ -66,6 +66,8 @@ class Lap(msgspec.Struct, frozen=True, kw_only=True):
     """How late the client's event loop came to what was due every few milliseconds."""
     latency: Spread | None = None
     """With a rate: from the instant a record was due to its receipt."""
+    arrival: Spread | None = None
+    """End to end: from the instant a record was due to the loop of a consumer."""
     lateness: Spread | None = None
     """With a rate: from the instant a record was due to its `send`: what of the latency is the bench's own."""
 

@@ -26,7 +26,8 @@ from ..consumer import ConsumerConfig
 from ..door import DisClient, connect
 from ..errors import Undelivered
 from ..model import Record
-from ..producer import ProducerConfig
+from ..producer import Order, ProducerConfig
+from .arrival import Arrivals
 from .check import Checker, Findings, Sent
 from .laps import NUMBER_BYTES, Lap, Plan, ReadMode, Way
 from .machine import exact_now, fsync_times
@@ -41,6 +42,8 @@ WARM_UP_RECORDS = 100_000
 WARM_UP_S = 2.0
 """With a rate."""
 FSYNC_COUNT = 300
+PATIENCE_S = 30.0
+"""For records that were written to reach a consumer; what has not is lost."""
 
 Tell = Callable[[str], None]
 
@@ -74,6 +77,46 @@ class Bench(NamedTuple):
             written = await self.write(stream, plan, way, load)
             tell("reading back")
             return msgspec.structs.replace(written, findings=await self._read_back(stream, load.sent))
+
+    async def end_to_end(self, plan: Plan, rate: float, order: Order, tell: Tell) -> list[Lap]:
+        """Write at `rate` while a consumer reads, `plan.repeats` times. Each lap's findings are what that one read."""
+        load = Load.make(plan, random.Random(0))
+        tell("warming up")
+        await self._end_to_end(plan, rate, order, load.part(0, min(plan.records, round(rate * WARM_UP_S))))
+        laps = []
+        for number in range(plan.repeats):
+            tell(f"writing and reading {number + 1}/{plan.repeats}")
+            laps.append(await self._end_to_end(plan, rate, order, load))
+        return laps
+
+    async def _end_to_end(self, plan: Plan, rate: float, order: Order, load: Load) -> Lap:
+        clock = _Clock(self.process)
+        async with self.stream(plan.partitions) as stream, self.dis.consumer(stream) as consumer:
+            arrivals = Arrivals(consumer, len(load.keys))
+            with contextlib.suppress(Undelivered):  # counted below
+                async with self.dis.producer(stream, ProducerConfig(order=order)) as producer:
+                    async with anyio.create_task_group() as tasks:
+                        tasks.start_soon(arrivals.run)
+                        with _unseen(), Pulse() as pulse:
+                            clock.start()
+                            begin_s = exact_now()
+                            latency, lateness = await at_rate(producer, rate, load, begin_s)
+                            with anyio.move_on_after(PATIENCE_S):
+                                await arrivals.complete.wait()
+                            clock.stop()
+                        tasks.cancel_scope.cancel()
+                    stats = producer.stats()
+        checker = Checker(load.sent)
+        _check(checker, arrivals.records)
+        lap = clock.lap("end to end", stats.stored, stats.accepted - stats.stored, checker.findings())
+        return msgspec.structs.replace(
+            lap,
+            ordered=order != "none",
+            stall=pulse.spread(),
+            latency=latency,
+            lateness=lateness,
+            arrival=arrivals.since(begin_s, rate, 0),
+        )
 
     async def consume(self, plan: Plan, modes: Sequence[ReadMode], tell: Tell) -> list[Lap]:
         """Write once, untimed; read all of it in each mode, `plan.repeats` times."""
@@ -122,7 +165,7 @@ class Bench(NamedTuple):
                     if plan.rate is None:
                         await at_full_speed(producer, way.mode, timed)
                     else:
-                        latency, lateness = await at_rate(producer, plan.rate, timed)
+                        latency, lateness = await at_rate(producer, plan.rate, timed, exact_now())
                     clock.stop()
                 stats = producer.stats()
         stored = stats.stored - before.stored

@@ -156,6 +156,8 @@ def _time_lines(result: Result, kinds: dict[str, list[Lap]]) -> Iterator[str]:
     for what, laps in kinds.items():
         lap = median(laps)
         if lap.latency is not None and lap.lateness is not None:
+            if lap.arrival is not None:
+                yield _spread(f"{what}: due to the consumer's loop", lap.arrival)
             yield _spread(f"{what}: due to receipt", lap.latency)
             yield _spread(f"{what}: due to sent, part of it", lap.lateness)
         if lap.stall is not None:

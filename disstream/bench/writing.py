@@ -93,8 +93,9 @@ async def _receipts(deliveries: Iterable[Delivery]) -> None:
             continue  # the producer's statistics tell how many
 
 
-async def at_rate(producer: Producer, rate: float, load: Load) -> tuple[Spread, Spread]:
-    """Send each record at its instant, however long the others take; returns when all have their end.
+async def at_rate(producer: Producer, rate: float, load: Load, begin_s: float) -> tuple[Spread, Spread]:
+    """Send each record at its instant, the first at `begin_s`, however long the others take; returns when all have
+    their end.
 
     Two spreads, both from the instants at which records were due: to the receipt, and to the call of `send`.
     """
@@ -110,7 +111,7 @@ async def at_rate(producer: Producer, rate: float, load: Load) -> tuple[Spread, 
         latencies.append(exact_now() - due)
 
     async with anyio.create_task_group() as tasks:
-        instants = schedule(exact_now(), rate, len(load.keys))
+        instants = schedule(begin_s, rate, len(load.keys))
         for number, (due, payload, key) in enumerate(zip(instants, load.payloads, load.keys, strict=True)):
             # Timers are good to a millisecond, and may come too early by one: look again. Rounded up, or the loop would
             # turn until it is time.

@@ -140,22 +140,31 @@ def produce(modes: tuple[Mode, ...], order: str, rate: float | None, **options: 
 @bench.command(short_help="From the instant a record is due to its receipt.")
 @click.option("--rate", type=click.FloatRange(min=0, min_open=True), default=1_000.0, help="Records a second.")
 @click.option("--seconds", type=click.FloatRange(min=0, min_open=True), default=30.0, help="Of each repetition.")
+@click.option(
+    "--end-to-end", is_flag=True, help="A consumer reads meanwhile: also from the instant to the body of its loop."
+)
 @_options(*LOAD, _repeats(1), ORDER, *SERVICE)
-def latency(rate: float, seconds: float, order: Order, **options: Any) -> None:
+def latency(rate: float, seconds: float, end_to_end: bool, order: Order, **options: Any) -> None:
     """Send records at a steady rate and tell how long each waits for its receipt.
 
     Each record has its instant, and its time counts from there, even if the bench or the producer is late: one slow
     answer shows in all records that had to wait for it. How long the disk takes to sync as many bytes is measured
-    beforehand.
+    beforehand. With --end-to-end, a consumer in the same process reads what is written, and what it got is compared.
 
-    Example: disstream bench latency --rate 1000 --seconds 30
+    \b
+    Examples:
+      disstream bench latency --rate 1000 --seconds 30
+      disstream bench latency --end-to-end
     """
     plan = _plan(options, max(round(rate * seconds), 1), rate)
 
     async def work(bench: Bench, tell: Tell, origin: Origin) -> Result:
         tell("syncing the disk")
         fsync = await bench.fsync(plan.size_bytes)
-        laps = await bench.produce(plan, [Way("send", order)], tell)
+        if end_to_end:
+            laps = await bench.end_to_end(plan, rate, order, tell)
+        else:
+            laps = await bench.produce(plan, [Way("send", order)], tell)
         return Result(origin=origin, plan=plan, laps=laps, fsync=fsync)
 
     _measure(options, work, bench_lines)

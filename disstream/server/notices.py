@@ -79,7 +79,7 @@ class Notices:
         """Partitions that are not to be had are told as gone. Raises ApiError if no stream of the request is."""
         asked = decode_notices(call.body)
         who = call.project, call.caller
-        self._check_room(who, asked.count)
+        self._check_room(who, asked.partitions)
         places: dict[PartitionRef, int] = {}
         known: list[int] = []  # by place: the client knows all before it
         news: dict[int, int] = {}

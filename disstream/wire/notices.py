@@ -68,7 +68,7 @@ class Asked(NamedTuple):
     longest_s: float
 
     @property
-    def count(self) -> int:
+    def partitions(self) -> int:
         return sum(len(one.partitions) for one in self.watched)
 
 
@@ -101,8 +101,8 @@ def decode_notices(body: bytes) -> Asked:
     told = decode_body(_request, body)
     watched = [_watched(one) for one in told.streams]
     asked = Asked(watched, LONGEST_S)
-    if not 1 <= asked.count <= MAX_PARTITIONS:
-        raise api_error("DIS.4200", f"[{asked.count} partitions: a request names 1 to {MAX_PARTITIONS}]")
+    if not 1 <= asked.partitions <= MAX_PARTITIONS:
+        raise api_error("DIS.4200", f"[{asked.partitions} partitions: a request names 1 to {MAX_PARTITIONS}]")
     if told.longest_ms is None:
         return asked
     if told.longest_ms < 0:
