@@ -4,7 +4,7 @@
 #
 #   benchmarks/report.sh [--short] [--no-soak] DIRECTORY [PART ...]
 #
-# PART: peers ceiling reading rates orders latency sweeps bodies aggregation memory soak (default: all).
+# PART: peers ceiling reading rates orders latency sweeps bodies aggregation memory idle soak (default: all).
 # --short: minutes instead of half an hour, for a look. --no-soak leaves out the ten minutes of writing. VERSUS holds more arguments for the peers.
 set -uo pipefail
 trap 'exit 130' INT # a part that is interrupted cleans up and ends; the next one must not begin
@@ -24,7 +24,7 @@ if [[ $# -eq 0 ]]; then
 fi
 out=$1
 shift
-parts=" ${*:-peers ceiling reading rates orders latency sweeps bodies aggregation memory soak} "
+parts=" ${*:-peers ceiling reading rates orders latency sweeps bodies aggregation memory idle soak} "
 here=$(dirname "$0")
 mkdir -p "$out"
 report=$out/report.md
@@ -89,6 +89,7 @@ if wants orders; then
 fi
 if wants latency; then
   bench latency latency --rate 1000 --seconds "$(pick 5 30)" --repeats "$(pick 1 3)"
+  bench end-to-end latency --end-to-end --rate 1000 --seconds "$(pick 5 30)" --repeats "$(pick 1 3)"
 fi
 if wants sweeps; then
   for swept in "partitions send" "partitions send_many" "keys send" "keys send_many" "size send"; do
@@ -107,6 +108,9 @@ if wants aggregation; then
 fi
 if wants memory; then
   part memory code python "$here/producer_memory.py"
+fi
+if wants idle; then
+  part idle code python "$here/consumer_idle.py" --seconds "$(pick 4 20)" --partitions "$(pick 1,50 1,50,1000)"
 fi
 if wants soak && [[ -n $soak ]]; then
   bench soak soak --seconds "$(pick 10 600)" --png "$out/soak.png"

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator
 
 import anyio
+import anyio.lowlevel
 
 from ..engine import Engine, PartitionRef
 from ..errors import ApiError, StorageError
@@ -94,16 +95,17 @@ class Notices:
                 news.update(dict.fromkeys(range(len(known), len(known) + len(one.partitions)), GONE))
                 known += [wanted for _, wanted in one.partitions]
                 continue
+            there = {partition.number for partition in stream.doc.partitions if partition.status != EXPIRED}
             for number, wanted in one.partitions:
-                partition = stream.doc.partition(number)
                 ref = PartitionRef(stream.doc.stream_id, number)
                 if ref in places:
                     raise api_error("DIS.4200", f"[{partition_id(number)} of {stream.doc.name!r} is named twice]")
-                if partition is None or partition.status == EXPIRED:
+                if number not in there:
                     news[len(known)] = GONE
                 else:
                     places[ref] = len(known)
                 known.append(wanted)
+            await anyio.lowlevel.checkpoint()  # 2 ms of work for a thousand partitions
         if error is not None and not places:
             raise error
         frames = self._frames(who, places, known, news, asked.longest_s)

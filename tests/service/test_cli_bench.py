@@ -70,6 +70,20 @@ def test_latency(tmp_path: Path) -> None:
     assert "send: due to receipt" in result.stdout
 
 
+def test_latency_end_to_end(disstream_server: Server, tmp_path: Path) -> None:
+    """A consumer reads meanwhile: what it got is compared, and its time covers all records, from when they were due."""
+    file = tmp_path / "result.json"
+    arguments = ("--rate", "500", "--seconds", "0.4", "--json", str(file), "--endpoint", disstream_server.url)
+    result = bench("latency", "--end-to-end", *arguments)
+    assert result.exit_code == 0, result.output
+    (lap,) = json.loads(file.read_text())["laps"]
+    assert lap["records"] == lap["arrival"]["count"] == lap["latency"]["count"] == 200
+    assert lap["findings"]["distinct"] == 200
+    assert lap["findings"]["reordered"] == 0
+    assert 0 < lap["arrival"]["p50_s"] <= lap["arrival"]["max_s"]
+    assert "end to end: due to the consumer's loop" in result.stdout
+
+
 def test_produce_at_a_rate(disstream_server: Server) -> None:
     """At more records a second than are timed, all are sent, and some are timed; at a rate there is one mode."""
     pace = ("--rate", "20000", "--endpoint", disstream_server.url)
