@@ -203,6 +203,8 @@ class Reader:
             self._hint.look()
         else:
             self._hint.tell(end)
+            if self.range is not None and end > self.range.end:
+                self.range = SequenceRange(self.range.start, end)
             if not self._hint.expects(self.cursor.next):
                 return
         self.wake()

@@ -20,7 +20,8 @@ class PartitionReading:
     checkpoint_age_s: float | None
     """Since this consumer last wrote the checkpoint; None: it has not."""
     end: int | None
-    """The number of the next record to be written, as last heard: see `ConsumerConfig.lag_interval_s`."""
+    """The number of the next record to be written, as last heard: see `ConsumerConfig.lag_interval_s`. With
+    notices (`ConsumerConfig.wait`) at once."""
     lag_records: int | None
     """From `position` to `end`; None while one of them is unknown."""
     lag_s: float | None
