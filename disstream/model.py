@@ -320,6 +320,10 @@ class PartitionState(msgspec.Struct, frozen=True, kw_only=True):
     earliest: int = 0
     latest: int = 0
     status: str = "ACTIVE"
+    committed_ms: int | None = None
+    """When the checkpoint was committed, ms since the epoch. None: none was, or the service does not tell."""
+    committed_by: str = ""
+    """The member that committed it. Empty: somebody outside the group, or the service does not tell."""
 
 
 class GroupMember(msgspec.Struct, frozen=True, kw_only=True):

@@ -88,6 +88,7 @@ class Checkpoints(Resource[checkpoints.Checkpoints]):
     commit = _call(checkpoints.Checkpoints.commit)
     get = _call(checkpoints.Checkpoints.get)
     delete = _call(checkpoints.Checkpoints.delete)
+    reset = _call(checkpoints.Checkpoints.reset)
 
 
 class Groups(Resource[groups.Groups]):

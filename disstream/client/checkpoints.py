@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ..errors import ApiError, ConfigError, NotFoundError
@@ -12,7 +13,10 @@ from ..wire.checkpoints import (
     NOT_COMMITTED,
     checkpoint_query,
     decode_checkpoint,
+    decode_dropped,
     encode_commit,
+    encode_reset,
+    sealed,
 )
 
 if TYPE_CHECKING:
@@ -66,6 +70,35 @@ class Checkpoints:
         except UnicodeEncodeError as exc:
             raise ConfigError(f"{exc.object!r:.80} cannot be sent: leave lone surrogates out") from exc
         await self._client.call("commit_checkpoint", body=body)
+
+    async def reset(
+        self,
+        app: str,
+        stream: str,
+        following: Mapping[str, int],
+        *,
+        force: bool = False,
+        stream_id: str | None = None,
+    ) -> tuple[str, ...]:
+        """Let an app read on at `following`: partition id -> sequence number of the record that it reads next.
+
+        All of them are set or none, while the app's group has no member. `force` drops the members for it: what they
+        finished and did not commit is refused from then on, and when they join again, by themselves, they begin at
+        these places. Returns the ids of those that were dropped.
+
+        Only disstream's server offers it (`"resets" in extensions`): others raise ApiError. Raises ConflictError
+        (members are reading, and no `force`), ConfigError, NotFoundError, SequenceOutOfRange. Repeated after a lost
+        answer: the same twice is the same. Cancellation: it may have been done.
+        """
+        places = {_long(partition): sealed(sequence, read=False) for partition, sequence in following.items()}
+        if not places:
+            raise ConfigError("following={}: name the partitions to be set")
+        answer = await self._client.call(
+            "reset_checkpoints",
+            {"app_name": app, "stream_name": stream},
+            body=encode_reset(places, stream_id=stream_id, force=force),
+        )
+        return decode_dropped(answer.body)
 
     async def get(self, app: str, stream: str, partition_id: str, *, stream_id: str | None = None) -> Checkpoint | None:
         """The checkpoint of an app on a partition. None: nothing was committed.

@@ -37,6 +37,7 @@ class Repeat(enum.Enum):
 _SAFE_WRITES = frozenset(
     {
         "commit_checkpoint",
+        "reset_checkpoints",
         "group_join",
         "group_sync",
         "group_heartbeat",

@@ -12,6 +12,7 @@ import anyio
 from ..engine import Engine
 from ..errors import ApiError, StorageError
 from ..wire.caps import EXTENSION as CAPS
+from ..wire.checkpoints import RESETS
 from ..wire.columns import COLUMNS
 from ..wire.columns import EXTENSION as COLUMNS_PUT
 from ..wire.errors import api_error, encode_error, refusal
@@ -49,7 +50,7 @@ from .tokens import Tokens
 
 logger = logging.getLogger("disstream.server")
 
-EXTENSIONS = f"bounds, {CAPS}, {COLUMNS_PUT}, {LAYOUTS}, {PAGES}, {PLACES}, {SESSIONS}, {WAIT}"
+EXTENSIONS = f"bounds, {CAPS}, {COLUMNS_PUT}, {LAYOUTS}, {PAGES}, {PLACES}, {RESETS}, {SESSIONS}, {WAIT}"
 """What this server offers beyond the API, told in the header X-Disstream of every answer that is no refusal."""
 
 
@@ -113,6 +114,7 @@ class App:
             "commit_checkpoint": checkpoints.commit,
             "get_checkpoint": checkpoints.get,
             "delete_checkpoint": checkpoints.delete,
+            "reset_checkpoints": checkpoints.reset,
             "group_join": groups.join,
             "group_sync": groups.sync,
             "group_heartbeat": groups.heartbeat,

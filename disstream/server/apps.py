@@ -207,11 +207,13 @@ class Apps:
         states = [
             PartitionState(
                 partition_id=partition_id(p.number),
-                checkpoint=checkpoints.get(key),
+                checkpoint=document.checkpoint if document else None,
                 earliest=bound.oldest if bound else 0,  # nothing is left of an EXPIRED one
                 latest=bound.next if bound else 0,
                 status=p.status,
+                committed_ms=(document.at_ms or None) if document else None,
+                committed_by=document.member if document else "",
             )
-            for p, key, bound in zip(page, keys, bounds, strict=True)
+            for p, document, bound in zip(page, map(checkpoints.get, keys), bounds, strict=True)
         ]
         return json_response(encode_states(app.name, stream.doc.name, states, has_more=len(rest) > limit))

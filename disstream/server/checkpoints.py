@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import anyio.lowlevel
 
+from .. import clock
 from ..engine import Engine, PartitionRef
 from ..errors import CatalogConflict
+from ..model import PartitionInfo
 from ..wire.checkpoints import (
     NOT_COMMITTED,
     decode_commit,
+    decode_reset,
     encode_checkpoint,
+    encode_dropped,
     parse_checkpoint_query,
 )
 from ..wire.errors import api_error, sequence_out_of_range, stream_not_found
@@ -49,7 +53,10 @@ class Checkpoints:
                 raise stream_not_found(stream.doc.name, project)
             if wanted.sequence > bounds.next:
                 raise sequence_out_of_range(wanted.sequence, bounds.oldest, bounds.next)
-            document = encode_checkpoint_doc(CheckpointDoc(app.doc.app_id, wanted.sequence, wanted.metadata))
+            member = wanted.member_id if wanted.generation is not None else ""
+            document = encode_checkpoint_doc(
+                CheckpointDoc(app.doc.app_id, wanted.sequence, wanted.metadata, clock.wall_ms(), member)
+            )
             put = {
                 checkpoint_key(project, name, stream_id, number): document,
                 reader_key(stream_id, project, name): b"",
@@ -60,6 +67,46 @@ class Checkpoints:
                 await anyio.lowlevel.checkpoint()  # others made progress, so this ends: look again
             else:
                 return Response(status=201)
+
+    async def reset(self, call: Call) -> Response:
+        """Set checkpoints on one stream while nobody is a member of the app's group; with force, by dropping them all.
+
+        The checkpoints expect the group as it was left without members. So no commit of a member that was dropped lands
+        behind them, and who joins again begins at them.
+        """
+        wanted = decode_reset(call.body)
+        project, name = call.project, call.params["app_name"]
+        dropped: set[str] = set()
+        while True:
+            app = await find_app(self._catalog, project, name)
+            stream = await self._find(call, call.params["stream_name"], wanted.stream_id)
+            stream_id = stream.doc.stream_id
+            for number in wanted.checkpoints:
+                _check_partition(stream, number, readable=True)
+            refs = [PartitionRef(stream_id, number) for number in wanted.checkpoints]
+            found = await self._log.bounds(refs)
+            for bounds, checkpoint in zip(found, wanted.checkpoints.values(), strict=True):
+                if bounds is None:  # being deleted this moment
+                    raise stream_not_found(stream.doc.name, project)
+                if checkpoint.sequence_number > bounds.next:
+                    raise sequence_out_of_range(checkpoint.sequence_number, bounds.oldest, bounds.next)
+            now_ms = clock.wall_ms()
+            put = {
+                checkpoint_key(project, name, stream_id, number): encode_checkpoint_doc(
+                    CheckpointDoc(app.doc.app_id, each.sequence_number, each.metadata, now_ms)
+                )
+                for number, each in wanted.checkpoints.items()
+            }
+            put[reader_key(stream_id, project, name)] = b""
+            async with self._groups.disbanded(project, name, force=wanted.force) as (members, expect):
+                dropped |= members
+                try:
+                    await self._catalog.transact(expect | {app.key: app.version, stream.key: stream.version}, put)
+                except CatalogConflict:
+                    pass
+                else:
+                    return json_response(encode_dropped(dropped))
+            await anyio.lowlevel.checkpoint()  # app, stream or group changed: look again
 
     async def get(self, call: Call) -> Response:
         wanted = parse_checkpoint_query(call.query)
@@ -102,6 +149,9 @@ class Checkpoints:
         )
 
 
-def _check_partition(stream: Stream, number: int) -> None:
-    if stream.doc.partition(number) is None:
+def _check_partition(stream: Stream, number: int, *, readable: bool = False) -> None:
+    partition = stream.doc.partition(number)
+    if partition is None:
         raise api_error("DIS.4302", f"[{partition_id(number)}]")
+    if readable and partition.status not in PartitionInfo.READABLE:
+        raise api_error("DIS.4319", f"[{partition_id(number)}]")

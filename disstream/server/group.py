@@ -132,8 +132,10 @@ class Group:
         if self._phase != phase:
             self._phase, self._began = phase, now
 
-    def _become(self, state: State, now: float, *, members: dict[str, Member], delay_s: float = 0.0) -> None:
-        generation = self.doc.generation + (state == "SYNCING")
+    def _become(
+        self, state: State, now: float, *, members: dict[str, Member], delay_s: float = 0.0, passed: int = 0
+    ) -> None:
+        generation = self.doc.generation + (state == "SYNCING") + passed
         self._heard = {member_id: self._heard.get(member_id, now) for member_id in members}
         self.doc = GroupDoc(
             state=state,
@@ -258,6 +260,15 @@ class Group:
         if member_id in self.doc.members:
             self._remain({m: member for m, member in self.doc.members.items() if m != member_id}, now)
             self.advance(now)
+
+    def disband(self, now: float) -> None:
+        """Drop all members: none of them may commit any more, and whoever comes back begins at the checkpoints.
+
+        Also if there is none, a generation is passed over: a member that was silent for long and joins the very next
+        one takes it that nobody else read meanwhile, and goes on where it stood.
+        """
+        if self.doc.members or self.doc.generation != NO_GENERATION:
+            self._become("EMPTY", now, members={}, passed=1)
 
     def see(self, subscription: Subscription, views: Views, now: float) -> None:
         """What a subscription stands for now. If that is something else than what was dealt, a round begins.

@@ -139,6 +139,29 @@ class Groups:
             done = await self._carry_out(project, app, live, lambda group, now: bool(group.doc.members))
             return done is not None and done[0]
 
+    @asynccontextmanager
+    async def disbanded(self, project: str, app: str, *, force: bool) -> AsyncIterator[tuple[set[str], dict[str, int]]]:
+        """Nobody is a member inside: (who was dropped for it, what a transaction must expect so that it stays true).
+
+        Raises ApiError: DIS.4331 (live members, and no `force`), DIS.4332 (no such app).
+        """
+        dropped: set[str] = set()
+
+        def disband(group: Group, now: float) -> None:
+            if group.doc.members and not force:
+                named = ", ".join(sorted(group.doc.members))
+                raise api_error("DIS.4331", f"[{app}: members of its group are reading: {named[:500]}]")
+            dropped.update(group.doc.members)
+            group.disband(now)
+
+        async with self._turn(project, app) as live:
+            done = await self._carry_out(project, app, live, disband)
+            if done is None:
+                raise api_error("DIS.4332", f"[{app[:80]}]")
+            if dropped:
+                logger.info("group disbanded: project=%s app=%s members=%s", project, app, sorted(dropped))
+            yield dropped, {group_key(project, app): done[1]}
+
     # --- calls ----------------------------------------------------------------------------------------------------
 
     async def join(self, call: Call) -> Response:

@@ -24,14 +24,20 @@ _BEHIND = "~"
 
 
 class CheckpointDoc(msgspec.Struct, frozen=True, omit_defaults=True):
-    """`app_id`: of the app that committed it. One of its name that is created later has nothing to do with it."""
+    """`app_id`: of the app that committed it. One of its name that is created later has nothing to do with it.
+
+    `at_ms`: when, since the epoch (0: by a server that did not keep it); `member`: as which member of the app's group.
+    """
 
     app_id: str
     sequence: int
     metadata: str = ""
+    at_ms: int = 0
+    member: str = ""
 
-    def seen_by(self, app_id: str) -> Checkpoint | None:
-        return Checkpoint(self.sequence, self.metadata) if self.app_id == app_id else None
+    @property
+    def checkpoint(self) -> Checkpoint:
+        return Checkpoint(self.sequence, self.metadata)
 
 
 encode_checkpoint_doc = msgspec.json.Encoder().encode
@@ -40,17 +46,19 @@ _decode = msgspec.json.Decoder(CheckpointDoc).decode
 
 async def checkpoint_at(catalog: Catalog, key: str, app_id: str) -> Checkpoint | None:
     stored = await catalog.get(key)
-    return _decode(stored.value).seen_by(app_id) if stored else None
+    found = _decode(stored.value) if stored else None
+    return found.checkpoint if found is not None and found.app_id == app_id else None
 
 
 async def checkpoints_on(
     catalog: Catalog, prefix: str, app_id: str, *, after: str = "", limit: int | None = None
-) -> dict[str, Checkpoint]:
+) -> dict[str, CheckpointDoc]:
     """Key -> checkpoint of an app on one stream (`prefix`) behind the key `after`, at most about `limit`."""
     found = {}
     async for key, stored in scan(catalog, prefix, after=after, limit=limit):
-        if (checkpoint := _decode(stored.value).seen_by(app_id)) is not None:
-            found[key] = checkpoint
+        document = _decode(stored.value)
+        if document.app_id == app_id:
+            found[key] = document
     return found
 
 

@@ -32,6 +32,8 @@ ACTIONS = {
     "commit_checkpoint": "dis:checkpoints:commit",
     "get_checkpoint": "dis:checkpoints:get",
     "delete_checkpoint": "dis:checkpoints:delete",
+    # Who may do this may do what it does in one step: commit, and take checkpoints from whoever reads.
+    "reset_checkpoints": "dis:checkpoints:delete",
     "create_dump_task": "dis:transferTasks:create",
     "list_dump_tasks": "dis:transferTasks:list",
     "describe_dump_task": "dis:transferTasks:get",

@@ -90,7 +90,10 @@ def _app_info(app: _App) -> AppInfo:
 
 
 class _State(msgspec.Struct, kw_only=True):
-    """Partition ids are plain numbers here, and offsets integers beside a sequence number that is a string."""
+    """Partition ids are plain numbers here, and offsets integers beside a sequence number that is a string.
+
+    The last two are ours, and left out where there is nothing to tell.
+    """
 
     partition_id: str | int
     sequence_number: str | int | None = None
@@ -99,6 +102,8 @@ class _State(msgspec.Struct, kw_only=True):
     checkpoint_type: str | None = LAST_READ
     status: str | None = None
     metadata: str | None = None
+    commit_time: int | msgspec.UnsetType | None = msgspec.UNSET
+    committed_by: str | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class _States(msgspec.Struct, kw_only=True):
@@ -131,6 +136,8 @@ def _wire_state(state: PartitionState) -> _State:
         earliest_offset=state.earliest,
         status=state.status,
         metadata=metadata,
+        commit_time=state.committed_ms or msgspec.UNSET,
+        committed_by=state.committed_by or msgspec.UNSET,
     )
 
 
@@ -163,4 +170,6 @@ def _state(state: _State) -> PartitionState:
         earliest=state.earliest_offset or 0,
         latest=state.latest_offset or 0,
         status=state.status or "ACTIVE",
+        committed_ms=state.commit_time or None,
+        committed_by=state.committed_by or "",
     )

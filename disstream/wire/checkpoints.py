@@ -15,6 +15,7 @@ worst a record is read twice, and none is passed over.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -36,6 +37,9 @@ LAST_READ = "LAST_READ"
 """The only type of checkpoint there is."""
 
 NOT_COMMITTED = "DIS.4375"
+
+RESETS = "resets"
+"""The extension of a server that sets the checkpoints of an app and drops its members in one step."""
 
 _NONE = "-1"
 """The sequence number of no checkpoint."""
@@ -138,19 +142,22 @@ def decode_commit(body: bytes) -> Commit:
     check_type(told.checkpoint_type)
     if not (told.stream_name or told.stream_id):
         raise api_error("DIS.4200", "[stream_name is missing]")
-    metadata = told.metadata or ""
-    if len(metadata) > MAX_METADATA_CHARS:
-        raise api_error("DIS.4200", f"[metadata has {len(metadata)} characters, more than {MAX_METADATA_CHARS}]")
     return Commit(
         told.app_name,
         told.stream_name or "",
         told.stream_id or "",
         partition_number(str(told.partition_id)),
         _sequence(told.sequence_number),
-        metadata,
+        _metadata(told.metadata),
         told.client_id or "",
         _generation(told.generation_id, told.client_id),
     )
+
+
+def _metadata(text: str | None) -> str:
+    if text and len(text) > MAX_METADATA_CHARS:
+        raise api_error("DIS.4200", f"[metadata has {len(text)} characters, more than {MAX_METADATA_CHARS}]")
+    return text or ""
 
 
 def _sequence(number: str | int | None) -> int:
@@ -169,6 +176,66 @@ def _generation(generation: int | str | None, member_id: str | None) -> int | No
     if not (digits.isascii() and digits.isdigit() and len(digits) <= 18):
         raise api_error("DIS.4200", f"[generation_id={text[:40]!r} is not a number]")
     return int(text)
+
+
+class Reset(NamedTuple):
+    """A request to set checkpoints of an app on one stream, checked in itself. `force`: drop its members for it."""
+
+    stream_id: str
+    checkpoints: dict[int, Checkpoint]
+    force: bool
+
+
+class _Place(msgspec.Struct, kw_only=True):
+    partition_id: str | int
+    sequence_number: str | int | None = None
+    metadata: str | None = None
+
+
+class _Reset(msgspec.Struct, kw_only=True, omit_defaults=True):
+    stream_id: str | None = None
+    checkpoints: list[_Place]
+    force: bool = False
+
+
+class _Dropped(msgspec.Struct):
+    dropped_members: list[str]
+
+
+_reset_decoder = msgspec.json.Decoder(_Reset)
+_dropped_decoder = msgspec.json.Decoder(_Dropped)
+
+
+def encode_reset(checkpoints: Mapping[str, Checkpoint], *, stream_id: str | None = None, force: bool = False) -> bytes:
+    """`checkpoints`: by partition id."""
+    places = [
+        _Place(partition_id=partition, sequence_number=str(each.sequence_number), metadata=each.metadata)
+        for partition, each in checkpoints.items()
+    ]
+    return msgspec.json.encode(_Reset(stream_id=stream_id, checkpoints=places, force=force))
+
+
+def decode_reset(body: bytes) -> Reset:
+    """Raises ApiError: DIS.4300 (not JSON), DIS.4200 (a field), DIS.4201 (partition), DIS.4216 (sequence number)."""
+    told = decode_body(_reset_decoder, body)
+    found = {
+        partition_number(str(place.partition_id)): Checkpoint(
+            _sequence(place.sequence_number), _metadata(place.metadata)
+        )
+        for place in told.checkpoints
+    }
+    if len(found) != len(told.checkpoints) or not found:
+        raise api_error("DIS.4200", "[checkpoints: name at least one partition, and each once]")
+    return Reset(told.stream_id or "", found, told.force)
+
+
+def encode_dropped(members: Collection[str]) -> bytes:
+    return msgspec.json.encode(_Dropped(sorted(members)))
+
+
+def decode_dropped(body: bytes) -> tuple[str, ...]:
+    """The ids of the members that a reset dropped. Raises TransportError."""
+    return tuple(decode_answer(_dropped_decoder, body).dropped_members)
 
 
 class CheckpointQuery(NamedTuple):

@@ -54,6 +54,8 @@ ROUTES = (
     _route("commit_checkpoint", "POST", "/v2/{project_id}/checkpoints"),  # API 5.3.1
     _route("get_checkpoint", "GET", "/v2/{project_id}/checkpoints"),  # API 5.3.2
     _route("delete_checkpoint", "DELETE", "/v2/{project_id}/checkpoints"),  # API 5.3.3
+    # Ours: what an operator needs while members read.
+    _route("reset_checkpoints", "POST", "/v2/{project_id}/apps/{app_name}/streams/{stream_name}/checkpoints"),
     # The group protocol of the official Kafka adapter; the API reference does not mention it.
     _route("group_join", "POST", "/v2/{project_id}/apps/{app_name}/consumers"),
     _route("group_sync", "POST", "/v2/{project_id}/apps/{app_name}/consumers/{member_id}/partitions"),

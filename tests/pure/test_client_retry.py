@@ -41,6 +41,7 @@ def test_each_operation_has_its_class() -> None:
         "commit_checkpoint": SAFE,
         "get_checkpoint": SAFE,
         "delete_checkpoint": SAFE,
+        "reset_checkpoints": SAFE,
         "group_join": SAFE,
         "group_sync": SAFE,
         "group_heartbeat": SAFE,

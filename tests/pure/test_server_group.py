@@ -367,6 +367,20 @@ def test_clocks_of_a_document_that_was_not_stored(bench: Bench) -> None:
     assert list(bench.group.doc.members) == ["a"]
 
 
+def test_disbanded(bench: Bench) -> None:
+    """Nobody may commit any more; who joins again does so in a generation that is not the very next one."""
+    bench.disband()
+    assert bench.group.doc == GroupDoc(), "a group that never was needs no trace"
+    bench.stable("a", "b")
+    bench.disband()
+    assert (bench.state, bench.code("a", 0), bench.beat("b", 0)) == ("EMPTY", "DIS.4702", "JOINING")
+    assert bench.stable("a") == {"a": [0, 1, 2, 3]}
+    assert bench.generation == 2
+    bench.now += SESSION_S + 1
+    bench.disband()
+    assert (bench.state, bench.generation) == ("EMPTY", 3), "for one that comes back after its silence"
+
+
 names = st.sampled_from(["a", "b", "c"])
 numbers = st.integers(-1, 4)
 steps = st.one_of(
@@ -374,6 +388,7 @@ steps = st.one_of(
     st.tuples(st.just("sync"), names, numbers),
     st.tuples(st.just("beat"), names, numbers),
     st.tuples(st.just("leave"), names),
+    st.tuples(st.just("disband")),
     st.tuples(st.just("see"), st.sampled_from([SUB, OTHER]), st.integers(0, 5)),
     st.tuples(st.just("wait"), st.sampled_from([0.5, 3.0, 10.0, 31.0])),
     st.tuples(st.just("restart")),

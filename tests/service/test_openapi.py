@@ -44,6 +44,7 @@ BODIES: dict[str, type[msgspec.Struct]] = {
     "NewRecord": records.SentRecord,
     "CreateAppRequest": apps._Create,
     "CommitCheckpointRequest": checkpoints._Commit,
+    "ResetRequest": checkpoints._Reset,
     "JoinRequest": groups.JoinRequest,
     "MemberRequest": groups.MemberRequest,
     "ChangeTasksRequest": dumps._Change,

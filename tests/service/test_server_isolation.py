@@ -218,6 +218,10 @@ CASES: dict[str, list[Ask]] = {
         ]
         for operation in ("get_checkpoint", "delete_checkpoint")
     },
+    "reset_checkpoints": [
+        msgspec.structs.replace(ask, body={"force": True, "checkpoints": [COMMIT]})
+        for ask in (*streams(app_name="{app}"), *streams(app_name="mine"))
+    ],
     "group_join": [
         join("{app}", interestedStream=["own"]),
         join("mine", interestedStream=["{stream}"]),

@@ -65,7 +65,11 @@ SCHEMAS: dict[str, Schema] = {
             "checkpoint_type": _TYPE,
             "status": ref("PartitionStatus"),
             "metadata": _METADATA,
-        }
+        },
+        {
+            "commit_time": time_ms("When the checkpoint was committed"),
+            "committed_by": text("The member of the app's group that committed it."),
+        },
     ),
     "ConsumingStates": record(
         {
@@ -86,6 +90,23 @@ SCHEMAS: dict[str, Schema] = {
             "generation_id": number("The member's generation.", minimum=-1),
         },
     ),
+    "ResetRequest": record(
+        {
+            "checkpoints": many(
+                record(
+                    {"partition_id": PARTITION_ID, "sequence_number": SEQUENCE_NUMBER},
+                    {"metadata": _METADATA},
+                ),
+                "Each partition once.",
+                minItems=1,
+            )
+        },
+        {
+            "stream_id": SHARED_ID,
+            "force": flag("Drop the members of the app's group for it. Without it their presence is refused."),
+        },
+    ),
+    "ResetAnswer": record({"dropped_members": many(text(), "Whom it took to be done.")}),
     "Checkpoint": record({"sequence_number": _COMMITTED, "metadata": _METADATA}),
     "JoinRequest": record(
         {"clientId": text("The member.", pattern=r"^[ -.0-~]{1,200}$")},
@@ -251,6 +272,17 @@ OPERATIONS: dict[str, Operation] = {
         {204: Answer("It is forgotten.")},
         codes=("DIS.4201", "DIS.4301", "DIS.4302", "DIS.4332", NOT_COMMITTED),
         query={**_WHERE, "partition_id": Parameter(PARTITION_ID)},
+    ),
+    "reset_checkpoints": Operation(
+        "Checkpoints",
+        "Set how far an app has come, while no member of its group may commit",
+        {200: Answer("It is stored, and the group has no member.", "ResetAnswer", {"dropped_members": ["member-1"]})},
+        codes=(*("DIS.4201", "DIS.4216", "DIS.4224", "DIS.4301", "DIS.4302", "DIS.4319", "DIS.4331", "DIS.4332"),),
+        description="Members that were dropped join again by themselves, and begin at these checkpoints.",
+        body=Body(
+            "ResetRequest",
+            {"reset": {"checkpoints": [{"partition_id": "0", "sequence_number": "2"}], "force": True}},
+        ),
     ),
     "group_join": Operation(
         _GROUPS,
