@@ -243,6 +243,7 @@ def apps(classic: Classic) -> None:
         "checkpoint_type": "LAST_READ",
         "status": "ACTIVE",
         "metadata": "",
+        "commit_time": recent_ms,  # ours
     }
     wanted = {"has_more": False, "stream_name": "s", "app_name": "a", "partition_consuming_states": [state]}
     classic.told(wanted, "streamConsume", "s", "a")  # after partition 0, as the client asks
