@@ -42,6 +42,7 @@ PURE = [
     "bench/check.py",
     "bench/ledger.py",
     "bench/timing.py",
+    "cli/findings.py",
     "cli/formats.py",
     "client/retry.py",
     "engine/columns.py",

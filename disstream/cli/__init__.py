@@ -2,7 +2,9 @@
 
 serve      run a server
 stream     create, list, describe, scale, update and delete streams
-app        the same for apps; how far they are, and who reads for them
+app        the same for apps                        lag: how far they are, and who reads for them
+explain    why an app stands still                  facts: what is asked for it; findings: what follows from it
+reset      let an app read on somewhere else        replay: read a window of time again, for another app
 tag        list, set and remove the tags of streams, and find streams by them
 metrics    what was counted of a stream
 checkpoint show, set and delete how far an app has read
@@ -12,7 +14,7 @@ resend     a spill file, sent again
 deadletter list, send back and discard what workers gave up
 demo       the main job on real data
 bench      measure and verify
-listing    rows, for people and for pipes
+listing    rows, for people and for pipes           places: options that say where; loading: functions by their names
 session    where commands connect, the event loop they run on
 
 Stands on the public face of the library alone. Exit codes: 0 done; 1 the service said no, cannot be reached, or lost
@@ -29,14 +31,16 @@ import click
 from .. import __version__
 from ..errors import ApiError, ConfigError, DisError
 from ..lifecycle import unwrap
-from .app import APP_NOT_FOUND, app
+from .app import app
 from .bench import bench
 from .checkpoint import checkpoint
 from .deadletter import deadletter
 from .demo import demo
 from .dump import dump
+from .facts import APP_NOT_FOUND
 from .metrics import metrics
 from .record import consume, produce
+from .replay import replay
 from .serve import serve
 from .session import reader_left
 from .stream import stream
@@ -103,5 +107,5 @@ def main() -> None:
     """
 
 
-for _command in (serve, stream, app, checkpoint, tag, metrics, dump, produce, consume, deadletter, demo, bench):
+for _command in (serve, stream, app, checkpoint, tag, metrics, dump, produce, consume, replay, deadletter, demo, bench):
     main.add_command(_command)

@@ -260,6 +260,13 @@ def _record_line(number: int, line: bytes) -> Line:
 # --- writing -----------------------------------------------------------------------------------------------------
 
 
+def renderer(form: str, width: int) -> Callable[[Record], bytes]:
+    """How a record is written; `width` is the terminal's, 0 for none."""
+    if form == "table":
+        return lambda record: table(record, width)
+    return raw if form == "raw" else jsonl
+
+
 def jsonl(record: Record) -> bytes:
     """One JSON object and a line end; data that is not UTF-8 as base64, with `"encoding": "base64"`."""
     try:

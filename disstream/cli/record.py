@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 import sys
 from collections.abc import Callable, Iterable
@@ -17,31 +16,18 @@ from ..bench.reader import reached
 from ..client.config import Body
 from ..consumer import ConsumerConfig, ConsumerStats, Static
 from ..door import DisClient
-from ..errors import ApiError, ConfigError, LeaseLost, WaitTimeout
-from ..model import MAX_HASH_KEY, Partition, Record
+from ..errors import ConfigError, LeaseLost, WaitTimeout
+from ..model import Partition, Record
 from ..producer import Envelope, ProducerConfig
 from ..wire.compression import Compression
-from ..wire.partitioning import partition_id, partition_number
 from . import formats
 from .feed import Feed
+from .places import Positive, Start, first_since, partition_ids
 from .resend import resend
 from .sending import HEADERS_KEPT, Sending
 from .session import Target, body_option, compression_option, connects, given, reader_left, run, say
 
 FETCH_RECORDS = 2000
-
-
-class _Positive(click.FloatRange):
-    """A finite number above 0. The plain range lets "nan" through."""
-
-    def __init__(self) -> None:
-        super().__init__(min=0, min_open=True)
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        number = super().convert(value, param, ctx)
-        if not math.isfinite(number):
-            self.fail(f"{value} is no finite number", param, ctx)
-        return number
 
 
 # --- produce -----------------------------------------------------------------------------------------------------
@@ -83,7 +69,7 @@ class _Input(click.File):
     help="jsonl, csv: the field whose value is the partition key; empty: no key. A first row without the field is "
     "refused, a later one has no key.",
 )
-@click.option("--rate", type=_Positive(), metavar="N", help="At most N records a second.")
+@click.option("--rate", type=Positive(), metavar="N", help="At most N records a second.")
 @click.option("--skip-bad", is_flag=True, help="Name lines that cannot be read and go on, instead of stopping.")
 @click.option(
     "--aggregate",
@@ -182,38 +168,12 @@ def produce(
 # --- consume -----------------------------------------------------------------------------------------------------
 
 
-class _Start(click.ParamType[Any]):
-    """earliest, latest, a sequence number, or a time (without an offset: local time)."""
-
-    name = "start"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if value in ("earliest", "latest"):
-            return value
-        if value.isascii() and value.isdigit():
-            # By length first: Python refuses to convert thousands of digits.
-            if len(value) > len(str(MAX_HASH_KEY)) or int(value) > MAX_HASH_KEY:
-                self.fail(f"{value[:40]} is no sequence number: the highest is {MAX_HASH_KEY}", param, ctx)
-            return int(value)
-        try:
-            return datetime.fromisoformat(value).astimezone()
-        except (ValueError, OverflowError):
-            self.fail(f"{value!r} is neither earliest, latest, a sequence number nor an ISO 8601 time", param, ctx)
-
-
-def _partition_ids(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
-    try:
-        return tuple(dict.fromkeys(partition_id(partition_number(text)) for text in value))
-    except ApiError as exc:
-        raise click.BadParameter(exc.message) from exc
-
-
 @click.command(short_help="Print the records of STREAM, and follow it.")
 @click.argument("stream")
 @click.option(
     "--from",
     "start",
-    type=_Start(),
+    type=Start(),
     default="earliest",
     metavar="earliest|latest|SEQ|ISO-TIME",
     help="Where to begin. SEQ, a sequence number, is one partition's: name it with --partition, unless there is only "
@@ -223,7 +183,7 @@ def _partition_ids(ctx: click.Context, param: click.Parameter, value: tuple[str,
     "--partition",
     "partitions",
     multiple=True,
-    callback=_partition_ids,
+    callback=partition_ids,
     metavar="P",
     help="Read this partition only: 0 or shardId-0000000000. May be given several times.",
 )
@@ -240,7 +200,7 @@ def _partition_ids(ctx: click.Context, param: click.Parameter, value: tuple[str,
 @click.option(
     "--timeout",
     "timeout_s",
-    type=_Positive(),
+    type=Positive(),
     default=30.0,
     metavar="SECONDS",
     help="With --no-follow: give up when nothing could be read for so long. Without it, a service that fails is waited "
@@ -284,7 +244,7 @@ def consume(
     if sys.stdout is None:
         raise click.ClickException("standard output is closed: there is nowhere to write the records")
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
-    render = _renderer(form, width)
+    render = formats.renderer(form, width)
     out = sys.stdout.buffer
 
     def write(records: Iterable[Record]) -> None:
@@ -310,12 +270,6 @@ def consume(
         return  # how following ends
     except BrokenPipeError:
         reader_left(sys.stdout)  # it has seen enough
-
-
-def _renderer(form: str, width: int) -> Callable[[Record], bytes]:
-    if form == "table":
-        return lambda record: formats.table(record, width)
-    return formats.raw if form == "raw" else formats.jsonl
 
 
 class _Span:
@@ -358,7 +312,7 @@ async def _span(
     for partition in partitions:
         oldest, following = ranges[partition] or (0, 0)
         if isinstance(start, datetime):
-            begin = await _first_since(dis, stream, partition, start)
+            begin = await first_since(dis, stream, partition, start)
         elif start == "latest":
             begin = None
         else:
@@ -367,12 +321,6 @@ async def _span(
             begins[partition] = begin
             ends[partition] = following
     return _Span(list(begins), begins, ends)
-
-
-async def _first_since(dis: DisClient, stream: str, partition: str, time: datetime) -> int | None:
-    """The first sequence number written at or after `time`; None if nothing was."""
-    page = await dis.records.get(await dis.cursors.get(stream, partition, "AT_TIMESTAMP", timestamp=time))
-    return page.records[0].sequence_number if page.records else None
 
 
 async def _print(

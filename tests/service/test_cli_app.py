@@ -15,8 +15,8 @@ from fake_groups import FakeGroups
 from test_cli_terminal import on_terminal
 
 from disstream.cli import main
-from disstream.cli.app import _progress
 from disstream.cli.checkpoint import _goals
+from disstream.cli.facts import progress
 from disstream.client.groups import Groups
 from disstream.door import connect
 from disstream.errors import ApiError
@@ -141,7 +141,7 @@ def test_what_is_left_to_read(
 ) -> None:
     """Counted from what is read next, whoever wrote it, and never more than can be read."""
     state = PartitionState(partition_id=ZERO, checkpoint=checkpoint, earliest=earliest, latest=latest)
-    assert _progress(state) == (following, left)
+    assert progress(state) == (following, left)
 
 
 def test_all_are_those_that_can_be_read() -> None:

@@ -1,0 +1,180 @@
+"""`disstream app reset`: let an app read on somewhere else, also while its members live."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+import click
+
+from ..door import DisClient
+from ..model import GroupInfo, PartitionInfo, PartitionState
+from ..wire.checkpoints import RESETS, sealed
+from .facts import group_of, progress
+from .listing import show
+from .places import Start, first_since, partition_ids
+from .session import Target, connects, run, say
+
+
+class Move(NamedTuple):
+    """Of one partition: what is read next (None: no checkpoint), and what is to be."""
+
+    partition_id: str
+    before: int | None
+    after: int
+    effect: str
+
+
+@click.command(short_help="Let APP read on somewhere else, also while its members live.")
+@click.argument("name", metavar="APP")
+@click.argument("stream")
+@click.option(
+    "--to",
+    "goal",
+    type=Start(),
+    required=True,
+    metavar="earliest|latest|ISO-TIME|SEQ",
+    help="What is read next. ISO-TIME: the first record that was written from then on; without an offset it is local "
+    "time. SEQ, a sequence number, is one partition's: name it with --partition, unless there is only one.",
+)
+@click.option(
+    "--partition",
+    "partitions",
+    multiple=True,
+    callback=partition_ids,
+    metavar="P",
+    help="This partition only: 0 or shardId-0000000000. May be given several times.",
+)
+@click.option("--dry-run", is_flag=True, help="Show what would change, and change nothing.")
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Also while members of the app read: they lose their partitions, join again by themselves, and begin at the "
+    "new places. What they finished and did not commit is done again, or skipped, as the new place says.",
+)
+@connects
+def reset(
+    target: Target,
+    name: str,
+    stream: str,
+    goal: str | int | datetime,
+    partitions: tuple[str, ...],
+    dry_run: bool,
+    force: bool,
+) -> None:
+    """Let APP read on elsewhere on STREAM: set its checkpoints on all partitions, or on those of --partition.
+
+    Refused while members of APP's group live, unless --force is given. On disstream's own server the checkpoints are
+    set and the members dropped in one step, so nobody commits over them; a record that a member has in hand at that
+    moment is still handled, for some seconds at most. Other services tell nothing of members: stop every reader of APP
+    first there, or it goes on where it was and commits over this.
+
+    What a worker kept beside its checkpoints goes with them: suspended partitions go on, parked keys are read again.
+
+    In a pipe: one line a partition, columns separated by tabs: partition, from, to, effect.
+
+    \b
+    Examples:
+      disstream app reset billing orders --to earliest --dry-run
+      disstream app reset billing orders --to 2026-11-21T08:00:00+00:00
+      disstream app reset billing orders --to 4711 --partition 0 --force
+    """
+
+    async def work() -> tuple[list[Move], tuple[str, ...]]:
+        async with target.connect() as dis:
+            states = _chosen(await dis.apps.state(name, stream), stream, partitions)
+            moves = await _moves(dis, stream, states, goal)
+            group = await group_of(dis, name)
+            _check_members(name, group, RESETS in dis.extensions, force=force, dry_run=dry_run)
+            if dry_run:
+                return moves, ()
+            return moves, await _carry_out(dis, name, stream, moves, force=force)
+
+    moves, dropped = run(work)
+    show(
+        ("PARTITION", "FROM", "TO", "EFFECT"),
+        [(m.partition_id, "-" if m.before is None else str(m.before), str(m.after), m.effect) for m in moves],
+        elastic=(),
+        title=f"{name} on {stream}",
+    )
+    if dry_run:
+        say("nothing was changed (--dry-run)", err=True)
+    if dropped:
+        say(f"dropped {', '.join(dropped)}: they join again by themselves, and begin at these places", err=True)
+
+
+def _chosen(states: Sequence[PartitionState], stream: str, partitions: Sequence[str]) -> list[PartitionState]:
+    """The partitions to be set: those named, or all that can be read."""
+    readable = {state.partition_id: state for state in states if state.status in PartitionInfo.READABLE}
+    if unknown := [partition for partition in partitions if partition not in readable]:
+        raise click.ClickException(f"{stream} has no {unknown[0]} to read, only {', '.join(readable) or 'none'}")
+    if not readable:
+        raise click.ClickException(f"{stream} has no partition that can be read")
+    return [readable[partition] for partition in partitions or readable]
+
+
+async def _moves(
+    dis: DisClient, stream: str, states: Sequence[PartitionState], goal: str | int | datetime
+) -> list[Move]:
+    """What the goal means for each partition. All is looked at before anything is changed."""
+    if isinstance(goal, int) and len(states) != 1:
+        raise click.UsageError(f"--to {goal} is one partition's number, {stream} has {len(states)}: add --partition")
+    found = []
+    for state in states:
+        if isinstance(goal, int):
+            after = goal
+        elif isinstance(goal, datetime):
+            first = await first_since(dis, stream, state.partition_id, goal)
+            after = state.latest if first is None else first
+        else:
+            after = state.earliest if goal == "earliest" else state.latest
+        if not state.earliest <= after <= max(state.latest, state.earliest):
+            missing = "has expired" if after < state.earliest else "is not written yet"
+            raise click.ClickException(
+                f"{after} {missing}: {state.partition_id} holds {state.earliest} up to, not including, {state.latest}"
+            )
+        found.append(_move(state, after))
+    return found
+
+
+def _move(state: PartitionState, after: int) -> Move:
+    before, left = progress(state)
+    again = (state.latest - after) - left
+    if again:
+        effect = f"{again} again" if again > 0 else f"{-again} skipped"
+    else:
+        effect = "none" if before is not None else "pinned"
+    return Move(state.partition_id, before, after, effect)
+
+
+def _check_members(name: str, group: GroupInfo | None, in_one_step: bool, *, force: bool, dry_run: bool) -> None:
+    """Refuse while members live, unless forced; tell what is not certain. `in_one_step`: the service drops members."""
+    if group is None:
+        say(
+            f"warning: this service does not tell who reads for {name}: a reader that lives commits over this, so stop "
+            "all of them first",
+            err=True,
+        )
+        return
+    if not group.members:
+        return
+    named = ", ".join(member.member_id for member in group.members)
+    told = f"{len(group.members)} member(s) read for {name} ({named})"
+    if dry_run:
+        say(f"note: {told}: it would take --force, or stopping them", err=True)
+    elif not force:
+        raise click.ClickException(f"{told}: stop them, or add --force, which makes them begin at the new places")
+    elif not in_one_step:
+        say(f"warning: {told}, and this service cannot drop them: they commit over this; set it again", err=True)
+
+
+async def _carry_out(dis: DisClient, name: str, stream: str, moves: Sequence[Move], *, force: bool) -> tuple[str, ...]:
+    """Set the checkpoints. Returns the members that were dropped for it."""
+    following: Mapping[str, int] = {move.partition_id: move.after for move in moves}
+    if RESETS in dis.extensions:
+        return await dis.checkpoints.reset(name, stream, following, force=force)
+    for partition, place in following.items():
+        kept = sealed(place, read=False)
+        await dis.checkpoints.commit(name, stream, partition, kept.sequence_number, metadata=kept.metadata)
+    return ()
