@@ -312,7 +312,8 @@ def _step(facts: Facts, partition: PartitionFacts, finding: Finding) -> Step:
                 f"disstream deadletter redrive TARGET --app {app} --stream {stream}",
             )
         case "troubled":
-            return Step(f"its reader tries again by itself; see the log of {partition.owner or 'whoever reads'}", watch)
+            who = partition.owner or "whoever reads"
+            return Step(f"read the log of {who}: it says more, with the stack of a handler that does not return", watch)
         case "expired" | "behind" | "outside" if finding.urgent or finding.kind == "expired":
             told = "reading does not keep up" if finding.urgent else "what expired is gone"
             if facts.retention_h >= MAX_RETENTION_H:
