@@ -82,7 +82,7 @@ def set_checkpoint(target: Target, app: str, stream: str, partition: str, sequen
     """Let APP read PARTITION of STREAM on at SEQ: the record with that number is what it reads next.
 
     PARTITION: 0, shardId-0000000000, or all. SEQ: a number, earliest, or latest (only what comes from now on). Members
-    of the app's group do not notice, and will commit over it: stop them first.
+    of the app's group do not notice, and will commit over it: stop them first, or use `disstream app reset`.
 
     \b
     Examples:
@@ -97,7 +97,7 @@ def set_checkpoint(target: Target, app: str, stream: str, partition: str, sequen
             if reading:
                 say(
                     f"warning: {reading} member(s) are reading for {app} and will commit over this: "
-                    "stop them, then set it again",
+                    "stop them, then set it again, or use `disstream app reset --force`",
                     err=True,
                 )
             for number, following in goals.items():
