@@ -16,6 +16,7 @@ import sys
 import traceback
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import NamedTuple
 
 import anyio
@@ -189,15 +190,18 @@ class HandlerFailed(Exception):
         self.error = error
 
 
-Taker = Callable[[Sequence[Record], Callable[[Record], None]], Awaitable[None]]
-"""Takes records, and says of each that it is done, of several at once of the last."""
+Done = Callable[[Record], Awaitable[None]]
+"""Told of each record that is done. It may commit, so that slow handlers leave no more behind than quick ones."""
+
+Taker = Callable[[Sequence[Record], Done], Awaitable[None]]
+"""Takes records, and says of each that it is done."""
 
 
 def _taker(handler: str | None, form: str) -> Taker:
     if handler is not None:
         function = load(handler, "--handler")
 
-        async def handle(records: Sequence[Record], done: Callable[[Record], None]) -> None:
+        async def handle(records: Sequence[Record], done: Done) -> None:
             for record in records:
                 try:
                     if inspect.iscoroutinefunction(function):
@@ -209,7 +213,7 @@ def _taker(handler: str | None, form: str) -> Taker:
                             await outcome
                 except Exception as error:
                     raise HandlerFailed(record, error) from error
-                done(record)
+                await done(record)
 
         return handle
     if sys.stdout is None:
@@ -220,11 +224,11 @@ def _taker(handler: str | None, form: str) -> Taker:
     if form == "table":
         out.write(formats.table_header(width))
 
-    async def write(records: Sequence[Record], done: Callable[[Record], None]) -> None:
+    async def write(records: Sequence[Record], done: Done) -> None:
         out.write(b"".join(map(render, records)))
         out.flush()
         for record in records:
-            done(record)
+            await done(record)
 
     return write
 
@@ -248,6 +252,7 @@ class _Replay:
         self._mark = msgspec.json.encode(_Mark((_named(start), _named(end)))).decode()
         self._next: dict[str, int] = {}
         self._committed: dict[str, int] = {}
+        self._committed_at = 0.0
         self.records = 0
         self.windows: list[Window] = []
 
@@ -285,7 +290,7 @@ class _Replay:
         )
         try:
             async with dis.consumer(self._stream, config) as consumer:
-                await self._read_on(dis, consumer, open_ones)
+                await self._read_on(consumer, partial(self._done, dis), open_ones)
         finally:
             with anyio.move_on_after(LAST_COMMIT_S, shield=True):
                 await self._commit(dis)
@@ -326,14 +331,14 @@ class _Replay:
 
     # --- reading ---
 
-    async def _read_on(self, dis: DisClient, consumer: Consumer, windows: Iterable[Window]) -> None:
+    async def _read_on(self, consumer: Consumer, done: Done, windows: Iterable[Window]) -> None:
         ends = {window.partition_id: window.end for window in windows}
-        written_at = committed_at = anyio.current_time()
+        written_at = self._committed_at = anyio.current_time()
         while ends:
             batch = await consumer.fetch(max_records=FETCH_RECORDS, timeout_s=0.5)
             mine = [r for r in batch if r.sequence_number < ends.get(r.partition_id, 0)]
             if mine:
-                await self._take(mine, self._done)
+                await self._take(mine, done)
                 written_at = anyio.current_time()
             for partition, end in list(ends.items()):
                 where = Partition(self._stream, partition)
@@ -341,21 +346,21 @@ class _Replay:
                     consumer.pause(where)
                     self._next[partition] = end  # where the last record of the window is missing, too
                     del ends[partition]
-            now = anyio.current_time()
-            if now - committed_at >= COMMIT_S:
-                await self._commit(dis)
-                committed_at = now
             since = consumer.stats().unanswered_since
-            if not batch and since is not None and now - max(since, written_at) >= self._timeout_s:
+            waited_s = 0.0 if since is None else anyio.current_time() - max(since, written_at)
+            if not batch and waited_s >= self._timeout_s:
                 raise WaitTimeout(
                     f"nothing could be read for {self._timeout_s:g} s; the last error: "
                     f"{consumer.stats().last_error or 'none, it does not answer at all'}"
                 )
 
-    def _done(self, record: Record) -> None:
+    async def _done(self, dis: DisClient, record: Record) -> None:
         self.records += 1
         # Records out of one envelope share a number: behind it when the last one is done.
         self._next[record.partition_id] = record.sequence_number + (record.index + 1 >= record.count)
+        if anyio.current_time() - self._committed_at >= COMMIT_S:
+            await self._commit(dis)
+            self._committed_at = anyio.current_time()
 
     # --- checkpoints ---
 

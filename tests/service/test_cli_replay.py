@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
@@ -191,6 +192,26 @@ def test_a_handler_gets_each_record(run: Run, server: Server, tmp_path: Path, na
     done = run("replay", "s", "--from", "earliest", "--app", "shadow", "--handler", f"{module}:{name}")
     assert (done.exit_code, done.stdout) == (0, "".join(f"{name} {n}\n" for n in range(4)))
     assert done.stderr == "replayed 4 records of s for shadow\n"
+
+
+def test_a_slow_handler_leaves_no_more_behind(
+    run: Run, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is committed every few seconds also in the middle of what was fetched: here after each record."""
+    # Not by its dotted name: in the package that is the command.
+    monkeypatch.setattr(importlib.import_module("disstream.cli.replay"), "COMMIT_S", 0.0)
+    write(server, range(4))
+    seen: list[int] = []
+    commit = Checkpoints.commit
+
+    async def committed(self: Checkpoints, *args: object, **more: object) -> None:
+        if args[2] == ZERO:
+            seen.append(int(str(args[3])))
+        await commit(self, *args, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Checkpoints, "commit", committed)
+    assert run("replay", "s", "--from", "earliest", "--app", "shadow").exit_code == 0
+    assert seen == [0, 1, 2, 3, 4]
 
 
 def test_a_handler_that_raises_ends_it(run: Run, server: Server, tmp_path: Path) -> None:
