@@ -14,7 +14,8 @@ from ..model import Checkpoint, GroupInfo, PartitionState, StreamInfo
 from ..wire.annotations import read_note
 from ..wire.checkpoints import position, sealed
 from ..wire.partitioning import partition_id, partition_number
-from .findings import Facts, GroupFacts, PartitionFacts
+from ..worker.parking import Parking
+from .findings import Facts, GroupFacts, PartitionFacts, Suspended
 
 APP_NOT_FOUND = "DIS.4332"
 
@@ -117,12 +118,14 @@ def gathered(
                 following=following,
                 committed_s=_age_s(state.committed_ms, now_ms),
                 committed_by=state.committed_by,
-                was_set=_was_set(state.checkpoint),
+                was_set=was_set(state.checkpoint),
                 owner=owner,
                 silent_s=silent_s,
                 unread_s=_age_s(time_ms, now_ms),
                 expires_s=None if time_ms is None else (time_ms - now_ms) / 1000 + info.retention_h * 3600,
                 problem=line(note.problem),
+                suspended=_suspended(note.annotation, now_ms),
+                parked_keys=Parking.read(note.annotation).parked_keys,
                 bounds=bounds.get(state.partition_id, {}),
             )
         )
@@ -137,10 +140,18 @@ def gathered(
     )
 
 
-def _was_set(checkpoint: Checkpoint | None) -> bool:
+def was_set(checkpoint: Checkpoint | None) -> bool:
     if checkpoint is None:
         return False
     return checkpoint.metadata.startswith(sealed(checkpoint.sequence_number, read=False).metadata)
+
+
+def _suspended(annotation: str, now_ms: int) -> Suspended | None:
+    """Where a worker gave up. None: it did not, or it was no worker that wrote this."""
+    given_up = Parking.read(annotation).suspension
+    if given_up is None:
+        return None
+    return Suspended(given_up.sequence_number, line(given_up.error), _age_s(given_up.at_ms, now_ms))
 
 
 def _age_s(time_ms: int | None, now_ms: int) -> float | None:

@@ -8,10 +8,12 @@ from typing import NamedTuple
 
 import click
 
+from .. import clock
 from ..door import DisClient
 from ..model import GroupInfo, PartitionInfo, PartitionState
 from ..wire.checkpoints import RESETS, sealed
-from .facts import group_of, progress
+from .facts import group_of, progress, was_set
+from .findings import STUCK_S, age
 from .listing import show
 from .places import Start, first_since, partition_ids
 from .session import Target, connects, run, say
@@ -87,6 +89,7 @@ def reset(
             moves = await _moves(dis, stream, states, goal)
             group = await group_of(dis, name)
             _check_members(name, group, RESETS in dis.extensions, force=force, dry_run=dry_run)
+            _warn_of_others(name, states)
             if dry_run:
                 return moves, ()
             return moves, await _carry_out(dis, name, stream, moves, force=force)
@@ -146,6 +149,22 @@ def _move(state: PartitionState, after: int) -> Move:
     else:
         effect = "none" if before is not None else "pinned"
     return Move(state.partition_id, before, after, effect)
+
+
+def _warn_of_others(name: str, states: Sequence[PartitionState]) -> None:
+    """Somebody who is no member and commits is seen by that alone."""
+    now_ms = clock.wall_ms()
+    for state in states:
+        if state.committed_ms is None or state.committed_by or was_set(state.checkpoint):
+            continue
+        since_s = max(0.0, (now_ms - state.committed_ms) / 1000)
+        if since_s < STUCK_S:
+            say(
+                f"warning: {age(since_s)} ago somebody outside the group committed for {name}: if that reader lives, "
+                "it commits over this",
+                err=True,
+            )
+            return
 
 
 def _check_members(name: str, group: GroupInfo | None, in_one_step: bool, *, force: bool, dry_run: bool) -> None:

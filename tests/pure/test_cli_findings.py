@@ -30,10 +30,12 @@ from disstream.model import (
     LayoutBound,
     PartitionInfo,
     PartitionState,
+    Record,
     StreamInfo,
 )
 from disstream.wire.annotations import Note
 from disstream.wire.checkpoints import sealed
+from disstream.worker.parking import Parking
 
 ZERO, ONE = "shardId-0000000000", "shardId-0000000001"
 STABLE = GroupFacts("STABLE", 3, {"m1": 0.5})
@@ -221,6 +223,24 @@ def test_any_facts(told: list[PartitionFacts], group: GroupFacts | None, retenti
     assert step.text
     if any(f.urgent for f in found):
         assert step.partition_id in {f.partition_id for f in found if f.urgent}
+
+
+def test_what_a_worker_wrote() -> None:
+    """Parked keys and a suspension come out of the annotation; that of another kind of reader is left alone."""
+    parking = Parking()
+    for number, key in enumerate(("customer-7", "customer-8")):
+        assert parking.park("billing", Record(b"", number, key=key, partition_id=ZERO))
+    parking.suspend(12, 0, "ValueError: no such order", 40_000)
+    notes = [Note(annotation=parking.text()), Note(annotation="my own")]
+    states = [
+        PartitionState(partition_id=name, checkpoint=sealed(12, read=True, metadata=note.text()), latest=20)
+        for name, note in zip((ZERO, ONE), notes, strict=True)
+    ]
+    info = StreamInfo(name="orders", stream_id="id", status="RUNNING")
+    found = gathered("billing", "orders", states, info, None, {}, 100_000)
+    assert found.partitions[0].suspended == Suspended(12, "ValueError: no such order", 60.0)
+    assert [p.parked_keys for p in found.partitions] == [2, 0]
+    assert found.partitions[1].suspended is None
 
 
 def test_facts_from_answers() -> None:

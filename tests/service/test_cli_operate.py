@@ -13,14 +13,15 @@ import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from test_cli_terminal import on_terminal
 
-from disstream import Consumer, ConsumerConfig, ServiceGroup, TransportError, connect
+from disstream import Consumer, ConsumerConfig, Record, ServiceGroup, TransportError, connect
 from disstream.cli import main
 from disstream.client.client import Client
 from disstream.client.groups import Groups
 from disstream.server import Server, ServerConfig
-from disstream.wire.annotations import Note
+from disstream.wire.annotations import Note, read_note
 from disstream.wire.checkpoints import position, sealed
 from disstream.wire.errors import api_error
+from disstream.worker.parking import Parking
 
 ZERO, ONE = "shardId-0000000000", "shardId-0000000001"
 
@@ -298,6 +299,34 @@ def test_reset_while_a_member_lives(run: Run, server: Server, portal: BlockingPo
         assert portal.call(numbers) == [2, 3, 4]
     # What the close committed came from behind the reset.
     assert rows(run("checkpoint", "show", "billing", "orders"))[0][2] in ("2", "5")
+
+
+def test_a_reset_forgets_what_is_parked(run: Run, server: Server, portal: BlockingPortal) -> None:
+    """Suspension and keys: all of it belongs to the place that is left."""
+    parking = Parking()
+    assert parking.park("billing", Record(b"", 2, key="customer-7", partition_id=ZERO))
+    parking.suspend(3, 0, "ValueError", 1)
+    note = Note(annotation=parking.text(), problem="suspended").text()
+    portal.call(lambda: commit(server.url, "0", 3, read=True, metadata=note))
+    assert "suspended" in rows(run("app", "explain", "billing", "orders"))[0][-1]
+    assert run("app", "reset", "billing", "orders", "--to", "earliest").exit_code == 0
+    assert "suspended" not in rows(run("app", "explain", "billing", "orders"))[0][-1]
+
+    async def kept() -> Note:
+        async with connect(server.url, project_id="demo") as dis:
+            found = await dis.checkpoints.get("billing", "orders", "0")
+            assert found is not None
+            return read_note(position(found)[1])
+
+    assert portal.call(kept) == Note()
+
+
+def test_a_reader_outside_the_group_is_warned_of(run: Run, server: Server, portal: BlockingPortal) -> None:
+    """It is no member that could be dropped, and it would commit over the reset."""
+    portal.call(lambda: commit(server.url, "0", 3, read=True))
+    done = run("app", "reset", "billing", "orders", "--to", "earliest")
+    assert (done.exit_code, "somebody outside the group committed for billing" in done.stderr) == (0, True)
+    assert run("app", "reset", "billing", "orders", "--to", "latest").stderr == ""
 
 
 def test_reset_elsewhere(run: Run, server: Server, portal: BlockingPortal, monkeypatch: pytest.MonkeyPatch) -> None:
