@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import threading
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -128,6 +128,18 @@ class Consumer(Resident):
     def seek(self, partition: Partition, to: Literal["earliest", "latest"] | int | datetime) -> None:
         """As `disstream.Consumer.seek`."""
         self._portal.call(returned(self._inner.seek, partition, to))
+
+    def may_act(self, partition: Partition) -> bool:
+        """As `disstream.Consumer.may_act`."""
+        return self._portal.call(returned(self._inner.may_act, partition))
+
+    def owes(self, record: Record) -> bool:
+        """As `disstream.Consumer.owes`."""
+        return self._portal.call(returned(self._inner.owes, record))
+
+    def set_aside(self, records: Iterable[Record]) -> None:
+        """As `disstream.Consumer.set_aside`."""
+        self._portal.call(returned(self._inner.set_aside, records))
 
     def annotate(self, partition: Partition, text: str) -> None:
         """As `disstream.Consumer.annotate`."""

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from operator import itemgetter, length_hint
 from random import Random
@@ -294,6 +294,32 @@ class Consumer:
         if not progress.unfinished:
             self._holdings.notify_finished()
         self._holdings.crossing.look(partition.stream)
+
+    def may_act(self, partition: Partition) -> bool:
+        """Whether the partition is this consumer's now, by its own clock: what to ask before work on a record begins.
+
+        False also while the membership is unheard; what is held then may be its own again, or another's by now.
+        """
+        held = partition in self._holdings.held
+        return held and (self._lease is None or clock.boot() < self._lease.deadline)
+
+    def owes(self, record: Record) -> bool:
+        """finish="explicit": whether this record was handed out and `record_done` of it would still do something.
+
+        Not if its partition was taken away meanwhile, even if it came back: then the record comes again.
+        """
+        holding = self._holdings.held.get(record.partition)
+        return holding is not None and holding.progress.owes(record)
+
+    def set_aside(self, records: Iterable[Record]) -> None:
+        """finish="explicit": work on these has not begun, so a hand-over need not wait for them to be finished.
+
+        They may be finished later, if the partition stays after all; else whoever gets it reads them again.
+        """
+        for record in records:
+            if (holding := self._holdings.held.get(record.partition)) is not None:
+                holding.progress.set_aside(record)
+        self._holdings.notify_finished()
 
     def annotate(self, partition: Partition, text: str) -> None:
         """Keep `text` with the partition's checkpoint: the next commit writes both at once, even if nothing else moved.

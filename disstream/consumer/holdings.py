@@ -327,13 +327,20 @@ class Holdings:
             self._finished.set()
 
     async def drain(self, deadline: float) -> bool:
-        """Wait until all that was handed out is finished, at most until `deadline` (loop's clock). Whether it is."""
-        with anyio.CancelScope(deadline=deadline):
-            while any(progress.unfinished for _, progress in self.held.values()):
-                self._finished = anyio.Event()
-                await self._finished.wait()
-            return True
-        return False
+        """Wait until all that was handed out is finished or set aside, at most until `deadline` (loop's clock).
+
+        Whether it is.
+        """
+        try:
+            with anyio.CancelScope(deadline=deadline):
+                while any(progress.unfinished for _, progress in self.held.values()):
+                    self._finished = anyio.Event()
+                    await self._finished.wait()
+                return True
+            return False
+        finally:
+            for _, progress in self.held.values():
+                progress.hand_over_ended()
 
     # --- committing ---
 

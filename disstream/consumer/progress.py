@@ -47,7 +47,9 @@ class Progress:
     """Of one partition, as far as this consumer brought it."""
 
     __slots__ = (
+        "_aside",
         "_explicit",
+        "_left",
         "_open",
         "began",
         "committed",
@@ -64,6 +66,8 @@ class Progress:
         self._explicit = finish == "explicit"
         # explicit: those handed out, from the first one that is not finished; whether each is
         self._open: OrderedDict[int, bool] = OrderedDict()
+        self._left = 0  # of them, how many are not finished
+        self._aside: set[int] = set()  # of those, the ones that a hand-over is not to wait for
         self.committed = committed  # a sequence number, unlike the others
         self.committed_at: float | None = None  # by `clock.boot`, and by us
         self.handed_ms: int | None = None  # the timestamp of the record handed out last
@@ -84,6 +88,8 @@ class Progress:
     def seek(self, at: int | None) -> None:
         """Reading goes on at `at`; None: at a place only the service knows yet."""
         self._open.clear()
+        self._left = 0
+        self._aside.clear()
         self.began = self.finished = self.handed = at
 
     # --- handing out ---
@@ -97,12 +103,15 @@ class Progress:
         if self._explicit:
             for one in places:
                 self._open[one] = False
+                self._left += 1
 
     def take_back(self, following: int) -> None:
         """Of what was handed out last, the records from `following` on never reached anybody."""
         self.handed = following
         while self._open and next(reversed(self._open)) >= following:
-            self._open.popitem()
+            one, done = self._open.popitem()
+            self._left -= not done
+            self._aside.discard(one)
 
     # --- finishing ---
 
@@ -122,19 +131,34 @@ class Progress:
             self.finish_below(place_behind(record))
             return
         one = place_of(record)
-        if one not in self._open:
+        if self._open.get(one, True):
             return  # of before a seek, or told twice
         self._open[one] = True
+        self._left -= 1
+        self._aside.discard(one)
         while self._open and self._open[first := next(iter(self._open))]:
             del self._open[first]
         self.finished = next(iter(self._open), self.handed)
+
+    def set_aside(self, record: Record) -> None:
+        """explicit: a hand-over need not wait for this record. It may still be finished."""
+        if self.owes(record):
+            self._aside.add(place_of(record))
+
+    def hand_over_ended(self) -> None:
+        """The next one waits for everything again."""
+        self._aside.clear()
 
     # --- asking ---
 
     @property
     def unfinished(self) -> bool:
-        """Whether records were handed out that are not finished."""
-        return bool(self._open) if self._explicit else self.handed != self.finished
+        """Whether records were handed out that are not finished, nor set aside."""
+        return self._left > len(self._aside) if self._explicit else self.handed != self.finished
+
+    def owes(self, record: Record) -> bool:
+        """explicit: whether this record was handed out, since the last seek, and is not finished."""
+        return not self._open.get(place_of(record), True)
 
     @property
     def outstanding(self) -> int:
@@ -161,6 +185,8 @@ class Progress:
 
     def check(self) -> None:
         """Assert every invariant."""
+        assert self._left == sum(not done for done in self._open.values())
+        assert all(self._open.get(one) is False for one in self._aside)
         if self.finished is None:
             assert not self._open
             return

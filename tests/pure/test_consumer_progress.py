@@ -27,6 +27,18 @@ class ExplicitMachine(RuleBasedStateMachine):
         self.next = 0
         self.handed: list[int] = []
         self.finished: set[int] = set()
+        self.aside: set[int] = set()
+
+    @rule(number=st.integers(0, 60))
+    def set_aside(self, number: int) -> None:
+        self.progress.set_aside(numbered(number))
+        if number in self.handed and number not in self.finished:
+            self.aside.add(number)
+
+    @rule()
+    def hand_over_ended(self) -> None:
+        self.progress.hand_over_ended()
+        self.aside.clear()
 
     @rule(gaps=st.lists(st.integers(1, 3), min_size=1, max_size=8))
     def hand_out(self, gaps: list[int]) -> None:
@@ -59,12 +71,13 @@ class ExplicitMachine(RuleBasedStateMachine):
             self.progress.take_back(first_place(following))
             self.handed = [n for n in self.handed if n < following]
             self.next = following
+            self.aside = {n for n in self.aside if n < following}
 
     @rule(to=st.integers(0, 50))
     def seek(self, to: int) -> None:
         self.progress.seek(first_place(to))
         self.start = self.next = to
-        self.handed, self.finished = [], set()
+        self.handed, self.finished, self.aside = [], set(), set()
 
     @invariant()
     def covers_exactly_the_contiguous_finished(self) -> None:
@@ -75,7 +88,8 @@ class ExplicitMachine(RuleBasedStateMachine):
         assert all(first_place(n) >= finished for n in still), "a checkpoint would pass an unfinished record"
         prefix = [n for n in self.handed if not still or n < still[0]]
         assert all(first_place(n) < finished for n in prefix), "finished work would not be committed"
-        assert self.progress.unfinished == bool(still)
+        assert self.progress.unfinished == bool(set(still) - self.aside)
+        assert [n for n in range(61) if self.progress.owes(numbered(n))] == [n for n in still if n <= 60]
         held_up = [n for n in self.handed if still and n >= still[0]]
         assert self.progress.outstanding == len(held_up)
 
