@@ -64,6 +64,7 @@ from .errors import (
     OutcomeUnknown,
     QuotaError,
     RecordRejected,
+    Reject,
     SequenceOutOfRange,
     ServerFault,
     StaleGeneration,
@@ -123,6 +124,7 @@ from .producer import (
 )
 from .server import Server, ServerConfig
 from .wire.envelope import unwrap
+from .worker import PartitionWork, Worker, WorkerConfig, WorkerStats
 
 __all__ = [
     "AccessKey",
@@ -196,6 +198,7 @@ __all__ = [
     "PartitionReading",
     "PartitionState",
     "PartitionStats",
+    "PartitionWork",
     "Password",
     "Pattern",
     "Payload",
@@ -213,6 +216,7 @@ __all__ = [
     "Record",
     "RecordRejected",
     "RedisLeases",
+    "Reject",
     "ScaleAdvice",
     "Scaling",
     "SequenceOutOfRange",
@@ -238,6 +242,9 @@ __all__ = [
     "TransportError",
     "Undelivered",
     "WaitTimeout",
+    "Worker",
+    "WorkerConfig",
+    "WorkerStats",
     "__version__",
     "connect",
     "json",

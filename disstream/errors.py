@@ -245,6 +245,10 @@ class LeaseLost(DisError):
     """Partitions were lost with finished work that could not be committed any more: others will read it again."""
 
 
+class Reject(DisError):
+    """Raised by a worker's handler: this record can never be handled, so it is not tried again."""
+
+
 # --- storing ----------------------------------------------------------------------------------------------------
 
 
