@@ -10,6 +10,7 @@ metrics    what was counted of a stream
 checkpoint show, set and delete how far an app has read
 dump       create, start, stop and delete tasks that copy a stream
 record     produce and consume records           formats: records as text; feed: the input of produce; sending: its run
+worker     run handlers; resume what was suspended
 resend     a spill file, sent again
 deadletter list, send back and discard what workers gave up
 demo       the main job on real data
@@ -45,6 +46,7 @@ from .serve import serve
 from .session import reader_left
 from .stream import stream
 from .tag import tag
+from .worker import worker
 
 __all__ = ["main"]
 
@@ -107,5 +109,20 @@ def main() -> None:
     """
 
 
-for _command in (serve, stream, app, checkpoint, tag, metrics, dump, produce, consume, replay, deadletter, demo, bench):
+for _command in (
+    serve,
+    stream,
+    app,
+    checkpoint,
+    tag,
+    metrics,
+    dump,
+    produce,
+    consume,
+    replay,
+    worker,
+    deadletter,
+    demo,
+    bench,
+):
     main.add_command(_command)
