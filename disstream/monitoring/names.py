@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 from ..client import ClientStats
 from ..consumer import ConsumerStats
 from ..producer import ProducerStats
+from ..worker import WorkerStats
 
 Sample = tuple[tuple[str, ...], float]
 """(values of the labels, figure)."""
@@ -81,6 +82,11 @@ def _stalled(stats: ConsumerStats) -> Iterator[Sample]:
         yield tuple(reading.partition), float(reading.stalled is not None)
 
 
+def _suspended(stats: WorkerStats) -> Iterator[Sample]:
+    for partition, work in stats.partitions.items():
+        yield tuple(partition), float(work.suspended is not None)
+
+
 _READ = ("stream", "partition")
 _WRITTEN = ("partition",)
 
@@ -131,7 +137,33 @@ PRODUCER = (
     Metric("producer.throttled", "level", "", "1: refused for its rate lately", _WRITTEN, _written("throttled")),
 )
 
-BY_STATS: dict[type, tuple[Metric, ...]] = {ClientStats: CLIENT, ConsumerStats: CONSUMER, ProducerStats: PRODUCER}
+WORKER = (
+    Metric("worker.handled", "count", "records", "records whose handler returned", (), _one("handled")),
+    Metric("worker.failed", "count", "records", "records that were given up", (), _one("failed")),
+    Metric("worker.retried", "count", "records", "put back to be tried again", (), _one("retried")),
+    Metric("worker.raised", "count", "", "calls that raised", (), _one("raised")),
+    Metric("worker.rejected", "count", "", "calls that raised Reject", (), _one("rejected")),
+    Metric("worker.timed_out", "count", "", "calls that took too long", (), _one("timed_out")),
+    Metric("worker.cancelled", "count", "", "calls cancelled by a stop or a hand-over", (), _one("cancelled")),
+    Metric("worker.dead_letters", "count", "", "letters stored", (), _one("dead_letters")),
+    Metric("worker.followed", "count", "records", "to the dead letters behind others", (), _one("followed")),
+    Metric("worker.ignored", "count", "records", "given up without a letter", (), _one("ignored")),
+    Metric("worker.in_flight", "level", "", "calls under way", (), _one("in_flight")),
+    Metric("worker.queued", "level", "records", "taken and not finished", (), _one("queued_records")),
+    Metric("worker.waiting_letters", "level", "", "letters not stored yet", (), _one("waiting_letters")),
+    Metric("worker.parked_keys", "level", "", "keys that are parked", (), _one("parked_keys")),
+    Metric("worker.oldest", "level", "seconds", "age of the oldest call", (), _one("oldest_in_flight_s")),
+    Metric("worker.latency.p50", "level", "seconds", "half of the calls took no longer", (), _one("p50_s")),
+    Metric("worker.latency.p99", "level", "seconds", "99 in 100 calls took no longer", (), _one("p99_s")),
+    Metric("worker.suspended", "level", "", "1: the partition is suspended; 0: it is not", _READ, _suspended),
+)
+
+BY_STATS: dict[type, tuple[Metric, ...]] = {
+    ClientStats: CLIENT,
+    ConsumerStats: CONSUMER,
+    ProducerStats: PRODUCER,
+    WorkerStats: WORKER,
+}
 """What is told of an object, by the type of its `stats()`."""
 
 
