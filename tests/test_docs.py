@@ -42,7 +42,7 @@ def run(server: Server, *command: str, directory: Path) -> str:
 
 def test_producer_and_consumer_run_as_written(disstream_server: Server, tmp_path: Path) -> None:
     """The two Python blocks of the README work one after the other: what the first sends, the second counts."""
-    producer, consumer, _ = blocks("python")
+    producer, consumer, *_ = blocks("python")
     assert re.fullmatch(
         r"the last one is in shardId-000000000[0-3] at \d+\n",
         run(disstream_server, sys.executable, "-W", "error", "-c", producer, directory=tmp_path),
@@ -51,9 +51,10 @@ def test_producer_and_consumer_run_as_written(disstream_server: Server, tmp_path
     assert counted.splitlines() == [f"customer-{i} 100" for i in range(10)]
 
 
-def test_the_worker_runs_as_written(disstream_server: Server, tmp_path: Path) -> None:
-    """The third Python block prints what was produced, ends quietly at Ctrl-C, and has committed all of it."""
-    producer, _, worker = blocks("python")
+@pytest.mark.parametrize(("number", "app"), [(2, "billing"), (3, "invoices")])
+def test_the_workers_run_as_written(disstream_server: Server, tmp_path: Path, number: int, app: str) -> None:
+    """The third and the fourth print what was produced, end quietly at Ctrl-C, and have committed all of it."""
+    producer, worker = blocks("python")[0], blocks("python")[number]
     run(disstream_server, sys.executable, "-c", producer, directory=tmp_path)
     environment = {**os.environ, "DISSTREAM_ENDPOINT": disstream_server.url, "DISSTREAM_PROJECT_ID": "demo"}
     command = [sys.executable, "-W", "error", "-c", worker]
@@ -66,13 +67,13 @@ def test_the_worker_runs_as_written(disstream_server: Server, tmp_path: Path) ->
         assert len(seen) == 1000
         process.send_signal(signal.SIGINT)
         assert (process.wait(30), process.stderr.read()) == (0, "")
-    lag = run(disstream_server, "disstream", "app", "lag", "billing", "orders", directory=tmp_path)
+    lag = run(disstream_server, "disstream", "app", "lag", app, "orders", directory=tmp_path)
     assert lag.split()[-1] == "0", lag
 
 
 def test_the_examples_are_the_readmes() -> None:
     """examples/ holds the same programs, and each is short."""
-    for name, block in zip(("producer", "consumer", "worker"), blocks("python"), strict=True):
+    for name, block in zip(("producer", "consumer", "worker", "handlers"), blocks("python"), strict=True):
         assert (ROOT / "examples" / f"{name}.py").read_text() == block
         assert len(block.splitlines()) <= 22
 
