@@ -27,7 +27,7 @@ ERROR_CHARS = 80
 """Of an error, in a table."""
 
 
-@click.group()
+@click.group(short_help="List, send back or discard what workers gave up.")
 def deadletter() -> None:
     """List the records that workers gave up, send them back, or discard them.
 
