@@ -8,12 +8,14 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 from disstream.client import Client
-from disstream.consumer import Consumer, ConsumerConfig, Pattern, ServiceGroup
+from disstream.consumer import Consumer, ConsumerConfig, Leases, Pattern, ServiceGroup
+from disstream.consumer.rows import read_rows
 from disstream.engine.memory import MemoryEngine
 from disstream.errors import TransportError
 from disstream.model import NewRecord, Partition, Record
 from disstream.server import App, ServerConfig
 from disstream.testing.clock import run_simulated
+from disstream.testing.leasing import LeaseRows, SimLeases
 from disstream.testing.network import AppTransport
 from disstream.wire.checkpoints import position
 from disstream.wire.http import Request, Response
@@ -42,6 +44,9 @@ class Line:
 class AppWorld:
     """One application, one client, and consumers that end with the test."""
 
+    kind = "group"
+    """How consumers of an app share partitions unless a test says otherwise: "group" or "leases"."""
+
     def __init__(self, stack: AsyncExitStack) -> None:
         self.engine = MemoryEngine()
         self.app = App(self.engine, ServerConfig(data_dir=None, session_timeout_s=SESSION_S), random.Random(1))
@@ -49,6 +54,7 @@ class AppWorld:
         self.dis = Client(self.line, "p", dice=random.Random(2))
         self._stack = stack
         self._made = 0
+        self.rows = LeaseRows()
 
     async def other_client(self) -> Client:
         """One with a line of its own."""
@@ -71,6 +77,8 @@ class AppWorld:
     def consumer(
         self, streams: str | Sequence[str] | Pattern = "s", app: str | None = "a", **settings: Any
     ) -> Consumer:
+        if app and self.kind == "leases":
+            settings = {"coordination": self.leases(), "session_timeout_s": SESSION_S, **settings}
         settings = {"coordination": GROUP if app else None, "auto_commit_s": None, **settings}
         self._made += 1
         return Consumer(self.dis, streams, ConsumerConfig(**settings), app=app, rng=random.Random(self._made))
@@ -82,8 +90,16 @@ class AppWorld:
         self._stack.push_async_callback(consumer.abort)
         return consumer
 
+    def leases(self, **settings: Any) -> Leases:
+        """A line of its own to the store of this world."""
+        return Leases(SimLeases(self.rows), **settings)
+
     async def committed(self, stream: str = "s", app: str = "a") -> dict[int, int | None]:
-        """Partition -> what is read next, as the service keeps it."""
+        """Partition -> what is read next, as the service keeps it; of leases, as the store does."""
+        if self.kind == "leases":
+            rows = read_rows(self.rows.apps.get(app, {})).leases
+            kept = {key.number: row.kept() for key, row in rows.items() if key.stream == stream}
+            return {number: None if c is None else position(c)[0] for number, c in sorted(kept.items())}
         return {
             partition_number(s.partition_id): None if s.checkpoint is None else position(s.checkpoint)[0]
             for s in await self.dis.apps.state(app, stream)

@@ -38,13 +38,14 @@ class Callbacks:
         if self._on_assigned is not None:
             await self._call("on_assigned", self._on_assigned, partitions)
 
-    async def revoked(self, deadline: float, until: float) -> None:
+    async def revoked(self, deadline: float, until: float, partitions: frozenset[Partition] | None = None) -> None:
         """What was announced is to be given up by `deadline`; at `until` the callback is cancelled (loop's clock).
 
-        Raises what it raises, but for what its own commits raised: what did not get through is committed behind it, and
-        what is lost is told by the next commit elsewhere.
+        `partitions`: these of it only. Raises what it raises, but for what its own commits raised: what did not get
+        through is committed behind it, and what is lost is told by the next commit elsewhere.
         """
-        announced, self._announced = self._announced, frozenset()
+        announced = self._announced if partitions is None else self._announced & partitions
+        self._announced -= announced
         if self._on_revoked is None or not announced:
             return
         with anyio.CancelScope(deadline=until) as scope:

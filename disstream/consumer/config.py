@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from ..errors import ConfigError
+from ..leases import LeaseStore
 from ..model import MAX_HASH_KEY, Partition
 from ..wire.compression import RecordCompression
 from .cursor import OnExpired, Since, Where
@@ -90,13 +91,65 @@ class ServiceGroup:
                 raise ConfigError(f"ServiceGroup({name}={value!r}): must be more than 0")
 
 
+@dataclass(frozen=True, slots=True)
+class Leases:
+    """The consumers of an app share the partitions of its streams through a lease store, without a group.
+
+    Partitions come and go one by one: those that stay with a member are read on while others change hands. A commit is
+    one compare-and-set of the row of its partition, so nobody can commit for what another has. The checkpoint in the
+    row is the one that counts; the one that the service keeps follows it (`mirror_s`), and is the start only where the
+    store has no row of a partition yet: so an app that was a group goes on where it stood (stop its members first).
+
+    Everybody of an app uses the same store, and rows of different apps do not meet. A store is used through its
+    `twin()`, started and closed by the consumer; one without a twin serves one consumer, which starts and closes it.
+    Times in seconds.
+    """
+
+    store: LeaseStore
+    """`SqliteLeases(path)` on one host, `PostgresLeases(...)` or `RedisLeases(...)` on many, `MemoryLeases()` in one
+    process, or your own."""
+
+    _: KW_ONLY
+
+    heartbeat_s: float | None = None
+    """How often this member renews its row: one write, however many partitions it has. None: a tenth of
+    `session_timeout_s`, at most 3 s."""
+
+    look_s: float = 0.5
+    """How often it reads the rows: what a hand-over waits for the others to notice. At most a tenth of
+    `session_timeout_s` is used."""
+
+    max_stall_s: float = 300.0
+    """An event loop that was blocked for so long is given up: its partitions go to others, and `fetch` raises
+    LeaseLost once."""
+
+    outage_budget_s: float = 300.0
+    """How long the store may be out of reach. Meanwhile nothing is handed out from the end of the lease on, and if
+    nobody took over it goes on as before; behind it the consumer ends with StorageError."""
+
+    mirror_s: float | None = 10.0
+    """How often the checkpoints at the service are brought up to date, and once more at the close. None: never."""
+
+    discover_s: float = 5.0
+    """How often one of the members looks for new partitions and, of a Pattern, new streams."""
+
+    def __post_init__(self) -> None:
+        if not all(callable(getattr(self.store, name, None)) for name in ("start", "close", "read", "swap", "twin")):
+            raise ConfigError(f"Leases({self.store!r}): give a lease store, like SqliteLeases('leases.db')")
+        for name in ("heartbeat_s", "look_s", "max_stall_s", "outage_budget_s", "mirror_s", "discover_s"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ConfigError(f"Leases({name}={value!r}): must be more than 0")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConsumerConfig:
     """Where reading starts, who shares it, how far it runs ahead, how it polls and tries again. Times in seconds."""
 
-    coordination: ServiceGroup | Static | None = None
-    """Who reads what. ServiceGroup(): the consumers of an app share the partitions; Static(): this one takes every
-    partition. None: ServiceGroup() with an app, Static() without."""
+    coordination: ServiceGroup | Leases | Static | None = None
+    """Who reads what. ServiceGroup(): the consumers of an app share the partitions, as the service says; Leases(store):
+    they share them as they agree through a store; Static(): this one takes every partition. None: ServiceGroup() with
+    an app, Static() without."""
 
     start: Start = "earliest"
     """Where a partition begins of which the app has no checkpoint. "earliest": the oldest record there is; "latest":
@@ -118,15 +171,17 @@ class ConsumerConfig:
     there are more than these. Bounds what is read twice after a crash because of one slow record."""
 
     on_assigned: Callable[[frozenset[Partition]], Awaitable[None] | None] | None = None
-    """Called with all partitions of this member before the first record after a hand-over. May be a coroutine
-    function. What it raises ends the consumer."""
+    """Called with all partitions of this member before the first record after a hand-over; with Leases, with all that
+    it has by then, before the first record of those that are new. May be a coroutine function. What it raises ends the
+    consumer."""
 
     on_revoked: Callable[[frozenset[Partition], float], Awaitable[None] | None] | None = None
     """Called with (partitions, deadline) when they are to be given up, and at the close: finish what is under way and
     return. The deadline is on the loop's clock (`anyio.current_time()`); it has passed if they are lost already. Who
     does not return by then is cancelled (of lost ones: after `drain_timeout_s`), or the service would drop the member.
     May commit: what that raises does not end the consumer, what else it raises does. Partitions that come back in the
-    next assignment continue where they stood."""
+    next assignment continue where they stood. With Leases only those that go are named, and the others are handed out
+    meanwhile."""
 
     stall_warn_s: float | None = 60.0
     """A partition with something to do of which nothing was handed out or finished for so long is logged with the
@@ -146,14 +201,15 @@ class ConsumerConfig:
 
     session_timeout_s: float = 30.0
     """How long the service keeps the partitions of a silent member. Only assumed: a service that tells its own is
-    believed."""
+    believed. With Leases it is this number: how long the others wait for this member to renew its row."""
 
     drain_timeout_s: float = 10.0
     """How long a hand-over waits for records that were handed out to be finished. What is not is read again by whoever
     gets the partition."""
 
     member_id: str | None = None
-    """The name of this member in its group, unique there. None: host, process and a random part."""
+    """The name of this member in its group, unique there. None: host, process and a random part. With Leases a random
+    part is added to each life of the member, so two of the same name are two members."""
 
     on_expired: OnExpired = "earliest"
     """When retention overtook the reader: go on with the oldest record left, with what is written from now on, or raise
@@ -199,9 +255,10 @@ class ConsumerConfig:
     def __post_init__(self) -> None:
         if self.record_compression not in (None, "snappy"):
             raise ConfigError(f"record_compression={self.record_compression!r}: use 'snappy' or None")
-        if not isinstance(self.coordination, ServiceGroup | Static | None):
+        if not isinstance(self.coordination, ServiceGroup | Leases | Static | None):
             raise ConfigError(
-                f"coordination={self.coordination!r}: use ServiceGroup(), Static() or Static([partition ids])"
+                f"coordination={self.coordination!r}: use ServiceGroup(), Leases(store), Static() or "
+                "Static([partition ids])"
             )
         if self.finish not in ("next", "explicit"):
             raise ConfigError(f"finish={self.finish!r}: use 'next' or 'explicit'")
@@ -256,6 +313,7 @@ class ConsumerConfig:
                     f"drain_timeout_s={self.drain_timeout_s}: must not exceed four fifths of "
                     f"rebalance_timeout_s={group.rebalance_timeout_s}, or the service would not wait for the commit"
                 )
+        if isinstance(group, ServiceGroup | Leases):
             if group.heartbeat_s is not None and group.heartbeat_s > self.session_timeout_s / 3:
                 raise ConfigError(
                     f"heartbeat_s={group.heartbeat_s}: must not exceed a third of "

@@ -33,12 +33,13 @@ from ..errors import ConcurrencyError, ConfigError, DisError, LeaseLost
 from ..lifecycle import Scope, Supervisor
 from ..model import Partition, Record
 from ..wire.annotations import MAX_ANNOTATION_CHARS, Note, json_chars
-from ..wire.groups import NO_GENERATION
 from .assignment import assign
-from .config import ConsumerConfig, Pattern, ServiceGroup, Static, to_where
+from .config import ConsumerConfig, Leases, Pattern, ServiceGroup, Static, to_where
 from .holdings import GAP, Holding, Holdings
-from .member import CLOSE_COMMIT_S, GroupSource, Member
-from .membership import Membership
+from .keeper import AppSource
+from .leasing import Leasing
+from .member import GroupSource, Member
+from .membership import CLOSE_COMMIT_S, Membership
 from .notices import Notices, NoticeSource
 from .overseer import Overseer
 from .progress import INDEX_BITS, Progress, first_place, place_behind, place_of
@@ -90,8 +91,9 @@ class Consumer:
         self._app = app
         self._config = config = config or ConsumerConfig()
         self._coordination = config.coordination or (ServiceGroup() if app is not None else Static())
-        if isinstance(self._coordination, ServiceGroup) and app is None:
-            raise ConfigError("ServiceGroup() shares the partitions among the consumers of an app: give app=NAME")
+        if isinstance(self._coordination, ServiceGroup | Leases) and app is None:
+            kind = type(self._coordination).__name__
+            raise ConfigError(f"{kind}() shares the partitions among the consumers of an app: give app=NAME")
         _check_start(config.start, self._subscription)
         rng = rng or Random()
         self._name = streams if isinstance(streams, str) else str(self._subscription)
@@ -111,6 +113,11 @@ class Consumer:
             if not isinstance(client, GroupSource):
                 raise ConfigError(f"{type(client).__name__} cannot speak the group protocol: use Static()")
             self._member = Member(client, app, self._subscription, config, self._coordination, self._holdings, rng)
+        elif isinstance(self._coordination, Leases):
+            assert app is not None
+            if not isinstance(client, AppSource):
+                raise ConfigError(f"{type(client).__name__} knows no apps: leases are those of an app")
+            self._member = Leasing(client, app, self._subscription, config, self._coordination, self._holdings, rng)
         self._lease = self._member.lease if self._member is not None else None
         self._explicit = config.finish == "explicit"
         self._busy = False
@@ -593,7 +600,6 @@ class Consumer:
     def stats(self) -> ConsumerStats:
         readers = self._intake.readers.values()
         ended = self._holdings.ended
-        generation = self._member.lease.generation if self._member is not None else NO_GENERATION
         owed = [(r.unanswered_since, r.last_error) for r in readers if r.unanswered_since is not None]
         unanswered_since, last_error = min(owed, key=itemgetter(0), default=(None, None))
         return ConsumerStats(
@@ -607,8 +613,9 @@ class Consumer:
             unanswered_since=unanswered_since,
             last_error=last_error,
             assigned=len(self._holdings.held),
-            generation=generation if generation != NO_GENERATION else None,
+            generation=self._member.generation if self._member is not None else None,
             rebalances=self._member.rebalances if self._member is not None else 0,
+            lapses=self._member.lapses if self._member is not None else 0,
             throttled=ended.throttled + sum(r.throttled for r in readers),
             replayed_records=ended.replayed_records,
             stalls=self._overseer.stalls,

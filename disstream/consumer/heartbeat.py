@@ -31,6 +31,11 @@ from .stacks import thread_stack
 log = logging.getLogger("disstream.consumer")
 
 
+BEAT_MIN_S = 0.05
+"""However short the session."""
+
+BEAT_MAX_S = 3.0
+
 STOPPED_INTERVALS = 5
 """Without a look at the working loop for so many intervals, this one did not run either: a beat takes three at most."""
 
@@ -80,6 +85,8 @@ class Heartbeats:
         self._unheard = False  # the lease ran out because nothing was answered
         self.stalled = False
         """The loop was blocked for `max_stall_s`, and the partitions were given up."""
+        self.lapses = 0
+        """How often the lease ran out because nothing was answered in time, or the process was stopped."""
 
     def alive(self) -> None:
         """The working loop works."""
@@ -171,13 +178,14 @@ class Heartbeats:
         except (DisError, TimeoutError) as error:
             self._failed(generation, error)
             return
-        if self._unheard:
-            self._unheard = False
+        unheard, self._unheard = self._unheard, False
+        if unheard:
             log.info("%s: member %s is heard again", self._app, self._member_id)
         if state in ("STABLE", "SYNCING"):
             ended_at = self._lease.deadline
             self._lease.go_on(generation, sent_at)
             if clock.boot() >= ended_at:  # looked at behind it: whoever found it run out until then is waiting
+                self.lapses += not unheard and ended_at > float("-inf")
                 tell()
         elif not told:
             self._lease.end(generation)
@@ -192,6 +200,7 @@ class Heartbeats:
             raise error
         if not self._unheard:
             self._unheard = True
+            self.lapses += 1
             log.warning("%s: member %s hands out nothing until it is heard: %s", self._app, self._member_id, error)
 
     async def _give_up(self, groups: BeatingGroups, generation: int, tell: Callable[[], None]) -> None:
@@ -206,6 +215,12 @@ class Heartbeats:
                 await groups.leave(self._app, self._member_id)
         except DisError as error:
             log.debug("%s: member %s could not leave: %s", self._app, self._member_id, error)
+
+
+def beat_interval_s(wanted_s: float | None, session_s: float) -> float:
+    """How often to beat: nine may get lost, unless something else is wanted; two at least, whatever is."""
+    interval_s = wanted_s or min(session_s / 10, BEAT_MAX_S)
+    return max(BEAT_MIN_S, min(interval_s, session_s / 3))
 
 
 class _Stop:

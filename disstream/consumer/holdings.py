@@ -5,7 +5,7 @@
     suspended  nothing is handed out; readers fill the buffer on
     dropped    the reader is stopped, what was fetched is forgotten
 
-Commits go one request a partition, several at once, and never two rounds at a time.
+Commits go in as few calls as their keeper allows, several at once, and never two rounds at a time.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ import msgspec
 
 from .. import clock
 from ..errors import ConfigError, DisError, LeaseLost, NotFoundError, StaleGeneration
-from ..model import Partition, PartitionInfo, PartitionState, StreamInfo
-from ..wire.annotations import Note, read_note
+from ..model import Checkpoint, Partition, PartitionInfo, PartitionState, StreamInfo
+from ..wire.annotations import read_note
 from ..wire.checkpoints import position, sealed
 from ..wire.cursors import decode_cursor
 from ..wire.partitioning import partition_id, partition_number
@@ -44,9 +44,6 @@ away from the service not keep the group waiting for a thousand answers one by o
 
 GAP = "gap"
 """Why a partition is paused whose first unfinished record holds up too many finished ones."""
-
-
-_NO_NOTE = Note()
 
 
 class Holding(NamedTuple):
@@ -178,9 +175,10 @@ class Holdings:
         infos: Mapping[str, StreamInfo] | None = None,
         *,
         later: bool = False,
+        paused: str = "",
     ) -> None:
         """Hold these too. `fresh`: streams the app never read; `infos`: descriptions that are new. `later`: partitions
-        that were made while the others were read.
+        that were made while the others were read. `paused`: why they are to hand out nothing yet.
 
         All or none of a stream. Raises what the service answers; StaleGeneration if the membership ended meanwhile.
         """
@@ -200,14 +198,19 @@ class Holdings:
                         where = "earliest"  # all that it holds was written since then
                     self._start(partition, info, Begin(where, described.sequence_range), None)
             else:
-                await self._open_for_app(info, by_stream[stream], known, stream in fresh)
+                await self._open_for_app(info, by_stream[stream], known, stream in fresh, paused)
 
         await _all(open_stream, by_stream, "open")
         self.crossing.changed()
         self.intake.share_room()
 
     async def _open_for_app(
-        self, info: StreamInfo, partitions: list[Partition], known: Mapping[str, PartitionInfo], fresh: bool
+        self,
+        info: StreamInfo,
+        partitions: list[Partition],
+        known: Mapping[str, PartitionInfo],
+        fresh: bool,
+        paused: str,
     ) -> None:
         states = {s.partition_id: s for s in await self._keeper().states(info.name)}
         begins: dict[Partition, Begin] = {}
@@ -223,6 +226,8 @@ class Holdings:
         await _all(prepare, partitions, "open")
         for partition, place in begins.items():
             self._start(partition, info, place, place.committed)
+            if paused:
+                self.prefetch.pause(partition, paused)
             if (checkpoint := states[partition.partition_id].checkpoint) is not None:
                 self.held[partition].progress.noted(read_note(position(checkpoint)[1]))
 
@@ -334,40 +339,63 @@ class Holdings:
         try:
             with anyio.CancelScope(deadline=deadline):
                 while any(progress.unfinished for _, progress in self.held.values()):
-                    self._finished = anyio.Event()
-                    await self._finished.wait()
+                    await self._something_finished()
                 return True
             return False
         finally:
             for _, progress in self.held.values():
                 progress.hand_over_ended()
 
+    async def drain_some(self, deadline: float, partitions: Collection[Partition]) -> set[Partition]:
+        """Wait until of some of these all that was handed out is finished; which. None of them by `deadline`."""
+        with anyio.CancelScope(deadline=deadline):
+            while not (done := {p for p in partitions if p not in self.held or not self.held[p].progress.unfinished}):
+                await self._something_finished()
+            return done
+        return set()
+
+    async def _something_finished(self) -> None:
+        if self._finished is None or self._finished.is_set():  # several may wait, each for partitions of its own
+            self._finished = anyio.Event()
+        await self._finished.wait()
+
     # --- committing ---
 
-    async def commit(self) -> dict[Partition, int]:
+    async def commit(self, partitions: Collection[Partition] | None = None) -> dict[Partition, int]:
         """Commit what is finished and not committed. Returns what is committed now, of all that is held.
 
-        Raises LeaseLost if the membership ran out, StaleGeneration if the service says so, and other refusals; what
-        could be committed is committed then.
+        `partitions`: of these only. Raises LeaseLost if the membership ran out, StaleGeneration if the service says so,
+        and other refusals; what could be committed is committed then.
         """
         async with self._committing:
             self.note()
-            due = {p: (h.progress, h.progress.due) for p, h in self.held.items() if h.progress.due is not None}
+            keeper = self._keeper()
+            due = [
+                (partition, progress, number, progress.read, progress.note)
+                for partition, (_, progress) in self.held.items()
+                if (number := progress.due) is not None and (partitions is None or partition in partitions)
+            ]
+            failures: list[DisError] = []
 
-            async def one(partition: Partition) -> None:
-                progress, sequence = due[partition]
-                note = progress.note
-                holding = self.held.get(partition)
-                # A round may wait for long: given away and back again meanwhile, others have committed behind this.
-                if holding is None or holding.progress is not progress:
-                    told = f"{partition.partition_id} of {partition.stream!r} was given away before its commit"
-                    raise LeaseLost(told)
-                await self._send(partition, sequence, read=progress.read, note=note)
-                progress.committed = sequence
-                progress.committed_at = clock.boot()
-                progress.kept_note = note
+            async def some(first: int) -> None:
+                checkpoints: dict[Partition, Checkpoint] = {}
+                for partition, progress, number, read, note in due[first : first + keeper.together]:
+                    holding = self.held.get(partition)
+                    # A round may wait for long: given away and back again meanwhile, others have committed behind this.
+                    if holding is None or holding.progress is not progress:
+                        told = f"{partition.partition_id} of {partition.stream!r} was given away before its commit"
+                        failures.append(LeaseLost(told))
+                        continue
+                    checkpoints[partition] = sealed(number, read=read, metadata=note.text())
+                refused = await keeper.keep_all(checkpoints)
+                failures.extend(refused.values())
+                for partition, progress, number, _, note in due[first : first + keeper.together]:
+                    if partition in checkpoints and partition not in refused:
+                        progress.committed = number
+                        progress.committed_at = clock.boot()
+                        progress.kept_note = note
 
-            failures = await _each(one, due, "commit")
+            failures += await _each(some, range(0, len(due), keeper.together), "commit")
             if failures:
                 raise min(failures, key=lambda error: not isinstance(error, StaleGeneration))
             return {p: h.progress.committed for p, h in self.held.items() if h.progress.committed is not None}
@@ -377,8 +405,8 @@ class Holdings:
         async with self._committing:
             act()
 
-    async def _send(self, partition: Partition, sequence: int, *, read: bool, note: Note = _NO_NOTE) -> None:
-        await self._keeper().keep(partition, sealed(sequence, read=read, metadata=note.text()))
+    async def _send(self, partition: Partition, sequence: int, *, read: bool) -> None:
+        await self._keeper().keep(partition, sealed(sequence, read=read))
 
     def _keeper(self) -> Keeper:
         self.app_source()

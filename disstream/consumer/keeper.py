@@ -7,10 +7,11 @@ nothing. A store of leases is another.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from .. import clock
-from ..errors import LeaseLost
+from ..errors import DisError, LeaseLost
 from ..model import AppInfo, Checkpoint, Partition, PartitionState
 from .lease import Lease
 from .reader import Source
@@ -53,8 +54,15 @@ class Keeper(Protocol):
     async def states(self, stream: str) -> list[PartitionState]:
         """Every partition of the stream with its range and the app's checkpoint, whoever reads it now."""
 
+    @property
+    def together(self) -> int:
+        """Of how many partitions checkpoints are written with one call."""
+
     async def keep(self, partition: Partition, checkpoint: Checkpoint) -> None:
         """Write it, unless somebody else may have the partition: LeaseLost (by our own clock), StaleGeneration."""
+
+    async def keep_all(self, checkpoints: Mapping[Partition, Checkpoint]) -> dict[Partition, DisError]:
+        """Write these, `together` at most; which were refused, and why. Raises what `keep` would, if that is of all."""
 
 
 class Fence(NamedTuple):
@@ -72,8 +80,16 @@ class ServiceKeeper:
         self._app = app
         self._fence = fence
 
+    together = 1
+    """The API knows no more in one request."""
+
     async def states(self, stream: str) -> list[PartitionState]:
         return await self._source.apps.state(self._app, stream)
+
+    async def keep_all(self, checkpoints: Mapping[Partition, Checkpoint]) -> dict[Partition, DisError]:
+        for partition, checkpoint in checkpoints.items():
+            await self.keep(partition, checkpoint)
+        return {}
 
     async def keep(self, partition: Partition, checkpoint: Checkpoint) -> None:
         fence = self._fence

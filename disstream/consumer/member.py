@@ -12,9 +12,6 @@ The service fences commits by generation; the lease (lease.py) fences handing ou
 
 from __future__ import annotations
 
-import os
-import re
-import socket
 from collections.abc import Sequence
 from random import Random
 from typing import Protocol, runtime_checkable
@@ -38,28 +35,15 @@ from ..wire.partitioning import partition_id
 from .callbacks import Callbacks
 from .config import ConsumerConfig, Pattern, ServiceGroup
 from .cursor import heals
-from .heartbeat import BeatingGroups, Heartbeats, Twin
+from .heartbeat import BeatingGroups, Heartbeats, Twin, beat_interval_s
 from .holdings import Holdings
 from .keeper import AppSource, Fence, ServiceKeeper
 from .lease import Lease
+from .membership import CLOSE_COMMIT_S, COMMIT_SHARE, LEAVE_TIMEOUT_S, new_member_id
 from .reader import log
 
 SYNC_POLL_S = 0.2
 """Between two questions whether the generation is formed: adds half of it to each hand-over."""
-
-LEAVE_TIMEOUT_S = 3.0
-"""For telling the service that this member leaves; if that fails the others wait for the session time-out."""
-
-CLOSE_COMMIT_S = 10.0
-"""For the last commit of a close."""
-
-COMMIT_SHARE = 0.2
-"""Of what is left of the lease when a hand-over begins, kept for its commit."""
-
-HEARTBEAT_MIN_S = 0.05
-"""However short a session the service tells."""
-
-HEARTBEAT_MAX_S = 3.0
 
 MAX_GENERATION = 2**63 - 1
 """What the bodies of the protocol can carry."""
@@ -111,7 +95,7 @@ class Member:
         self._group = group
         self._holdings = holdings
         self._rng = rng
-        self.member_id = config.member_id or _new_member_id(rng)
+        self.member_id = config.member_id or new_member_id(rng)
         self.lease = Lease(group.rebalance_timeout_s)
         holdings.keeper = ServiceKeeper(source, app, Fence(self.member_id, self.lease))
         holdings.prefetch.suspended = True  # until the first assignment is taken over
@@ -126,7 +110,7 @@ class Member:
             app,
             self.member_id,
             self.lease,
-            interval_s=self._interval_s(),
+            interval_s=beat_interval_s(group.heartbeat_s, self._session_s),
             max_stall_s=group.max_stall_s,
             on_news=self.news,
             warn_s=config.stall_warn_s,
@@ -139,6 +123,14 @@ class Member:
     def holds(self) -> bool:
         """Whether records may be handed out now."""
         return self.lease.holds(clock.boot())
+
+    @property
+    def generation(self) -> int | None:
+        return self.lease.generation if self.lease.generation != NO_GENERATION else None
+
+    @property
+    def lapses(self) -> int:
+        return self._heartbeats.lapses
 
     # --- life ---
 
@@ -214,7 +206,7 @@ class Member:
             match answer.state:
                 case "OK":
                     self._session_s = answer.session_timeout_s or self._config.session_timeout_s
-                    self._heartbeats.interval_s = self._interval_s()
+                    self._heartbeats.interval_s = beat_interval_s(self._group.heartbeat_s, self._session_s)
                     return answer
                 case "GROUP_NOT_EXIST":
                     await self._holdings.ensure_app()
@@ -394,10 +386,6 @@ class Member:
 
     # --- beside ---
 
-    def _interval_s(self) -> float:
-        interval_s = self._group.heartbeat_s or min(self._session_s / 10, HEARTBEAT_MAX_S)
-        return max(HEARTBEAT_MIN_S, min(interval_s, self._session_s / 3))
-
     async def _beat(self) -> None:
         twin = self._source.twin()
         if twin is None:
@@ -420,8 +408,3 @@ def _unsupported(error: DisError) -> CoordinationUnsupported | None:
         f"the endpoint does not serve consumer groups ({error}): use ConsumerConfig(coordination=Static([...])) and "
         "give each consumer its own partitions"
     )
-
-
-def _new_member_id(rng: Random) -> str:
-    host = re.sub(r"[^A-Za-z0-9.-]", "-", socket.gethostname())[:60]
-    return f"{host or 'host'}-{os.getpid()}-{rng.getrandbits(48):012x}"

@@ -1,25 +1,49 @@
 """What a consumer needs of whoever decides which partitions it reads, if it does not choose them itself.
 
-`Member` is one: of a group that the service keeps. A membership opens and drops partitions in `Holdings`, and tells by
-its lease until when they may be acted for.
+`Member` is one: of a group that the service keeps. `Leasing` is another: through a store. A membership opens and drops
+partitions in `Holdings`, and tells by its lease until when they may be acted for.
 """
 
 from __future__ import annotations
 
+import os
+import re
+import socket
+from random import Random
 from typing import Protocol
 
 from ..errors import DisError
 from .callbacks import Callbacks
 from .lease import Lease
 
+LEAVE_TIMEOUT_S = 3.0
+"""For telling the others that this member leaves; if that fails they wait for the session time-out."""
+
+CLOSE_COMMIT_S = 10.0
+"""For the last commit of a close."""
+
+COMMIT_SHARE = 0.2
+"""Of what is left of the lease when a hand-over begins, kept for its commit."""
+
 
 class Membership(Protocol):
     member_id: str
     lease: Lease
     callbacks: Callbacks
-    rebalances: int
     stall_to_tell: bool
     """The loop was blocked for so long that the partitions were given up, and nobody was told yet."""
+
+    @property
+    def rebalances(self) -> int:
+        """Assignments taken over so far, or how often partitions came or went."""
+
+    @property
+    def generation(self) -> int | None:
+        """Of the group; None if there is none, or before an assignment."""
+
+    @property
+    def lapses(self) -> int:
+        """How often the lease ran out, or stood still, because nothing was answered in time."""
 
     @property
     def holds(self) -> bool:
@@ -42,3 +66,9 @@ class Membership(Protocol):
 
     def heed(self, error: DisError) -> None:
         """A commit was refused."""
+
+
+def new_member_id(rng: Random) -> str:
+    """Host, process and a random part."""
+    host = re.sub(r"[^A-Za-z0-9.-]", "-", socket.gethostname())[:60]
+    return f"{host or 'host'}-{os.getpid()}-{rng.getrandbits(48):012x}"

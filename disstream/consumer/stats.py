@@ -62,9 +62,12 @@ class ConsumerStats:
     assigned: int
     """Partitions held now."""
     generation: int | None
-    """Of the group, as this member knows it; None without a group, or before an assignment."""
+    """Of the group, as this member knows it; None without a group, with leases, or before an assignment."""
     rebalances: int
-    """Assignments taken over so far."""
+    """Assignments taken over so far. With leases, how often partitions came or went."""
+    lapses: int = 0
+    """How often nothing was handed out for a while because the service, or the lease store, did not answer in time, or
+    the process was stopped."""
     throttled: int = 0
     """Answers that said "too fast" (DIS.4303 and the like) after the client's own attempts."""
     replayed_records: int = 0

@@ -102,6 +102,7 @@ CONSUMER = (
     Metric("consumer.buffered", "level", "bytes", "fetched and not handed out", (), _one("buffered_bytes")),
     Metric("consumer.assigned", "level", "partitions", "partitions held", (), _one("assigned")),
     Metric("consumer.rebalances", "count", "", "assignments taken over", (), _one("rebalances")),
+    Metric("consumer.lapses", "count", "", "times nothing was handed out for want of an answer", (), _one("lapses")),
     Metric("consumer.retries", "count", "", "requests made again, beside the client's own", (), _one("retries")),
     Metric("consumer.throttled", "count", "", 'answers "too fast"', (), _one("throttled")),
     Metric("consumer.gap", "count", "records", "sequence numbers that never came", (), _one("gap_records")),

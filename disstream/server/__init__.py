@@ -31,7 +31,6 @@ retention   expiry in the background
 Pure, deciding only:
 
 group       the state machine of one group
-sharing     which member reads which partition
 users       projects, users and access keys, as configured
 rights      operation -> IAM action, and what patterns of actions allow
 tokens      what a user gets for a password; how often one can be guessed at

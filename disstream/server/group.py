@@ -32,7 +32,7 @@ from ..errors import ApiError
 from ..model import GroupInfo, GroupMember
 from ..wire.errors import api_error
 from ..wire.groups import NO_GENERATION, HeartbeatState, SyncAnswer
-from .sharing import assign
+from ..wire.sharing import assign
 
 State = Literal["EMPTY", "JOINING", "SYNCING", "STABLE"]
 

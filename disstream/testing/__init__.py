@@ -9,6 +9,7 @@ checks        how checks of an engine are written and collected
 leases        check_lease_store(): whether a lease store keeps the contract
 lease_races   of that contract, what is promised to several at once, and of a store's life
 lease_checks  how checks of a lease store are written and collected
+leasing       a lease store in a simulated world, with faults
 network       transports without sockets: straight into an application, or with seeded faults in between
 clock         an event loop whose time jumps to the next timer
 

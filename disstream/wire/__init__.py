@@ -28,6 +28,7 @@ tags          bodies of the tag calls (API 5.7)
 signing       request signatures, made and checked
 iam           bodies of the IAM calls (API 1.3, 1.5)
 partitioning  partition ids, key hashing, published hash ranges
+sharing       which member of a group reads which partition: no bytes, but both sides must deal alike
 
-Called by `client` and `server`; never imports upwards.
+Called by `client`, `consumer` and `server`; never imports upwards.
 """

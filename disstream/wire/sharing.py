@@ -4,7 +4,7 @@ Of all ways to give every wanted partition to one member that wants it, take tho
 sum of their squares is least), and of these one that leaves the most partitions where they were. That is a minimum cost
 flow, and is solved as one: start from a good guess, then look for a chain of moves that makes it better and carry it
 out, until there is none. Nothing but the arguments counts, and they are put in order first: the same question has the
-same answer everywhere.
+same answer everywhere: on a server, and with each of many consumers that agree through what they all can read.
 
 Partitions that the same members want are alike: they form a *pool*, most often one for each stream. The graph in which
 chains are looked for has a node for each member, one for each pool and one for all loads together:
@@ -27,18 +27,17 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
-from ..engine import PartitionRef
+K = TypeVar("K", bound=tuple[str, int])
+"""What names a partition: its stream, and its number there."""
 
 MAX_STEPS = 500_000
 """Edges looked at in one deal: some tenths of a second. A hundred members that want up to twenty streams each, all
 different, need less."""
 
 
-def assign(
-    members: Mapping[str, Collection[PartitionRef]], current: Mapping[PartitionRef, str]
-) -> dict[PartitionRef, str]:
+def assign(members: Mapping[str, Collection[K]], current: Mapping[K, str]) -> dict[K, str]:
     """A member for every partition that any of `members` wants.
 
     `current`: who had it before; may be anything, also members and partitions that are no more.
@@ -46,11 +45,11 @@ def assign(
     return _Deal(members, current).solve()
 
 
-class _Pool(NamedTuple):
+class _Pool(NamedTuple, Generic[K]):
     """Partitions that the same members want, both in order."""
 
     members: list[int]
-    partitions: list[PartitionRef]
+    partitions: list[K]
 
 
 class _Edge(NamedTuple):
@@ -59,21 +58,21 @@ class _Edge(NamedTuple):
     cost: int
 
 
-class _Deal:
+class _Deal(Generic[K]):
     """Members and pools are numbers: members from 0, pools behind them, the load last."""
 
-    def __init__(self, members: Mapping[str, Collection[PartitionRef]], current: Mapping[PartitionRef, str]) -> None:
+    def __init__(self, members: Mapping[str, Collection[K]], current: Mapping[K, str]) -> None:
         self._names = sorted(members)
         self._pools = _pools([frozenset(members[name]) for name in self._names])
         numbers = {name: i for i, name in enumerate(self._names)}
         self._loads = [0] * len(self._names)
-        self._owner: dict[PartitionRef, int] = {}
-        self._pool_of: dict[PartitionRef, int] = {}
+        self._owner: dict[K, int] = {}
+        self._pool_of: dict[K, int] = {}
         self._steps = 0
-        self._home: dict[PartitionRef, int] = {}
+        self._home: dict[K, int] = {}
         # Of each (member, pool): what it holds that was its own before, and what was not. Dicts, to keep an order.
-        self._own: defaultdict[tuple[int, int], dict[PartitionRef, None]] = defaultdict(dict)
-        self._new: defaultdict[tuple[int, int], dict[PartitionRef, None]] = defaultdict(dict)
+        self._own: defaultdict[tuple[int, int], dict[K, None]] = defaultdict(dict)
+        self._new: defaultdict[tuple[int, int], dict[K, None]] = defaultdict(dict)
         for p, pool in enumerate(self._pools):
             takers = set(pool.members)
             for partition in pool.partitions:
@@ -83,7 +82,7 @@ class _Deal:
                     assert home is not None
                     self._home[partition] = home
 
-    def solve(self) -> dict[PartitionRef, str]:
+    def solve(self) -> dict[K, str]:
         self._guess()
         while cycle := self._better():
             self._carry_out(cycle)
@@ -106,7 +105,7 @@ class _Deal:
                     break
                 self._give(self._cheapest(fullest, p), emptiest)
 
-    def _give(self, partition: PartitionRef, taker: int) -> None:
+    def _give(self, partition: K, taker: int) -> None:
         pool, home, giver = self._pool_of[partition], self._home.get(partition), self._owner.get(partition)
         if giver is not None:
             self._loads[giver] -= 1
@@ -115,7 +114,7 @@ class _Deal:
         self._loads[taker] += 1
         (self._own if taker == home else self._new)[taker, pool][partition] = None
 
-    def _cheapest(self, member: int, pool: int) -> PartitionRef:
+    def _cheapest(self, member: int, pool: int) -> K:
         """What `member` gives away of `pool`: rather what was not its own."""
         held = self._new[member, pool] or self._own[member, pool]
         return next(reversed(held))
@@ -175,7 +174,7 @@ class _Deal:
                 partition = self._away(node, target)
             self._give(partition, target)
 
-    def _away(self, holder: int, home: int) -> PartitionRef:
+    def _away(self, holder: int, home: int) -> K:
         """A partition of `home`'s that `holder` has."""
         return next(
             partition
@@ -201,18 +200,18 @@ def _cycle(before: list[int]) -> list[int]:
     return []
 
 
-def _pools(wanted: list[frozenset[PartitionRef]]) -> list[_Pool]:
+def _pools(wanted: list[frozenset[K]]) -> list[_Pool[K]]:
     """The pools, ordered by their first partition."""
     # Most members want the same, so what they want is looked at once for all of them.
-    alike: dict[frozenset[PartitionRef], list[int]] = {}
+    alike: dict[frozenset[K], list[int]] = {}
     for member, partitions in enumerate(wanted):
         alike.setdefault(partitions, []).append(member)
-    takers: dict[PartitionRef, tuple[int, ...]] = {}
+    takers: dict[K, tuple[int, ...]] = {}
     for number, partitions in enumerate(alike):
         for partition in partitions:
             takers[partition] = (*takers.get(partition, ()), number)
     kinds = list(alike.values())
-    pools: dict[tuple[int, ...], _Pool] = {}
+    pools: dict[tuple[int, ...], _Pool[K]] = {}
     for partition, numbers in sorted(takers.items()):
         pool = pools.get(numbers)
         if pool is None:

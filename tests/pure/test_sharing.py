@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from disstream.engine import PartitionRef
-from disstream.server import sharing
-from disstream.server.sharing import assign
+from disstream.wire import sharing
+from disstream.wire.sharing import assign
 
 MEMBERS = ("ann", "bob", "cyd", "dan", "eve")
 PARTITIONS = tuple(PartitionRef(stream, number) for stream in ("s", "t") for number in range(3))
