@@ -186,7 +186,7 @@ class Worker:
                 while not self._stop:
                     records = await self.consumer.fetch(max_records=self.world.dice.randint(1, 5), timeout_s=0.5)
                     for record in records:
-                        self.world.handled(self.name, self.consumer.stats().generation or 0, record)
+                        self.world.handled(self.name, self.generation_of(record), record)
                         self.count += 1
                     await anyio.sleep(self.world.dice.choice((0.0, 0.01, 0.1)))
                     if self.world.dice.random() < 0.01:
@@ -196,6 +196,10 @@ class Worker:
                         self.consumer.record_done(record)
             finally:
                 await self.consumer.close()
+
+    def generation_of(self, record: Record) -> int:
+        """That the worker believes to have the record's partition in."""
+        return self.consumer.stats().generation or 0
 
     async def leave(self) -> None:
         self._stop = True

@@ -4,21 +4,34 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import anyio
 import pytest
 from app_world import GROUP, SESSION_S, AppWorld, numbers, p, simulate, take
 
 from disstream.client import Client
-from disstream.consumer import Consumer, ConsumerConfig, Pattern, ServiceGroup, Static
+from disstream.consumer import Consumer, ConsumerConfig, Leases, Pattern, ServiceGroup, Static
 from disstream.errors import ConfigError, CoordinationUnsupported, LeaseLost, NotFoundError, StaleGeneration
 from disstream.model import Partition
 from disstream.testing.clock import SimLoop
+from disstream.testing.leasing import LeaseRows, SimLeases
 from disstream.testing.network import AppTransport
 from disstream.wire.checkpoints import position
 from disstream.wire.http import Request, Response
 
 # --- what is finished ---
+
+
+only_a_group = pytest.mark.parametrize("kind", ["group"], indirect=True)
+
+
+@pytest.fixture(params=["group", "leases"], autouse=True)
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What is promised holds however the partitions are shared."""
+    kind: str = request.param
+    monkeypatch.setattr(AppWorld, "kind", kind)
+    return kind
 
 
 def test_the_batch_in_hand_is_not_committed() -> None:
@@ -199,6 +212,7 @@ def test_a_close_commits_and_an_abort_does_not(graceful: bool) -> None:
     simulate(test)
 
 
+@only_a_group
 def test_a_commit_needs_an_app() -> None:
     """And a group needs one too."""
 
@@ -237,7 +251,8 @@ def test_members_that_start_together_agree_where_the_latest_is() -> None:
 
     async def test(world: AppWorld) -> None:
         await world.stream(partitions=4, records=5)
-        members = [world.consumer(start="latest", coordination=ServiceGroup()) for _ in range(2)]
+        patient: dict[str, Any] = {"coordination": ServiceGroup()} if world.kind == "group" else {}
+        members = [world.consumer(start="latest", **patient) for _ in range(2)]
         async with members[0], members[1]:
             for member in members:
                 assert await member.fetch(timeout_s=10.0) == []
@@ -265,6 +280,7 @@ def test_a_partition_without_checkpoint_begins_at_its_oldest_once_the_app_has_on
     simulate(test)
 
 
+@only_a_group
 @pytest.mark.parametrize("coordination", [ServiceGroup(accelerate=True), Static()])
 def test_checkpoints_of_others_are_taken_as_next_to_read(coordination: ServiceGroup | Static) -> None:
     """Whoever meant "read last" sees one record twice; whoever meant "next" loses none."""
@@ -390,6 +406,7 @@ async def handle(consumer: Consumer, seen: list[tuple[str, int, int]], pause_s: 
         await asyncio.sleep(pause_s)
 
 
+@only_a_group
 def test_a_hand_over_replays_nothing() -> None:
     """A member joins and leaves while records flow: each record is handled once, in order, and the callbacks tell."""
 
@@ -440,6 +457,7 @@ def test_a_hand_over_replays_nothing() -> None:
     simulate(test)
 
 
+@only_a_group
 def test_work_in_hand_may_outlast_the_hand_over() -> None:
     """A record that takes longer than a drain waits is committed later if its partition stayed, and comes once."""
 
@@ -463,6 +481,7 @@ def test_work_in_hand_may_outlast_the_hand_over() -> None:
     simulate(test)
 
 
+@only_a_group
 def test_a_member_that_was_cut_off_hands_out_and_commits_nothing() -> None:
     """Its clock says so before the service does. What another member read meanwhile goes on there; it is told once."""
 
@@ -491,6 +510,7 @@ def test_a_member_that_was_cut_off_hands_out_and_commits_nothing() -> None:
     simulate(test)
 
 
+@only_a_group
 def test_a_member_that_slept_alone_replays_nothing() -> None:
     """It lost its partitions, but nobody else had them: it goes on where it stood."""
 
@@ -509,6 +529,7 @@ def test_a_member_that_slept_alone_replays_nothing() -> None:
     simulate(test)
 
 
+@only_a_group
 def test_a_stale_commit_is_refused_by_the_service() -> None:
     """Whatever the member believes: the generation and the owner decide."""
 
@@ -541,6 +562,7 @@ class Without:
         return await self._app.handle(request)
 
 
+@only_a_group
 @pytest.mark.parametrize(
     "answer",
     [
@@ -616,6 +638,7 @@ def test_recreating_a_stream_starts_it_anew() -> None:
     simulate(test)
 
 
+@only_a_group
 @pytest.mark.parametrize(
     ("make", "told"),
     [
@@ -627,6 +650,9 @@ def test_recreating_a_stream_starts_it_anew() -> None:
         (lambda: ServiceGroup(max_stall_s=0), "max_stall_s=0"),
         (lambda: ConsumerConfig(coordination=ServiceGroup(rebalance_timeout_s=5)), "drain_timeout_s=10"),
         (lambda: ConsumerConfig(coordination=ServiceGroup(heartbeat_s=20)), "heartbeat_s=20"),
+        (lambda: Leases(SimLeases(LeaseRows()), look_s=0), "look_s=0"),
+        (lambda: Leases("leases.db"), "leases.db"),  # type: ignore[arg-type]
+        (lambda: ConsumerConfig(coordination=Leases(SimLeases(LeaseRows()), heartbeat_s=20)), "heartbeat_s=20"),
         (lambda: Pattern(""), "Pattern"),
         (lambda: Pattern("("), "no regular expression"),
     ],

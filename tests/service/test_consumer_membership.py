@@ -79,6 +79,16 @@ def says(state: str) -> Rule:
     return rule
 
 
+@pytest.fixture(params=["group"], autouse=True)
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    kind: str = request.param
+    monkeypatch.setattr(AppWorld, "kind", kind)
+    return kind
+
+
+however_shared = pytest.mark.parametrize("kind", ["group", "leases"], indirect=True)
+
+
 # --- callbacks ---
 
 
@@ -108,6 +118,7 @@ def test_a_callback_that_hangs_does_not_cost_the_membership() -> None:
     simulate(test)
 
 
+@however_shared
 def test_a_close_does_not_wait_for_a_callback_for_ever() -> None:
     """It gets what a hand-over would give it; then what is finished is committed, and the group is left."""
 
@@ -154,6 +165,7 @@ def test_a_close_does_not_wait_for_its_commit_for_ever(
     simulate(test)
 
 
+@however_shared
 @pytest.mark.parametrize("ending", ["close", "abort"])
 def test_a_callback_cannot_close_its_consumer(ending: str) -> None:
     """It would wait for itself; it is told so, and what it raises ends the consumer."""
@@ -175,6 +187,7 @@ def test_a_callback_cannot_close_its_consumer(ending: str) -> None:
     simulate(test)
 
 
+@however_shared
 def test_a_callback_may_commit_while_its_consumer_closes() -> None:
     """As at every hand-over; afterwards nobody may any more."""
 
@@ -264,6 +277,7 @@ def test_a_commit_in_a_callback_without_an_answer_is_not_the_end() -> None:
 # --- handing out ---
 
 
+@however_shared
 def test_records_given_back_do_not_count_as_gap() -> None:
     """A loop broken off in the middle of a long run: its partition goes on once what was handed out is finished."""
 
@@ -302,6 +316,7 @@ def test_a_hand_over_in_a_long_run_does_not_stop_its_partition() -> None:
     simulate(test)
 
 
+@however_shared
 @pytest.mark.parametrize("to", ["earliest", datetime.fromtimestamp(0, UTC)])
 def test_done_counts_after_a_seek_to_a_place_without_a_number(to: str | datetime) -> None:
     """As soon as records came from there, they can be finished and committed."""
@@ -624,6 +639,7 @@ def test_a_member_of_many_streams_far_away_keeps_its_place() -> None:
 # --- streams that come and go ---
 
 
+@however_shared
 def test_a_pattern_survives_that_a_stream_is_deleted() -> None:
     """The others are read on without an error; a new one of the same name is read from its beginning."""
 
@@ -645,6 +661,7 @@ def test_a_pattern_survives_that_a_stream_is_deleted() -> None:
     simulate(test)
 
 
+@however_shared
 def test_a_named_stream_that_is_deleted_is_named() -> None:
     """The consumer ends: it cannot do what it was told. The error says which stream is missing."""
 
