@@ -13,6 +13,14 @@ from disstream.server.retention import trim_expired
 HOUR = 3_600.0
 
 
+@pytest.fixture(params=["group", "leases"], autouse=True)
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """However an app's consumers share the partitions."""
+    kind: str = request.param
+    monkeypatch.setattr(AppWorld, "kind", kind)
+    return kind
+
+
 async def scaled_away(world: AppWorld, consumer: Consumer) -> None:
     """Partition 1 is read, scaled away, and expires while the consumer goes on."""
     assert sorted(numbers(await take(consumer, 4))) == [0, 0, 1, 1]

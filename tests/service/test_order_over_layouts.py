@@ -17,6 +17,14 @@ from disstream.wire.partitioning import HashRouter, hash_key, hash_ranges
 KEYS = [f"key-{n}" for n in range(40)]
 
 
+@pytest.fixture(params=["group", "leases"], autouse=True)
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """However an app's consumers share the partitions."""
+    kind: str = request.param
+    monkeypatch.setattr(AppWorld, "kind", kind)
+    return kind
+
+
 class Writer:
     """Writes one record of each key at a time, numbered per key."""
 
