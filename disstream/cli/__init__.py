@@ -4,6 +4,7 @@ serve      run a server
 stream     create, list, describe, scale, update and delete streams
 app        the same for apps                        lag: how far they are, and who reads for them
 explain    why an app stands still                  facts: what is asked for it; findings: what follows from it
+leaseview  the same for leases in a store
 reset      let an app read on somewhere else        replay: read a window of time again, for another app
 tag        list, set and remove the tags of streams, and find streams by them
 metrics    what was counted of a stream

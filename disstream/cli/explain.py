@@ -9,7 +9,8 @@ import click
 import msgspec
 
 from .facts import facts_of
-from .findings import Facts, Finding, PartitionFacts, Step, age, findings, next_step
+from .findings import LEASES, Facts, Finding, PartitionFacts, Step, age, findings, next_step
+from .leaseview import maybe_opened, store_option
 from .listing import show
 from .session import Target, connects, run, say
 
@@ -49,8 +50,9 @@ class _Answer(msgspec.Struct):
 @click.argument("name", metavar="APP")
 @click.argument("stream")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, with everything that is known.")
+@store_option
 @connects
-def explain(target: Target, name: str, stream: str, as_json: bool) -> None:
+def explain(target: Target, name: str, stream: str, as_json: bool, store_url: str | None) -> None:
     """Show why APP stands where it stands on STREAM: of each partition who reads it, how far it is, and what is the
     matter; and below the one thing to do next.
 
@@ -59,7 +61,7 @@ def explain(target: Target, name: str, stream: str, as_json: bool) -> None:
     checkpoint was made.
 
     In a pipe: one line a partition, columns separated by tabs, no header; the last line is "next step", the words, and
-    the command.
+    the command. With --store it watches the members for some seconds, to see which of them live.
 
     \b
     Examples:
@@ -68,8 +70,8 @@ def explain(target: Target, name: str, stream: str, as_json: bool) -> None:
     """
 
     async def work() -> Facts:
-        async with target.connect() as dis:
-            return await facts_of(dis, name, stream)
+        async with target.connect() as dis, maybe_opened(store_url) as store:
+            return await facts_of(dis, name, stream, store)
 
     facts = run(work)
     found = findings(facts)
@@ -97,7 +99,8 @@ def _group(facts: Facts) -> str:
     if group is None:
         return "this service does not tell who reads"
     count = len(group.members)
-    return f"{group.state}, generation {group.generation}, {count} member{'' if count == 1 else 's'}"
+    state = group.state if group.state == LEASES else f"{group.state}, generation {group.generation}"
+    return f"{state}, {count} member{'' if count == 1 else 's'}"
 
 
 def _row(partition: PartitionFacts, finding: Finding) -> tuple[str, ...]:

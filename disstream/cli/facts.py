@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 import anyio
+from msgspec.structs import replace
 
 from .. import clock
 from ..consumer.config import MIN_FETCH_BYTES
 from ..door import DisClient
 from ..errors import ApiError, CursorExpired, NotFoundError, SequenceOutOfRange
+from ..leases.api import LeaseStore
 from ..model import Checkpoint, GroupInfo, PartitionState, StreamInfo
 from ..wire.annotations import read_note
 from ..wire.checkpoints import position, sealed
 from ..wire.partitioning import partition_id, partition_number
 from ..worker.parking import Parking
-from .findings import Facts, GroupFacts, PartitionFacts, Suspended
+from .findings import SILENT_S, Facts, GroupFacts, PartitionFacts, Suspended
+from .leaseview import BEAT_SHARE, look, with_leases
 
 APP_NOT_FOUND = "DIS.4332"
 
@@ -75,13 +78,39 @@ async def _time_at(dis: DisClient, stream: str, partition: str, sequence: int) -
     return None
 
 
-async def facts_of(dis: DisClient, app: str, stream: str) -> Facts:
-    """Everything that `findings` judges. Raises NotFoundError (no such app, no such stream)."""
+async def facts_of(dis: DisClient, app: str, stream: str, store: LeaseStore | None = None) -> Facts:
+    """Everything that `findings` judges; with a store of leases, as its rows say.
+
+    Raises NotFoundError (no such app, no such stream), StorageError.
+    """
     states = await dis.apps.state(app, stream)
     info = await dis.streams.describe(stream)
-    group = await group_of(dis, app)
+    if store is None:
+        group = await group_of(dis, app)
+        times = await unread_times(dis, stream, states)
+        return gathered(app, stream, states, info, group, times, clock.wall_ms())
+    view = await look(store, app)
+    states = with_leases(states, view.rows.leases, stream, info.stream_id)
     times = await unread_times(dis, stream, states)
-    return gathered(app, stream, states, info, group, times, clock.wall_ms())
+    facts = gathered(app, stream, states, info, view.group(), times, clock.wall_ms())
+    heirs = view.heirs(stream, info.stream_id)
+    sessions = [row.session_timeout_s for row in view.rows.members.values()]
+    assert facts.group is not None
+    return replace(
+        facts,
+        group=replace(facts.group, silent_after_s=min(sessions, default=SILENT_S / BEAT_SHARE) * BEAT_SHARE),
+        partitions=tuple(replace(p, heir=heirs.get(partition_number(p.partition_id), "")) for p in facts.partitions),
+    )
+
+
+async def states_of(dis: DisClient, app: str, stream: str, store: LeaseStore | None) -> list[PartitionState]:
+    """How far the app is; with a store of leases, as its rows say. Raises NotFoundError, StorageError."""
+    states = await dis.apps.state(app, stream)
+    if store is None:
+        return states
+    info = await dis.streams.describe(stream)
+    view = await look(store, app, watch=False)
+    return with_leases(states, view.rows.leases, stream, info.stream_id)
 
 
 def gathered(

@@ -37,6 +37,9 @@ SILENT_S = 10.0
 SOON_S = 3600.0
 """A record that expires within this deserves to be read now."""
 
+LEASES = "LEASES"
+"""The state of a group whose members share by leases in a store."""
+
 MIN_RETENTION_H, MAX_RETENTION_H = 24, 168
 """Of a stream."""
 
@@ -90,6 +93,8 @@ class PartitionFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What the reader says, beside its checkpoint."""
     suspended: Suspended | None = None
     parked_keys: int = 0
+    heir: str = ""
+    """With leases: the member that it is being given to."""
     bounds: Mapping[int, int] = {}
     """Number of a change of the stream's partitions -> the first sequence number behind it."""
 
@@ -109,11 +114,12 @@ class PartitionFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GroupFacts(msgspec.Struct, frozen=True):
-    """An app's group. `members`: id -> for how long it has been silent."""
+    """An app's group. `members`: id -> for how long it has been silent; `silent_after_s`: from when on that is odd."""
 
     state: str
     generation: int
     members: Mapping[str, float]
+    silent_after_s: float = SILENT_S
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
@@ -199,9 +205,10 @@ def _main(facts: Facts, partition: PartitionFacts) -> tuple[Kind, str]:
         since = "" if given_up.for_s is None else f" {age(given_up.for_s)} ago"
         error = given_up.error or "no error told"
         return "suspended", f"suspended{since} at record {given_up.sequence_number}: {error}"
-    if partition.owner and _is(partition.silent_s, SILENT_S):
+    if partition.owner and _is(partition.silent_s, group.silent_after_s if group is not None else SILENT_S):
         return "silent", f"its owner {partition.owner} has been silent for {age(partition.silent_s or 0.0)}"
     dealing = group is not None and group.state in ("JOINING", "SYNCING")
+    dealing = dealing or bool(partition.heir)
     held_by = _held_by(facts, partition)
     standing_s = _standing_s(partition)
     if lag and partition.owner and not dealing and not held_by and _is(standing_s, STUCK_S):
@@ -211,6 +218,9 @@ def _main(facts: Facts, partition: PartitionFacts) -> tuple[Kind, str]:
         return "stuck", told + said
     if partition.problem and (partition.owner or group is None):
         return "troubled", partition.problem
+    if partition.heir and group is not None:
+        now = f"{partition.owner} is giving it up" if partition.owner else "it was given up"
+        return "dealing", f"{now} for {partition.heir}"
     if dealing and group is not None:
         return "dealing", f"the group is dealing its partitions anew ({group.state})"
     if group is not None and not partition.owner:
@@ -274,7 +284,8 @@ def _keys(count: int) -> str:
 def _step(facts: Facts, partition: PartitionFacts, finding: Finding) -> Step:
     app, stream, number = facts.app, facts.stream, partition.number
     start = f"disstream worker MODULE:HANDLER --stream {stream} --app {app}"
-    watch = f"disstream app lag {app} {stream} --time --watch 5"
+    store = " --store URL" if facts.group is not None and facts.group.state == LEASES else ""
+    watch = f"disstream app lag {app} {stream} --time --watch 5{store}"
     match finding.kind:
         case "suspended":
             return Step(
@@ -290,7 +301,7 @@ def _step(facts: Facts, partition: PartitionFacts, finding: Finding) -> Step:
             return Step(
                 f"wait for the end of its session: then the others take over, if there are any; else restart "
                 f"{partition.owner}",
-                f"disstream app members {app}",
+                f"disstream app members {app}{store}",
             )
         case "unowned":
             return Step(f"the members of {app} read something else: start one that reads {stream}", start)
@@ -299,10 +310,11 @@ def _step(facts: Facts, partition: PartitionFacts, finding: Finding) -> Step:
         case "dealing":
             assert facts.group is not None
             quiet = max(facts.group.members.items(), key=lambda member: member[1], default=("", 0.0))
-            late = f"; {quiet[0]} has been silent for {age(quiet[1])}" if quiet[1] >= SILENT_S else ""
+            late = f"; {quiet[0]} has been silent for {age(quiet[1])}" if quiet[1] >= facts.group.silent_after_s else ""
+            waits = "until its owner has finished what it has in hand" if partition.heir else "until all have joined"
             return Step(
-                f"look again in some seconds: it waits until every member has joined{late}",
-                f"disstream app members {app}",
+                f"look again in some seconds: it waits {waits}{late}",
+                f"disstream app members {app}{store}",
             )
         case "held":
             return Step("nothing: it goes on by itself; watch the partitions that it waits for", watch)

@@ -11,8 +11,10 @@ import click
 from .. import clock
 from ..errors import DisError
 from ..model import GroupInfo, GroupMember, PartitionState
-from .facts import group_of, progress, unread_times
+from .facts import group_of, progress, states_of, unread_times
 from .formats import time_text
+from .leaseview import look as look_at
+from .leaseview import maybe_opened, store_option
 from .listing import show
 from .places import Positive
 from .session import Target, connects, run, say
@@ -38,8 +40,9 @@ watch_option = click.option(
     help="Also in time: how old the next record to be read is, by its timestamp. Reads one record of each partition.",
 )
 @watch_option
+@store_option
 @connects
-def lag(target: Target, name: str, stream: str, in_time: bool, watch_s: float | None) -> None:
+def lag(target: Target, name: str, stream: str, in_time: bool, watch_s: float | None, store_url: str | None) -> None:
     """Show how far APP is behind the end of STREAM: records from NEXT TO READ up to, not including, END.
 
     Where it has no checkpoint (-), all that can still be read counts. The last line is the sum, and of times the
@@ -55,10 +58,10 @@ def lag(target: Target, name: str, stream: str, in_time: bool, watch_s: float | 
     columns = ("PARTITION", "STATUS", "NEXT TO READ", "END", "LAG", *(("BEHIND (s)",) if in_time else ()))
 
     async def work() -> None:
-        async with target.connect() as dis:
+        async with target.connect() as dis, maybe_opened(store_url) as store:
 
             async def look() -> Rows:
-                states = await dis.apps.state(name, stream)
+                states = await states_of(dis, name, stream, store)
                 times = await unread_times(dis, stream, states) if in_time else None
                 return _lag_rows(states, times, clock.wall_ms())
 
@@ -93,22 +96,26 @@ def _behind(time_ms: int | None, left: int, now_ms: int) -> str:
 @click.command(short_help="Show who reads for APP.")
 @click.argument("name", metavar="APP")
 @watch_option
+@store_option
 @connects
-def members(target: Target, name: str, watch_s: float | None) -> None:
+def members(target: Target, name: str, watch_s: float | None, store_url: str | None) -> None:
     """Show the members of APP's group: the partitions of each, and for how many seconds it has been silent.
 
-    Only disstream's own server tells this. In a pipe: one line a member, columns separated by tabs, no header.
+    Only disstream's own server tells this. With --store, the members that share by leases, wherever the service is;
+    they are watched for some seconds, and silent is who was not heard meanwhile.
+
+    In a pipe: one line a member, columns separated by tabs, no header.
 
     Example: disstream app members billing
     """
 
     async def work() -> None:
-        async with target.connect() as dis:
+        async with target.connect() as dis, maybe_opened(store_url) as store:
             group = GroupInfo(state="", generation=0)
 
             async def look() -> Rows:
                 nonlocal group
-                found = await group_of(dis, name)
+                found = await group_of(dis, name) if store is None else (await look_at(store, name)).group()
                 if found is None:
                     raise click.ClickException("this service does not tell the members of an app")
                 group = found
@@ -119,7 +126,7 @@ def members(target: Target, name: str, watch_s: float | None) -> None:
                 look,
                 watch_s,
                 elastic=("MEMBER", "PARTITIONS"),
-                title=lambda: f"{name}: {group.state}, generation {group.generation}",
+                title=lambda: f"{name}: {group.state}" + ("" if store else f", generation {group.generation}"),
             )
 
     watched(work, watch_s)

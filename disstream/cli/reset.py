@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -10,10 +10,14 @@ import click
 
 from .. import clock
 from ..door import DisClient
-from ..model import GroupInfo, PartitionInfo, PartitionState
+from ..leases.api import LeaseStore
+from ..model import GroupInfo, GroupMember, PartitionInfo, PartitionState
 from ..wire.checkpoints import RESETS, sealed
-from .facts import group_of, progress, was_set
-from .findings import STUCK_S, age
+from ..wire.partitioning import partition_number
+from .facts import group_of, progress, states_of, was_set
+from .findings import LEASES, STUCK_S, age
+from .leaseview import View, look, maybe_opened, shown_names, store_option
+from .leaseview import reset as reset_rows
 from .listing import show
 from .places import Start, first_since, partition_ids
 from .session import Target, connects, run, say
@@ -55,6 +59,7 @@ class Move(NamedTuple):
     help="Also while members of the app read: they lose their partitions, join again by themselves, and begin at the "
     "new places. What they finished and did not commit is done again, or skipped, as the new place says.",
 )
+@store_option
 @connects
 def reset(
     target: Target,
@@ -64,6 +69,7 @@ def reset(
     partitions: tuple[str, ...],
     dry_run: bool,
     force: bool,
+    store_url: str | None,
 ) -> None:
     """Let APP read on elsewhere on STREAM: set its checkpoints on all partitions, or on those of --partition.
 
@@ -71,6 +77,8 @@ def reset(
     set and the members dropped in one step, so nobody commits over them; a record that a member has in hand at that
     moment is still handled, for some seconds at most. Other services tell nothing of members: stop every reader of APP
     first there, or it goes on where it was and commits over this.
+
+    Of members that share by leases name the --store: their checkpoints are there. Those on the service only follow.
 
     What a worker kept beside its checkpoints goes with them: suspended partitions go on, parked keys are read again.
 
@@ -84,15 +92,26 @@ def reset(
     """
 
     async def work() -> tuple[list[Move], tuple[str, ...]]:
-        async with target.connect() as dis:
-            states = _chosen(await dis.apps.state(name, stream), stream, partitions)
+        async with target.connect() as dis, maybe_opened(store_url) as store:
+            states = _chosen(await states_of(dis, name, stream, store), stream, partitions)
             moves = await _moves(dis, stream, states, goal)
             group = await group_of(dis, name)
-            _check_members(name, group, RESETS in dis.extensions, force=force, dry_run=dry_run)
-            _warn_of_others(name, states)
+            if store is None or group is not None:
+                _check_members(name, group, RESETS in dis.extensions, force=force, dry_run=dry_run)
+            view = None
+            if store is None:
+                _warn_of_others(name, states)
+            else:
+                view = await look(store, name)
+                living = GroupInfo(state=LEASES, generation=0, members=_living(view))
+                _check_members(name, living, True, force=force, dry_run=dry_run)
             if dry_run:
                 return moves, ()
-            return moves, await _carry_out(dis, name, stream, moves, force=force)
+            # With leases, too, and first: a partition that has no row yet begins at the service's checkpoint.
+            dropped = await _carry_out(dis, name, stream, moves, force=force)
+            if store is not None and view is not None:
+                dropped += await _reset_leases(dis, store, view, name, stream, moves)
+            return moves, dropped
 
     moves, dropped = run(work)
     show(
@@ -161,10 +180,24 @@ def _warn_of_others(name: str, states: Sequence[PartitionState]) -> None:
         if since_s < STUCK_S:
             say(
                 f"warning: {age(since_s)} ago somebody outside the group committed for {name}: if that reader lives, "
-                "it commits over this",
+                "it commits over this; of readers that share by leases give the --store",
                 err=True,
             )
             return
+
+
+def _living(view: View) -> tuple[GroupMember, ...]:
+    return tuple(GroupMember(member_id=member) for member in shown_names(view, view.living()))
+
+
+async def _reset_leases(
+    dis: DisClient, store: LeaseStore, view: View, name: str, stream: str, moves: Sequence[Move]
+) -> tuple[str, ...]:
+    """Set the checkpoints in the rows. Returns the living owners that were taken out of them."""
+    stream_id = (await dis.streams.describe(stream)).stream_id
+    places = {partition_number(move.partition_id): sealed(move.after, read=False) for move in moves}
+    _, owners = await reset_rows(store, name, stream, stream_id, places)
+    return tuple(shown_names(view, owners & set(view.living())))
 
 
 def _check_members(name: str, group: GroupInfo | None, in_one_step: bool, *, force: bool, dry_run: bool) -> None:
@@ -190,10 +223,10 @@ def _check_members(name: str, group: GroupInfo | None, in_one_step: bool, *, for
 
 async def _carry_out(dis: DisClient, name: str, stream: str, moves: Sequence[Move], *, force: bool) -> tuple[str, ...]:
     """Set the checkpoints. Returns the members that were dropped for it."""
-    following: Mapping[str, int] = {move.partition_id: move.after for move in moves}
     if RESETS in dis.extensions:
+        following = {move.partition_id: move.after for move in moves}
         return await dis.checkpoints.reset(name, stream, following, force=force)
-    for partition, place in following.items():
-        kept = sealed(place, read=False)
-        await dis.checkpoints.commit(name, stream, partition, kept.sequence_number, metadata=kept.metadata)
+    for move in moves:
+        told = sealed(move.after, read=False)
+        await dis.checkpoints.commit(name, stream, move.partition_id, told.sequence_number, metadata=told.metadata)
     return ()

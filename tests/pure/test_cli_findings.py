@@ -99,6 +99,8 @@ CASES = [
     case("done", "nobody reads for billing now", "", group=EMPTY, following=20, committed_s=99.0, **NOBODY),
     case("done", "scaled away, and read to its end", "", status="DELETED", following=20, **NOBODY),
     case("dealing", "dealing its partitions anew (JOINING)", "app members", group=GroupFacts("JOINING", 3, {"m1": 1})),
+    case("dealing", "m1 is giving it up for m2", "app members billing", heir="m2", committed_s=300.0, unread_s=300.0),
+    case("dealing", "it was given up for m2", "app members billing", heir="m2", **NOBODY),
     case("expired", "5 records expired before they were read: reading goes on at 15", "--retention-h 48", oldest=15),
     case("expired", "1 record expired", "--retention-h 48", oldest=11),
     case("parked", "3 keys are parked", "deadletter redrive TARGET --app billing --stream orders", parked_keys=3),
@@ -196,6 +198,7 @@ partitions = st.builds(
     problem=st.sampled_from(["", "broken"]),
     suspended=st.none() | st.builds(Suspended, st.integers(0, 20), st.sampled_from(["", "ValueError"]), maybe_s),
     parked_keys=st.integers(0, 3),
+    heir=st.sampled_from(["", "m2"]),
     bounds=st.dictionaries(st.integers(1, 3), st.integers(0, 20), max_size=3),
 )
 groups = st.none() | st.builds(
