@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
+import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -65,6 +66,11 @@ _HOPELESS = {
 }
 
 T = TypeVar("T")
+
+_opening = threading.Lock()
+"""One store of a process opens at a time, so that none looks at a file that another one is opening."""
+_opened_here: set[tuple[int, int]] = set()
+"""Files (device and inode) that stores of this process have opened so far."""
 
 
 class SqliteLeases:
@@ -210,11 +216,25 @@ class _File:
             with suppress(sqlite3.Error):
                 connection.execute("ROLLBACK")
 
-    def _connect(self) -> None:
+    def _look_at_head(self) -> None:
+        """Raise ConfigError for a file that is no database: SQLite would take a short text for an empty one.
+
+        Only of a file that no store of this process has opened: to close it again drops every lock that the process has
+        on it (POSIX), also those of connections, and another process would delete the log that is in use.
+        """
+        if self._present_inode() in _opened_here:
+            return
         with suppress(OSError), self._path.open("rb") as file:
-            head = file.read(len(_MAGIC))
-            if not _MAGIC.startswith(head):  # SQLite would take a short text for an empty database, and overwrite it
+            if not _MAGIC.startswith(file.read(len(_MAGIC))):
                 raise ConfigError(f"{self._path} is no SQLite database: name another file")
+
+    def _connect(self) -> None:
+        with _opening:
+            self._look_at_head()
+            self._connect_anew()
+            _opened_here.add(self._inode)
+
+    def _connect_anew(self) -> None:
         # Transactions are ours to begin (isolation_level), and statements wait for locks as long as a call may.
         self._connection = connection = sqlite3.connect(self._path, timeout=self._timeout_s, isolation_level=None)
         self._know_purpose(connection)

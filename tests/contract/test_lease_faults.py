@@ -16,7 +16,7 @@ from lease_calls import change, failure, opened, store_of
 from lease_servers import PASSWORD, LeaseServer, lease_server
 
 from disstream.errors import StoreUnavailable
-from disstream.leases import Swap, lease_store
+from disstream.leases import Row, SqliteLeases, Swap, lease_store
 
 KINDS = ["postgresql", "redis"]
 
@@ -147,3 +147,48 @@ async def test_processes_that_are_killed(address: str) -> None:
         async with opened(lease_store(address)) as store:
             known = int((await store.read("race"))["endless"].text)
         assert known - numbers[-1] in (0, 1)
+
+
+_OTHER = """
+import asyncio, sys
+from disstream.leases import SqliteLeases, Swap
+
+async def main() -> None:
+    store = SqliteLeases(sys.argv[1])
+    await store.start()
+    (version,) = await store.swap("a", [Swap("k", int(sys.argv[2]) or None, "theirs")])
+    await store.close()
+    print(version)
+
+asyncio.run(main())
+"""
+
+
+async def test_sqlite_keeps_its_locks_beside_a_twin(tmp_path: Path) -> None:
+    """A process that opens and closes the file does not take its log away from one that has it open twice.
+
+    The locks of POSIX belong to a process, and go when it closes any descriptor of the file: reading a few bytes of it
+    beside an open store would drop them, and the next process that closes would believe to be the last one.
+    """
+    path = tmp_path / "leases.db"
+
+    async def elsewhere(expected: int) -> int:
+        command = [sys.executable, "-c", _OTHER, str(path), str(expected)]
+        process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+        told, _ = await process.communicate()
+        return int(told)
+
+    store = SqliteLeases(path)
+    await store.start()
+    twin = store.twin()
+    await twin.start()
+    try:
+        version = await elsewhere(0)
+        for _ in range(2):
+            (ours,) = await store.swap("a", [Swap("k", version, "ours")])
+            assert ours is not None, "what the other process wrote is what we see"
+            version = await elsewhere(ours)
+            assert (await twin.read("a"))["k"] == Row(version, "theirs")
+    finally:
+        await twin.close()
+        await store.close()
