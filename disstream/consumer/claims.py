@@ -20,7 +20,8 @@ ended. (One look alone does not show that: a store need not read all rows at one
 was seen, and whatever the former owner still wants to write is refused.
 
 Silence is counted by the clock of who listens, in steps between two looks, each of them a third of the session time-out
-at most. So time in which the store was out of reach, or the listener slept, is no proof against others. The member
+at most, and not while the listener's own row stays as it is for long: then nobody can write. So time in which the store
+was out of reach, or could only be read, or the listener slept, is no proof against others. The member
 counts its own time from when it *sent* a renewal, so it stops before anybody could have taken over.
 """
 
@@ -53,6 +54,10 @@ R = TypeVar("R", MemberRow, LeaseRow)
 
 SHARE_OF_SILENCE = 1 / 3
 """Of a session time-out, how much the time between two looks counts at most."""
+
+OWN_SILENCE = 1 / 2
+"""Of its session time-out, for how long a listener's own row may stay as it is before it stops to judge others: a few
+renewals that got lost, and less than what would let it remove somebody who could not write either."""
 
 
 class Known(NamedTuple, Generic[R]):
@@ -167,15 +172,22 @@ class Claims:
         """The table was read anew; `now`: when it was answered, by a clock that counts sleep."""
         elapsed = 0.0 if self._looked_at is None else max(0.0, now - self._looked_at)
         self._looked_at = now
-        silence = {}
-        for name, known in self.table.members.items():
-            version, silent_s = self._silence.get(name, (-1, 0.0))
-            if version == known.version:
-                silent_s += min(elapsed, known.row.session_timeout_s * SHARE_OF_SILENCE)
-            else:
+        members, before = self.table.members, self._silence
+        silence: dict[str, tuple[int, float]] = {}
+        for name in sorted(members, key=lambda name: name != self.me):  # first my own
+            known = members[name]
+            version, silent_s = before.get(name, (-1, 0.0))
+            if version != known.version:
                 silent_s = 0.0
+            elif name == self.me or self._may_judge(silence):
+                silent_s += min(elapsed, known.row.session_timeout_s * SHARE_OF_SILENCE)
             silence[name] = (known.version, silent_s)
         self._silence = silence
+
+    def _may_judge(self, silence: Mapping[str, tuple[int, float]]) -> bool:
+        """Whether my own renewals got through lately."""
+        mine = self.table.members.get(self.me)
+        return mine is not None and silence[self.me][1] <= mine.row.session_timeout_s * OWN_SILENCE
 
     def plan(self, held: Collection[LeaseKey], giving: Collection[LeaseKey]) -> Plan:
         """`held`: partitions that are open here; `giving`: those of which the giving up has begun."""

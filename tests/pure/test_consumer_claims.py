@@ -375,8 +375,32 @@ def test_a_member_is_silent_only_while_somebody_listens() -> None:
     assert silent.name not in listener.claims.plan(listener.held, set()).bury, "two looks count two thirds of a session"
     now = world.now + 3 * 3600
     for _ in range(int(SESSION_S / LOOK_S)):
-        listener.claims.looked(now := now + LOOK_S)
+        listener.renew(now := now + LOOK_S)
+        listener.begin_to_read()
+        listener.look(now)
     assert listener.claims.plan(listener.held, set()).bury == (silent.name,)
+
+
+def test_who_cannot_write_judges_nobody() -> None:
+    """While a store can only be read all are silent; when it takes writes again each has time for a renewal."""
+    world = at_rest(2, 4)
+    listener, silent = world.actors
+    now = world.now
+    for _ in range(int(10 * SESSION_S / LOOK_S)):
+        now += LOOK_S
+        listener.begin_to_read()
+        listener.look(now)
+    listener.renew(now)
+    for _ in range(int(SESSION_S / 4 / LOOK_S)):
+        listener.renew(now := now + LOOK_S)
+        listener.begin_to_read()
+        listener.look(now)
+        assert silent.name not in listener.claims.plan(listener.held, set()).bury
+    for _ in range(int(SESSION_S / LOOK_S)):
+        listener.renew(now := now + LOOK_S)
+        listener.begin_to_read()
+        listener.look(now)
+    assert listener.claims.plan(listener.held, set()).bury == (silent.name,), "it never came back"
 
 
 def test_an_owner_without_a_row_may_have_come_meanwhile() -> None:
