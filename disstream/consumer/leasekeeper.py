@@ -104,6 +104,8 @@ class LeaseKeeper:
         `fenced`: only while the lease holds, by this member's own clock. Raises StoreUnavailable.
         """
         owner = self.owner
+        # What is written was decided on for these: a row that went away and came back meanwhile is another.
+        tokens = {key: self._table.leases[key].row.token for key in changes if key in self._table.leases}
         async with self._lock:  # two changes of one row at once would refuse each other
             left = dict(changes)
             refused: set[LeaseKey] = set()
@@ -114,7 +116,7 @@ class LeaseKeeper:
                 swaps: list[Swap] = []
                 for key, change in left.items():
                     known = self._table.leases.get(key)
-                    if known is None or known.row.owner != owner:
+                    if known is None or known.row.owner != owner or known.row.token != tokens.get(key):
                         refused.add(key)
                         continue
                     new[key] = change(known.row)

@@ -468,6 +468,26 @@ def test_a_commit_of_what_another_has_is_refused_whatever_the_clocks_say() -> No
     simulate(test)
 
 
+def test_a_commit_decided_before_a_partition_went_and_came_back_is_refused() -> None:
+    """The owner's name alone does not show it, the token does: meanwhile somebody may have read on, or reset it."""
+
+    async def test(world: AppWorld) -> None:
+        await world.stream(records=9)
+        consumer = await world.started(coordination=world.leases(look_s=30.0))
+        records = await take(consumer, 9)
+        consumer.record_done(records[3])
+        key = LeaseKey("s", 0)
+        version, text = world.rows.apps["a"][key.text()]
+        row = read_rows({key.text(): Row(version, text)}).leases[key]
+        again = replace(row, token=row.token + 2, checkpoint=("8", row.checkpoint[1] if row.checkpoint else ""))
+        assert world.rows.swap("a", Swap(key.text(), version, encode_row(again))) is not None
+        with pytest.raises(LeaseLost, match="shardId-0000000000 of 's'"):
+            await consumer.commit()
+        assert await world.committed() == {0: 8}
+
+    simulate(test)
+
+
 def test_a_commit_without_an_answer_is_recognised() -> None:
     """It was made: the next one goes on from it instead of taking the partition for lost."""
 
