@@ -66,6 +66,7 @@ class App:
         streams = Streams(engine, self.directory, self.scaling, config, flow, self._source)
         self._records = records = Records(engine, self.directory, self.scaling, config, flow, self.meter)
         self.notices = Notices(engine, self.directory, config)
+        self.scaling.on_changed = self.notices.changed
         groups = Groups(engine, self.directory, config)
         apps = Apps(engine, self.directory, groups, config, self._source)
         checkpoints = Checkpoints(engine, self.directory, groups)

@@ -63,18 +63,26 @@ class Notices:
         self._most = config.max_notices
         self._open: Counter[tuple[str, Caller]] = Counter()
         self._watched = 0
-        self._bells: set[_Bell] = set()
+        self._answers: dict[_Bell, tuple[dict[PartitionRef, int], dict[int, int]]] = {}  # open: places, and their news
         self._ended = False
 
     @property
     def open_answers(self) -> int:
-        return len(self._bells)
+        return len(self._answers)
 
     def end(self) -> None:
         """Let open answers end, and those to come after their first frame: the server wants to close."""
         self._ended = True
-        for bell in self._bells:
+        for bell in self._answers:
             bell.ring()
+
+    def changed(self, stream_id: str) -> None:
+        """The stream has other partitions now: let one reader of each answer look, which the next page tells."""
+        for bell, (places, news) in self._answers.items():
+            place = next((place for ref, place in places.items() if ref.stream_id == stream_id), None)
+            if place is not None:
+                news[place] = GONE
+                bell.ring()
 
     async def answer(self, call: Call) -> Response:
         """Partitions that are not to be had are told as gone. Raises ApiError if no stream of the request is."""
@@ -113,7 +121,7 @@ class Notices:
 
     def _check_room(self, who: tuple[str, Caller], count: int) -> None:
         mine = max(1, self._most // 2)
-        if len(self._bells) >= self._most or self._open[who] >= mine or self._watched + count > MAX_WATCHED:
+        if len(self._answers) >= self._most or self._open[who] >= mine or self._watched + count > MAX_WATCHED:
             raise api_error("DIS.4303")
 
     async def _frames(
@@ -133,7 +141,7 @@ class Notices:
                 news[place] = GONE if end is None else end
                 bell.ring()
 
-        self._bells.add(bell)
+        self._answers[bell] = places, news
         self._open[who] += 1
         self._watched += len(places)
         try:
@@ -158,7 +166,7 @@ class Notices:
         except StorageError:
             return  # the log is closed or broken: who reads will be told
         finally:
-            self._bells.discard(bell)
+            del self._answers[bell]
             self._watched -= len(places)
             self._open[who] -= 1
             if not self._open[who]:

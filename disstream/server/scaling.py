@@ -8,6 +8,7 @@ change of the stream, a put that met the fence, or the start of the server.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 import msgspec
 
@@ -45,6 +46,8 @@ class Scaler:
         self._engine = engine
         self._directory = directory
         self._config = config
+        self.on_changed: Callable[[str], None] = lambda stream_id: None
+        """Told of each stream that has other partitions now."""
 
     async def scale(
         self, project: str, name: str, stream_id: str, target: int, *, decided_on: StreamDoc | None = None
@@ -177,6 +180,7 @@ class Scaler:
                     raise
                 continue
             stream = await self._again(stream)
+            self.on_changed(stream.doc.stream_id)
             await self.forget_needless(stream.doc)
         return stream
 

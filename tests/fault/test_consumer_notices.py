@@ -287,6 +287,23 @@ def test_a_sleeping_reader_hears_of_the_end() -> None:
     simulate(test)
 
 
+def test_a_sleeping_reader_hears_of_new_partitions() -> None:
+    """What is written there is read at once, and not only when a safety poll tells of the change."""
+
+    async def test(world: World) -> None:
+        async with Consumer(world.reader, "s", rng=Random(3)) as consumer:
+            await world.put()
+            assert len(await consumer.fetch()) == 1
+            await world.until_live()
+            await world.writer.streams.scale("s", 2)
+            await world.put(partition=1)
+            with anyio.fail_after(1.0):
+                (record,) = await consumer.fetch()
+            assert record.partition_id == "shardId-0000000001"
+
+    simulate(test)
+
+
 def test_lag_is_known_as_it_grows() -> None:
     """What is written of a partition that is not read shows in the statistics at once, not with the next question."""
 
