@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import os
-import sys
-import traceback
 from typing import Any
 
 import anyio
@@ -14,9 +10,10 @@ import click
 from ..consumer import ConsumerConfig, Pattern
 from ..errors import ApiError
 from ..wire.partitioning import partition_id, partition_number
-from ..worker import Handler, Worker, WorkerConfig, WorkerStats
+from ..worker import Worker, WorkerConfig, WorkerStats
 from ..worker.config import MAX_CONCURRENCY
 from ..worker.control import ask_to_resume
+from .loading import load
 from .session import Target, connects, given, run, say
 
 
@@ -207,35 +204,6 @@ async def _announce(hired: Worker, config: WorkerConfig) -> None:
     say(f"working for {config.app} on {streams}{health}", err=True)
     await hired.wait_stopping()
     say(f"stopping, with {hired.stats().in_flight} call(s) under way; a second signal ends them", err=True)
-
-
-def load(name: str) -> Handler:
-    """What `module:attribute` names, as seen from the working directory. Raises click.UsageError."""
-    module_name, colon, path = name.partition(":")
-    if not (module_name and colon and path):
-        raise click.UsageError(f"{name!r} names no handler: say MODULE:HANDLER, like handlers:bill")
-    here = os.getcwd()
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    try:
-        found: Any = importlib.import_module(module_name)
-    except ModuleNotFoundError as exc:
-        if exc.name is not None and f"{module_name}.".startswith(f"{exc.name}."):
-            raise click.UsageError(f"there is no module {module_name!r} in {here} or where Python looks") from exc
-        raise click.UsageError(f"module {module_name!r} needs what is not there: {exc}") from exc
-    except Exception as exc:
-        last = traceback.extract_tb(exc.__traceback__)[-1]
-        told = f"{type(exc).__name__}: {exc} ({last.filename}, line {last.lineno})"
-        raise click.UsageError(f"module {module_name!r} cannot be imported: {told}") from exc
-    for part in path.split("."):
-        try:
-            found = getattr(found, part)
-        except AttributeError as exc:
-            raise click.UsageError(f"{module_name!r} has no {path!r}") from exc
-    if not callable(found):
-        raise click.UsageError(f"{name!r} is a {type(found).__name__}, and cannot be called")
-    handler: Handler = found
-    return handler
 
 
 def _partition(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:

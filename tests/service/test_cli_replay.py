@@ -262,7 +262,7 @@ def test_records_of_one_envelope_are_done_together(run: Run, server: Server, tmp
         (("--from", "earliest", "--app", "x", "--partition", "5"), 2, f"s has {ZERO}, {ONE}"),
         (("--from", "earliest", "--app", "x", "--handler", "nope"), 2, "give MODULE:NAME"),
         (("--from", "earliest", "--app", "x", "--handler", "nope_at_all:f"), 2, "there is no module 'nope_at_all'"),
-        (("--from", "earliest", "--app", "x", "--handler", "json:nope"), 2, "json has no 'nope'"),
+        (("--from", "earliest", "--app", "x", "--handler", "json:nope"), 2, "'json' has no 'nope'"),
         (("--from", "earliest", "--app", "x", "--handler", "json:__name__"), 2, "str, and cannot be called"),
     ],
 )

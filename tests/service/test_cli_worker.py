@@ -306,8 +306,8 @@ def test_what_a_handler_leaves_with_is_the_exit_code(run: Run, server: Server) -
     [
         (("nowhere:bill", *ON_S), "there is no module 'nowhere'"),
         (("handlers:nothing", *ON_S), "'handlers' has no 'nothing'"),
-        (("handlers:number", *ON_S), "is a int, and cannot be called"),
-        (("handlers", *ON_S), "names no handler"),
+        (("handlers:number", *ON_S), "int, and cannot be called"),
+        (("handlers", *ON_S), "give MODULE:NAME"),
         (("broken:bill", *ON_S), "cannot be imported: ZeroDivisionError"),
         (("needy:bill", *ON_S), "needs what is not there"),
         (("handlers:show", "--app", "a"), "say what to read"),
