@@ -5,6 +5,7 @@ flights    rows of a CSV file as numbered records
 processes  a server and a reader in processes of their own, ended with the run
 reader     the main program of the reading process
 demo       the main job: produce a file, read it in another process, compare
+stage      workers share a stream while something happens to them
 takeover   two workers share the file, and one is killed
 worker     the main program of such a worker
 ledger     pure: what workers handled, from what they wrote down

@@ -10,8 +10,9 @@ from .demo import BUFFER_BYTES, DemoReport
 from .laps import Lap, Result, median
 from .machine import Origin
 from .soak import SoakResult
+from .stage import AUTO_COMMIT_S, COMMIT_SLACK_S
 from .sweep import KEYS_FOR_PARTITIONS, SweepResult
-from .takeover import AUTO_COMMIT_S, COMMIT_SLACK_S, TakeoverReport
+from .takeover import TakeoverReport
 from .timing import Spread, percentile
 
 BAR_CHARS = 40

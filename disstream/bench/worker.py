@@ -27,8 +27,9 @@ import anyio
 import msgspec
 
 from .. import clock
-from ..consumer import Consumer, ConsumerConfig
+from ..consumer import Consumer, ConsumerConfig, Leases
 from ..door import connect
+from ..leases import lease_store
 from ..model import Partition, Record
 from .check import Checker, Sent
 from .ledger import UNNUMBERED, Assigned, Handled, Lot
@@ -47,6 +48,9 @@ class Work(msgspec.Struct):
     sent: str
     """Path of a file that holds a `Sent` as JSON."""
     auto_commit_s: float
+    store: str = ""
+    """The URL of a lease store; "": the workers are members of the service's group."""
+    session_timeout_s: float = 30.0
 
 
 class Block(msgspec.Struct):
@@ -60,6 +64,7 @@ class _Worker:
         self._checker = Checker(msgspec.json.decode(Path(work.sent).read_bytes(), type=Sent))
         self._consumer: Consumer | None = None
         self._block_s = 0.0
+        self._held: frozenset[Partition] = frozenset()
 
     async def run(self) -> None:
         working = anyio.CancelScope()
@@ -75,10 +80,14 @@ class _Worker:
             threading.Thread(target=_listen, args=(self._commands, loop, told), name="stdin", daemon=True).start()
             tasks.start_soon(_end_on_signal, working, name="signals")
             async with connect(self._work.endpoint, project_id=self._work.project, credentials=None) as dis:
+                store = self._work.store
                 config = ConsumerConfig(
                     auto_commit_s=self._work.auto_commit_s,
+                    coordination=Leases(lease_store(store)) if store else None,
+                    session_timeout_s=self._work.session_timeout_s,
                     member_id=self._work.member,
                     on_assigned=self._assigned,
+                    on_revoked=self._revoked,
                 )
                 self._consumer = dis.consumer(self._work.stream, config, app=self._work.app)
                 async with self._consumer:
@@ -106,9 +115,13 @@ class _Worker:
 
     def _assigned(self, partitions: frozenset[Partition]) -> None:
         assert self._consumer is not None
-        generation = self._consumer.stats().generation
-        assert generation is not None
+        generation = self._consumer.stats().generation or 0  # leases know none
+        self._held = partitions
         _say(Assigned(clock.boot(), self._work.member, generation, sorted(p.partition_id for p in partitions)))
+
+    def _revoked(self, partitions: frozenset[Partition], deadline: float) -> None:
+        if self._work.store:  # in a group everything is given up, and assigned anew at once
+            self._assigned(self._held - partitions)
 
 
 def _say(line: Assigned | Handled) -> None:
