@@ -229,3 +229,17 @@ def test_the_script_of_the_guide(disstream_server: Server, tmp_path: Path) -> No
     assert lines[0] == "readings"
     assert lines[1].endswith(" 2")
     assert "attic 24.5" in lines
+
+
+def test_the_tests_behind_the_guarantees_are_there() -> None:
+    """Each promise of docs/guarantees.md names at least one, and each that is named exists."""
+    page = (ROOT / "docs" / "guarantees.md").read_text()
+    rows = [line for line in page.splitlines() if line.startswith("| ") and not line.startswith("| promise ")]
+    assert len(rows) > 20
+    for row in rows:
+        named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", row.rsplit("|", 2)[1])
+        assert named, f"nothing shows it: {row}"
+        for file, name in named:
+            assert re.search(rf"^(async )?def {name}\(", (ROOT / file).read_text(), re.MULTILINE), (
+                f"{file} has no {name}"
+            )
