@@ -61,6 +61,7 @@ class Moves:
         self._opened = anyio.Event()
         self.opening: set[LeaseKey] = set()
         self.giving: set[LeaseKey] = set()
+        self._revoked: set[LeaseKey] = set()  # of those, the ones that `on_revoked` was told of
         self.count = 0
         """How often partitions came or went."""
         self.news: Callable[[], None] = lambda: None
@@ -91,9 +92,10 @@ class Moves:
             self.count += 1
             log.info("app %s: %d partitions taken over", self._app, len(opened))
             async with self._calling_back:
-                await self._callbacks.assigned(frozenset(held) - {partition_of(key) for key in self.giving})
+                # What is to be given up next is announced, too: who is told that it has gone cannot let it finish.
+                await self._callbacks.assigned(frozenset(held) - {partition_of(key) for key in self._revoked})
             for partition in opened:
-                if (holding := held.get(partition)) is not None:
+                if (holding := held.get(partition)) is not None and key_of(partition) not in self.giving:
                     self._holdings.prefetch.resume(partition, UNANNOUNCED)
                     holding.reader.wake()
             self._holdings.intake.notify()
@@ -134,6 +136,7 @@ class Moves:
         holdings.recall()
         deadline = anyio.current_time() + self._config.drain_timeout_s
         async with self._calling_back:
+            self._revoked |= keys
             await self._callbacks.revoked(deadline, max(deadline, anyio.current_time()), partitions)
         left = set(keys)
         while left:
@@ -149,6 +152,7 @@ class Moves:
             self._drop(done)
             await self._until_done(partial(self._keeper.release, gone), gone)
             self.giving -= gone
+            self._revoked -= gone
             left -= gone
             self.news()
         self.count += 1
@@ -187,6 +191,7 @@ class Moves:
         """The tasks of before are cancelled, and others may have everything."""
         self.opening.clear()
         self.giving.clear()
+        self._revoked.clear()
         self._holdings.recall()
         now = anyio.current_time()
         await self._callbacks.revoked(now, now + self._config.drain_timeout_s)
