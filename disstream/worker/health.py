@@ -115,15 +115,19 @@ class Health:
         return self._answer(200 if self._pulse.ready else 503, self._pulse.why)
 
     def _answer(self, status: int, why: str) -> web.Response:
-        pulse = self._pulse
-        pulse.wanted = True
-        body = {
-            "state": pulse.state,
-            "reason": why,
-            "alive_s": round(clock.boot() - pulse.alive_at, 3),
-            "stats": None if pulse.stats is None else _plain(pulse.stats),
-        }
-        return web.Response(status=status, body=msgspec.json.encode(body), content_type="application/json")
+        self._pulse.wanted = True
+        return web.Response(status=status, body=body_of(self._pulse, why), content_type="application/json")
+
+
+def body_of(pulse: Pulse, reason: str) -> bytes:
+    """What is answered, as JSON. Errors in it as their text."""
+    body = {
+        "state": pulse.state,
+        "reason": reason,
+        "alive_s": round(clock.boot() - pulse.alive_at, 3),
+        "stats": None if pulse.stats is None else _plain(pulse.stats),
+    }
+    return msgspec.json.encode(body, enc_hook=str)
 
 
 def _plain(stats: WorkerStats) -> dict[str, Any]:
@@ -134,5 +138,4 @@ def _plain(stats: WorkerStats) -> dict[str, Any]:
     consumer = stats.consumer
     if consumer is not None:
         told["consumer"] = {f.name: getattr(consumer, f.name) for f in dataclasses.fields(consumer)}
-        told["consumer"]["last_error"] = None if consumer.last_error is None else str(consumer.last_error)
     return told
