@@ -4,7 +4,8 @@
                  counts as timed out: its record may be tried again already known to be slow
     raised       it raised; `Reject` means that trying again is useless
     timed out    it was cancelled because of `record_timeout_s`, and ended
-    cancelled    it was cancelled by a stop, or because its partition went away, and ended
+    cancelled    it was cancelled by a stop, or because its partition went away, and ended; or it raised what ends the
+                 process (SystemExit, KeyboardInterrupt)
 
 A call keeps its place until it has ended, whatever was decided about it: two calls for one key never run at once. Who
 swallows a cancellation, or cleans up for longer than `cancel_timeout_s`, is cancelled again.
@@ -110,8 +111,8 @@ class Calls:
             outcome, error = "rejected", exc
         except Exception as exc:
             outcome, error = "raised", exc
-        except BaseException as exc:
-            outcome, error = "raised", exc
+        except BaseException as exc:  # no failure of the record: it comes again
+            outcome, error = "cancelled", exc
             self._on_fatal(exc)
         for timer in (call.timer, call.again):
             if timer is not None:
