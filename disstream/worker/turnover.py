@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 import anyio
 
-from ..consumer import Consumer, ConsumerConfig
+from ..consumer import Consumer, ConsumerConfig, Static
 from ..model import Partition
 from .dispatch import Dispatch
 from .held import Held
@@ -30,6 +30,7 @@ class Turnover:
         self._on_assigned = config.on_assigned
         self._on_revoked = config.on_revoked
         self._stack_of = config.stack_of
+        self._chosen = isinstance(config.coordination, Static)
         self._dispatch: Dispatch | None = None
         self._consumer: Consumer | None = None
 
@@ -60,6 +61,12 @@ class Turnover:
                 dispatch.lanes.unblock(partition, REVOKED)
                 dispatch.set_pause(partition, held_now.paused)
         dispatch.pump()
+
+    def look(self) -> None:
+        """Partitions that were chosen, and are not assigned: nobody tells of those that a stream got since then."""
+        dispatch, consumer = self._parts()
+        if self._chosen and (held := consumer.assignment()) != dispatch.lanes.partitions.keys():
+            self.take_over(held)
 
     async def revoked(self, partitions: frozenset[Partition], deadline: float) -> None:
         """These may go to others; at `deadline` they do, by the loop's clock."""

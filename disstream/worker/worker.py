@@ -176,7 +176,7 @@ class Worker:
         if self._letters is not None:
             await self._letters.start()
         await self._consumer.start()
-        self._turnover.take_over(self._consumer.assignment())  # partitions that were chosen are there at once
+        self._turnover.look()  # partitions that were chosen are there at once
         self._joined = True
         self._state = "running"
         self._show()
@@ -247,6 +247,7 @@ class Worker:
                 continue
             if records:
                 typical_bytes = max(sum(len(record.data) for record in records) // len(records), 1)
+                self._turnover.look()
                 dispatch.lanes.offer(records, anyio.current_time())
                 dispatch.pump()
 

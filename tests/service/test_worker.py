@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import json
 import logging
 import threading
 from collections import Counter, defaultdict
@@ -20,6 +21,7 @@ from disstream.model import NewRecord, Partition, Record
 from disstream.wire.http import Request, Response
 from disstream.worker import Worker, WorkerConfig
 from disstream.worker.control import ask_to_resume
+from disstream.worker.health import Pulse, body_of
 from disstream.worker.plan import Selection
 from disstream.worker.reading import box
 from disstream.worker.redrive import Redrive, Report
@@ -319,6 +321,72 @@ def test_what_is_nobodys_to_catch_ends_the_worker() -> None:
 
     with pytest.raises(SystemExit):
         simulate(test)
+
+
+def test_partitions_that_a_stream_got_later_are_handled_without_a_group() -> None:
+    """Static() reads them, and announces them to nobody."""
+
+    async def test(world: WorkerWorld) -> None:
+        await world.stream(records=2)
+        seen: list[str] = []
+
+        async def handler(record: Record) -> None:
+            seen.append(record.text())
+
+        hired = world.hire(handler, consumer=ConsumerConfig(coordination=Static(), auto_commit_s=1.0))
+        await until(lambda: len(seen) == 2)
+        await world.dis.streams.scale("s", 2)
+        await world.write(3, number=1)
+        await until(lambda: len(seen) == 5)
+        await hired.stop()
+        assert await world.committed() == {0: 2, 1: 3}
+
+    simulate(test)
+
+
+@pytest.mark.parametrize("on_failure", ["ignore", "suspend"])
+def test_what_is_nobodys_to_catch_is_no_failure_of_the_record(on_failure: str) -> None:
+    """The record that raised SystemExit in its last attempt is neither given up nor does its partition stop."""
+
+    async def test(world: WorkerWorld) -> None:
+        await world.stream(records=3)
+        leave = True
+
+        async def handler(record: Record) -> None:
+            if leave and record.text() == "1":
+                raise SystemExit(3)
+
+        first = world.worker(handler, order="partition", attempts=1, on_failure=on_failure)
+        with pytest.raises(SystemExit):
+            await first.run()
+        assert await world.committed() == {0: 1}
+        assert first.stats().failed == 0
+        leave = False
+        second = world.hire(handler, order="partition")
+        await until(lambda: second.worker.stats().handled == 2)
+
+    simulate(test)
+
+
+def test_health_tells_why_the_service_does_not_answer() -> None:
+    """While it is away /live must be answered, or everybody's workers are killed for it."""
+
+    async def test(world: WorkerWorld) -> None:
+        await world.stream(records=1)
+
+        async def handler(record: Record) -> None: ...
+
+        hired = world.hire(handler)
+        await until(lambda: hired.worker.stats().handled == 1)
+        world.line.cut = True
+        await until(lambda: any(one.last_error for one in hired.worker.consumer.stats().partitions))
+        pulse = Pulse()
+        pulse.stats = hired.worker.stats()
+        consumer = json.loads(body_of(pulse, ""))["stats"]["consumer"]
+        assert consumer["partitions"][0]["last_error"] == consumer["last_error"] == "the line is cut"
+        world.line.cut = False
+
+    simulate(test)
 
 
 def test_a_worker_runs_once() -> None:
