@@ -7,16 +7,22 @@ import math
 import sys
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import click
 
 from ..door import DisClient
+from ..errors import NotFoundError
+from ..leases.api import LeaseStore
+from ..model import Checkpoint, Partition
 from ..worker.letters import Letter, letter_line
 from ..worker.plan import Group, Selection
 from ..worker.reading import Box, box
-from ..worker.redrive import Redrive, Report, browse
+from ..worker.redrive import Kept, Redrive, Report, browse
+from .facts import states_of
 from .formats import time_text
+from .leaseview import maybe_opened, store_option
 from .listing import show
 from .session import Target, connects, given, reader_left, run, say
 
@@ -182,6 +188,7 @@ def _printable(text: str) -> str:
 )
 @click.option("--dry-run", is_flag=True, help="Send nothing, list what would be sent.")
 @_wait
+@store_option
 @connects
 def redrive(
     service: Target,
@@ -190,6 +197,7 @@ def redrive(
     rate: float | None,
     dry_run: bool,
     wait_s: float,
+    store_url: str | None,
     limit: int | None,
     **selects: Any,
 ) -> None:
@@ -197,7 +205,8 @@ def redrive(
 
     What was sent is marked beside the letters, and not sent by the next run. A key stays parked if one of its records
     fails again, or if not all of its letters were chosen. Every app that reads the stream gets the records again;
-    workers of other apps pass over those of parked keys.
+    workers of other apps pass over those of parked keys. Of workers that share by leases name the --store: their
+    checkpoints, which tell whether a key is unparked, are there.
 
     Exit code 1 if something could not be sent, or a key stays parked although all of its letters were chosen.
 
@@ -224,8 +233,16 @@ def redrive(
     _run_and_tell(
         service,
         target,
-        lambda dis, letters: Redrive(
-            dis, letters, selection, limit=limit, to_stream=to_stream, rate=rate, wait_s=0.0 if to_stream else wait_s
+        store_url,
+        lambda dis, letters, kept: Redrive(
+            dis,
+            letters,
+            selection,
+            limit=limit,
+            to_stream=to_stream,
+            rate=rate,
+            wait_s=0.0 if to_stream else wait_s,
+            kept=kept,
         ),
         "sent",
     )
@@ -235,8 +252,11 @@ def redrive(
 @click.argument("target", metavar="TARGET")
 @_selects
 @_wait
+@store_option
 @connects
-def discard(service: Target, target: str, wait_s: float, limit: int | None, **selects: Any) -> None:
+def discard(
+    service: Target, target: str, wait_s: float, store_url: str | None, limit: int | None, **selects: Any
+) -> None:
     """Mark dead letters so that they are never sent back. Give at least one option that chooses them.
 
     A key whose last letters these are is unparked: a record without payload, in an envelope, goes to its stream and
@@ -249,17 +269,30 @@ def discard(service: Target, target: str, wait_s: float, limit: int | None, **se
     _run_and_tell(
         service,
         target,
-        lambda dis, letters: Redrive(dis, letters, Selection(**selects), limit=limit, discard=True, wait_s=wait_s),
+        store_url,
+        lambda dis, letters, kept: Redrive(
+            dis, letters, Selection(**selects), limit=limit, discard=True, wait_s=wait_s, kept=kept
+        ),
         "discarded",
     )
 
 
-def _run_and_tell(service: Target, target: str, make: Callable[[DisClient, Box], Redrive], done: str) -> None:
+def _run_and_tell(
+    service: Target,
+    target: str,
+    store_url: str | None,
+    make: Callable[[DisClient, Box, Kept | None], Redrive],
+    done: str,
+) -> None:
     reports: list[Report] = []
 
     async def work() -> None:
-        async with service.connect() as dis, _opened(dis, target, settles=True) as letters:
-            redriving = make(dis, letters)
+        async with (
+            service.connect() as dis,
+            maybe_opened(store_url) as store,
+            _opened(dis, target, settles=True) as letters,
+        ):
+            redriving = make(dis, letters, None if store is None else partial(_kept_in, dis, store))
             reports.append(redriving.report)
             await redriving.run()
 
@@ -270,6 +303,14 @@ def _run_and_tell(service: Target, target: str, make: Callable[[DisClient, Box],
             say(f"{done} {report.settled} of {report.letters} letters")
     if not _tell(reports[0]):
         sys.exit(1)
+
+
+async def _kept_in(dis: DisClient, store: LeaseStore, app: str, partition: Partition) -> Checkpoint | None:
+    try:
+        states = await states_of(dis, app, partition.stream, store)
+    except NotFoundError:
+        return None
+    return next((state.checkpoint for state in states if state.partition_id == partition.partition_id), None)
 
 
 def _tell(report: Report) -> bool:

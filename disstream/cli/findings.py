@@ -290,7 +290,7 @@ def _step(facts: Facts, partition: PartitionFacts, finding: Finding) -> Step:
         case "suspended":
             return Step(
                 "mend what fails at that record, then let the partition go on",
-                f"disstream worker resume {app} {stream} {number}",
+                f"disstream worker resume {app} {stream} {number}{store}",
             )
         case "stuck":
             return Step(
@@ -321,7 +321,7 @@ def _step(facts: Facts, partition: PartitionFacts, finding: Finding) -> Step:
         case "parked":
             return Step(
                 "mend what failed, then send the dead letters back: the keys go on behind them",
-                f"disstream deadletter redrive TARGET --app {app} --stream {stream}",
+                f"disstream deadletter redrive TARGET --app {app} --stream {stream}{store}",
             )
         case "troubled":
             who = partition.owner or "whoever reads"

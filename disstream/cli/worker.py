@@ -13,6 +13,8 @@ from ..wire.partitioning import partition_id, partition_number
 from ..worker import Worker, WorkerConfig, WorkerStats
 from ..worker.config import MAX_CONCURRENCY
 from ..worker.control import ask_to_resume
+from .facts import states_of
+from .leaseview import maybe_opened, store_option
 from .loading import load
 from .session import Target, connects, given, run, say
 
@@ -219,12 +221,14 @@ def _partition(ctx: click.Context, param: click.Parameter, value: str | None) ->
 @click.argument("app")
 @click.argument("stream")
 @click.argument("partition", required=False, callback=_partition)
+@store_option
 @connects
-def resume(target: Target, app: str, stream: str, partition: str | None) -> None:
+def resume(target: Target, app: str, stream: str, partition: str | None, store_url: str | None) -> None:
     """Let APP go on with PARTITION of STREAM (0 or shardId-0000000000), or with all that are suspended.
 
     It goes on with the record it stopped at, so mend first what made that fail. Keys that are parked there are parked
-    no more. Workers notice within seconds; one that is started later does so then.
+    no more. Workers notice within seconds; one that is started later does so then. Of workers that share by leases
+    name the --store: what is suspended stands there.
 
     \b
     Examples:
@@ -233,10 +237,12 @@ def resume(target: Target, app: str, stream: str, partition: str | None) -> None
     """
 
     async def work() -> None:
-        async with target.connect() as dis:
-            asked = await ask_to_resume(dis, app, stream, partition)
+        async with target.connect() as dis, maybe_opened(store_url) as store:
+            states = None if store is None else await states_of(dis, app, stream, store)
+            asked = await ask_to_resume(dis, app, stream, partition, states=states)
             if not asked:
-                raise click.ClickException(f"no partition of {stream} is suspended for {app}")
+                elsewhere = "" if store is not None else " (of workers that share by leases give the --store)"
+                raise click.ClickException(f"no partition of {stream} is suspended for {app}{elsewhere}")
             for (_, number), suspension in asked:
                 why = "its checkpoint tells of no suspension"
                 if suspension is not None:

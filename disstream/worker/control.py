@@ -12,6 +12,7 @@ one is started. A second order for the same suspension changes nothing.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import anyio
@@ -62,13 +63,24 @@ def suspension_of(state: PartitionState) -> Suspension | None:
     return Parking.read(read_note(position(state.checkpoint)[1]).annotation).suspension
 
 
-async def ask_to_resume(dis: Client, app: str, stream: str, partition_id: str | None = None) -> list[Asked]:
+async def ask_to_resume(
+    dis: Client,
+    app: str,
+    stream: str,
+    partition_id: str | None = None,
+    *,
+    states: Sequence[PartitionState] | None = None,
+) -> list[Asked]:
     """Tell the workers of `app` to go on: with one partition, or with all of `stream` that are suspended.
+
+    `states`: how far the app is, if somebody else than the service keeps it: of workers that share by leases the
+    service learns late, or never, and an order for an older suspension would not be obeyed.
 
     Raises ConfigError (no such partition), NotFoundError (no such app or stream). A partition that is named is told so
     whether its checkpoint tells of a suspension or not.
     """
-    states = await dis.apps.state(app, stream)
+    if states is None:
+        states = await dis.apps.state(app, stream)
     if partition_id is not None and partition_id not in {state.partition_id for state in states}:
         raise ConfigError(f"{stream} has no {partition_id}, only {', '.join(state.partition_id for state in states)}")
     asked: list[Asked] = []

@@ -11,7 +11,7 @@ again by the same run.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
@@ -36,6 +36,9 @@ CHUNK_BYTES = 4 * 1024 * 1024
 
 POLL_S = 1.0
 """How often it is looked whether a worker has come so far: workers commit every few seconds."""
+
+Kept = Callable[[str, Partition], Awaitable[Checkpoint | None]]
+"""An app's checkpoint of a partition."""
 
 ENVELOPE = ProducerConfig(envelope=Envelope(aggregate_records=1, identity=False))
 """An envelope around what has headers, and around nothing else."""
@@ -125,12 +128,14 @@ class Redrive:
         discard: bool = False,
         rate: float | None = None,
         wait_s: float = 60.0,
+        kept: Kept | None = None,
     ) -> None:
         """`to_stream`: send copies there, mark nothing, leave keys parked. `discard`: mark them, and send only
         what unparks keys.
 
         `rate`: letters a second at most. `wait_s`: how long to wait, in each round, for a worker to handle what was
-        sent; 0: it is not looked whether keys are unparked.
+        sent; 0: it is not looked whether keys are unparked. `kept`: an app's checkpoint, if somebody else than the
+        service keeps it.
         """
         self._dis = dis
         self._box = box
@@ -140,6 +145,7 @@ class Redrive:
         self._discard = discard
         self._rate = rate
         self._wait_s = wait_s
+        self._kept = kept or self._checkpoint
         self._producers: dict[str, Producer] = {}
         self._stack = AsyncExitStack()
         self._next_at = 0.0
@@ -264,7 +270,7 @@ class Redrive:
             for group, receipt in list(pending.items()):
                 place = group.app, Partition(group.stream, receipt.partition_id)
                 if place not in states:
-                    states[place] = await self._checkpoint(*place)
+                    states[place] = await self._kept(*place)
                 checkpoint = states[place]
                 if checkpoint is None:
                     continue

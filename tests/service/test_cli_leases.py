@@ -15,10 +15,14 @@ from msgspec.structs import replace
 
 from disstream import Consumer, ConsumerConfig, Leases, SqliteLeases, connect
 from disstream.cli import main
-from disstream.consumer.rows import LeaseKey, LeaseRow, MemberRow, encode_row, member_key, read_lease
+from disstream.consumer.rows import LeaseKey, LeaseRow, MemberRow, checkpoint_fields, encode_row, member_key, read_lease
 from disstream.leases.api import Swap
+from disstream.model import Partition
 from disstream.server import Server, ServerConfig
+from disstream.wire.annotations import Note
 from disstream.wire.checkpoints import position, sealed
+from disstream.worker.control import order_for
+from disstream.worker.parking import Parking
 
 ZERO, ONE = "shardId-0000000000", "shardId-0000000001"
 
@@ -173,6 +177,35 @@ def test_members_that_are_gone_do_not_count(run: Run, server: Server, path: Path
     row, at_the_service = portal.call(kept)
     assert (row.owner, row.token, row.kept()) == ("", 4, sealed(0, read=False))
     assert at_the_service == [0, 0], "what has no row yet begins at what the service keeps"
+
+
+def test_a_suspension_is_resumed_of_which_the_service_knows_nothing(
+    run: Run, server: Server, path: Path, portal: BlockingPortal
+) -> None:
+    """Workers by leases note it in their rows; the order is for what stands there, not for what was mirrored once."""
+    parking = Parking()
+    parking.suspend(3, 0, "ValueError: no such table", 1_795_313_465_000)
+    noted = sealed(3, read=True, metadata=Note(annotation=parking.text()).text())
+
+    async def leave_row() -> None:
+        async with connect(server.url, project_id="demo") as dis:
+            info = await dis.streams.describe("orders")
+        store = SqliteLeases(path)
+        await store.start()
+        row = LeaseRow(v=1, stream_id=info.stream_id, token=1, checkpoint=checkpoint_fields(noted))
+        assert None not in await store.swap("billing", [Swap(LeaseKey("orders", 0).text(), None, encode_row(row))])
+        await store.close()
+
+    async def order() -> int | None:
+        async with connect(server.url, project_id="demo") as dis:
+            return await order_for(dis, "billing", Partition("orders", ZERO))
+
+    portal.call(leave_row)
+    done = run("worker", "resume", "billing", "orders")
+    assert (done.exit_code, "of workers that share by leases give the --store" in done.stderr) == (1, True)
+    done = run("worker", "resume", "billing", "orders", "--store", f"sqlite:///{path}")
+    assert done.stdout == f"{ZERO}: may go on; it stopped at 3: ValueError: no such table\n"
+    assert portal.call(order) == 1_795_313_465_000
 
 
 @pytest.mark.parametrize(
