@@ -226,10 +226,14 @@ class Crossing:
         return max(stream.told.get(pid, 0), stream.oldest[pid])
 
     def _own_place(self, partition: Partition, holding: Holding) -> Place | None:
-        reader, progress = holding
-        if progress.unfinished:
-            assert progress.finished is not None
-            return progress.finished >> INDEX_BITS
+        # What was set aside counts: nobody has finished it, and whoever gets it next may take his time.
+        if holding.progress.owing:
+            assert holding.progress.finished is not None
+            return holding.progress.finished >> INDEX_BITS
+        return self._read_to(partition, holding)
+
+    def _read_to(self, partition: Partition, holding: Holding) -> Place | None:
+        reader = holding.reader
         first = self._holdings.prefetch.first(partition)
         if first is not None:
             return first

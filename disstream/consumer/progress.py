@@ -156,6 +156,11 @@ class Progress:
         """Whether records were handed out that are not finished, nor set aside."""
         return self._left > len(self._aside) if self._explicit else self.handed != self.finished
 
+    @property
+    def owing(self) -> bool:
+        """Whether records were handed out that are not finished, set aside or not."""
+        return self._left > 0 if self._explicit else self.handed != self.finished
+
     def owes(self, record: Record) -> bool:
         """explicit: whether this record was handed out, since the last seek, and is not finished."""
         return not self._open.get(place_of(record), True)

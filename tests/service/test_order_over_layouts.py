@@ -156,6 +156,25 @@ def test_explicit_finishing() -> None:
     simulate(test)
 
 
+def test_what_is_set_aside_is_not_finished() -> None:
+    """A worker that hands a partition over sets aside what it had not begun: it still comes before the change."""
+
+    async def test(world: AppWorld) -> None:
+        await world.stream(partitions=2, records=1)
+        consumer = await world.started(finish="explicit", auto_commit_s=0.5)
+        first, second = sorted(await take(consumer, 2), key=lambda record: record.partition_id)
+        await world.dis.streams.scale("s", 3)
+        await world.write(1)
+        assert await consumer.fetch(timeout_s=10.0) == []
+        consumer.set_aside([second])
+        consumer.record_done(first)
+        assert await consumer.fetch(timeout_s=10.0) == []
+        consumer.record_done(second)
+        assert numbers(await take(consumer, 1)) == [1]
+
+    simulate(test)
+
+
 def test_iterating() -> None:
     """`async for` takes runs; the last of the old layout is finished when the next is asked for."""
 
