@@ -318,6 +318,11 @@ class Consumer:
         holding = self._holdings.held.get(record.partition)
         return holding is not None and holding.progress.owes(record)
 
+    def holds_up(self, partition: Partition) -> bool:
+        """Whether records behind a change of the stream's partitions wait for what was handed out of this one, and
+        nothing more comes of it before."""
+        return partition in self._holdings.held and self._holdings.crossing.holds_up(partition)
+
     def set_aside(self, records: Iterable[Record]) -> None:
         """finish="explicit": work on these has not begun, so a hand-over need not wait for them to be finished.
 

@@ -175,6 +175,15 @@ class Crossing:
         place = self._own_place(partition, self._holdings.held[partition])
         return place is not None and limit <= place < math.inf
 
+    def holds_up(self, partition: Partition) -> bool:
+        """Whether this one, which is held here, was handed out up to a change that waits for it to be finished."""
+        stream = self._streams.get(partition.stream)
+        bound = None if stream is None else stream.layouts.awaited.get(partition.partition_id)
+        if bound is None:
+            return False
+        place = self._read_to(partition, self._holdings.held[partition])
+        return place is not None and place >= bound
+
     def awaited(self) -> tuple[Partition, ...]:
         """Partitions that these wait for, here or elsewhere."""
         return tuple(

@@ -174,6 +174,8 @@ class Dispatch:
                 if run.partition in lanes.partitions:
                     lanes.block(run.partition, UNHEARD)
         for partition, held in [*lanes.partitions.items()]:
+            if held.waiting and held.waiting_records == len(held.items) and self._consumer.holds_up(partition):
+                lanes.look_at_waiting(held, last=True)
             if UNHEARD in held.blocks and self._consumer.may_act(partition):
                 lanes.unblock(partition, UNHEARD)
         self.pump()

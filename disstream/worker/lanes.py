@@ -39,6 +39,7 @@ SUSPENDED = "suspended"
 """Why a partition is blocked that needs somebody to resume it."""
 
 TOO_MANY = "too many keys are parked: send letters back (disstream deadletter redrive), then resume"
+LAST = "a change of partitions waits for records of parked keys: resume"
 TOO_MUCH = "too many records wait for parked keys: resume, or send letters back earlier"
 
 
@@ -186,7 +187,7 @@ class Lanes:
         if held is not None:
             self._look_at_share(held)
         for standing in [*self._standing.values()]:
-            self._look_at_waiting(standing)
+            self.look_at_waiting(standing)
 
     def _lane_of(self, record: Record) -> Lane:
         order = self._config.order
@@ -278,7 +279,7 @@ class Lanes:
         if self._config.parked == "wait":
             held.wait(key, item)
             self._standing[held.partition] = held
-            self._look_at_waiting(held)
+            self.look_at_waiting(held)
             return True
         if not held.parking.park(self._config.app, item.record):
             self._suspend(item, TOO_MANY, None)
@@ -287,13 +288,14 @@ class Lanes:
         self._letter(item, None)
         return True
 
-    def _look_at_waiting(self, held: Held) -> None:
-        """Suspend a partition that cannot get further than what waits in it: nothing sent back would ever arrive."""
+    def look_at_waiting(self, held: Held, *, last: bool = False) -> None:
+        """Suspend a partition that cannot get further than what waits in it (`last`: a change of the layout does):
+        nothing sent back would ever arrive."""
         if held.oldest_waiting is None or held.blocks:
             return
         records, size = self._share
-        if held.gap >= self._config.max_gap or held.waiting_records >= records or held.waiting_bytes >= size:
-            self._suspend(held.oldest_waiting, TOO_MUCH, None)
+        if last or held.gap >= self._config.max_gap or held.waiting_records >= records or held.waiting_bytes >= size:
+            self._suspend(held.oldest_waiting, LAST if last else TOO_MUCH, None)
 
     def _go_on(self, held: Held, key: str) -> None:
         """A key is not parked any more."""

@@ -706,6 +706,36 @@ async def redrive(client: DisClient, wait_s: float) -> Report:
         await letters.close()
 
 
+def test_what_waits_for_a_parked_key_holds_up_no_change_of_the_layout_for_ever() -> None:
+    """What is sent back lies behind the change, so it would never come: the partition is suspended, and told so."""
+
+    async def test(world: WorkerWorld) -> None:
+        await world.stream()
+        await world.dis.streams.create("dead", partitions=1)
+        await world.put(("bad", "1"), ("bad", "2"), ("good", "3"))
+        mended = False
+        seen: list[str] = []
+
+        async def handler(record: Record) -> None:
+            if record.text() == "1" and not mended:
+                raise Reject("no such account")
+            seen.append(record.text())
+
+        hired = world.hire(handler, dead_letters="stream:dead", parked="wait")
+        await until(lambda: seen == ["3"] and hired.worker.stats().dead_letters == 1)
+        assert hired.worker.stats().suspended == ()
+        await world.dis.streams.scale("s", 2)
+        await world.put(("bad", "4"), ("good", "5"))
+        await until(lambda: hired.worker.stats().suspended == (p(0),))
+        mended = True
+        await redrive(world.client, 0.0)
+        await ask_to_resume(world.client, "a", "s")
+        await until(lambda: len(seen) == 5)
+        assert [text for text in seen if text in "24"] == ["2", "4"]
+
+    simulate(test)
+
+
 @pytest.mark.parametrize("parked", ["follow", "wait"])
 def test_letters_that_are_sent_back_unpark_their_key(parked: str) -> None:
     """Mended and redriven: the key's records are handled in the order they were written, and it is parked no more."""
