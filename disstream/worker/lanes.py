@@ -289,8 +289,7 @@ class Lanes:
         return True
 
     def look_at_waiting(self, held: Held, *, last: bool = False) -> None:
-        """Suspend a partition that cannot get further than what waits in it (`last`: a change of the layout does):
-        nothing sent back would ever arrive."""
+        """Suspend it if nothing sent back would ever arrive. `last`: a change of the layout comes behind what waits."""
         if held.oldest_waiting is None or held.blocks:
             return
         records, size = self._share
