@@ -342,8 +342,11 @@ class Leasing:
     async def _survey_every(self, seconds: float) -> None:
         while True:
             assert self._claims is not None
+            if not self.holds:
+                await self._pause()  # what is doubted stays so until it can be looked at
+                continue
             try:
-                if self.holds and await self._survey.look(self._claims):
+                if await self._survey.look(self._claims):
                     self.news()
             except DisError as error:
                 if not heals(error):

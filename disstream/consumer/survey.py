@@ -53,7 +53,9 @@ class Survey:
         doubted, self._doubted = self._doubted, set()
         changed = False
         try:
-            for stream in await self._streams(claims, doubted):
+            streams = await self._streams(claims, doubted)
+            doubted.intersection_update(streams)  # of others there are no rows (any more): nothing to see to
+            for stream in streams:
                 changed |= await self._look_at(stream, claims)
                 doubted.discard(stream)
         finally:

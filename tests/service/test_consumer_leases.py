@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from disstream import clock
 from disstream.consumer import Consumer, ConsumerConfig, Leases, Pattern, ServiceGroup
+from disstream.consumer.leasing import Leasing
 from disstream.consumer.rows import LeaseKey, encode_row, read_rows
 from disstream.errors import (
     ClosedError,
@@ -26,7 +27,7 @@ from disstream.errors import (
     StoreUnavailable,
 )
 from disstream.leases.api import Row, Swap
-from disstream.model import Partition, Record
+from disstream.model import Partition, Record, StreamInfo
 from disstream.testing.clock import SimLoop
 from disstream.testing.leasing import LeaseRows, SimLeases
 from disstream.wire.checkpoints import position
@@ -733,5 +734,62 @@ def test_the_same_member_id_twice_is_two_members() -> None:
         assert [len(twin.assignment()) for twin in twins] == [1, 1]
         assert len({name.rpartition("/")[0] for name in names(world.rows)}) == 1
         assert isinstance(twins[0]._config, ConsumerConfig)
+
+    simulate(test)
+
+
+# --- doubts ---
+
+
+def test_a_stream_that_goes_while_the_store_is_out_leaves_the_loop_to_others() -> None:
+    """Who was told that it is gone looks once the lease holds again; until then nothing turns without a pause."""
+
+    async def test(world: AppWorld) -> None:
+        await world.stream(records=1)
+        consumer = await world.started()
+        await take(consumer, 1)
+        line_of(consumer).cut = True
+        await anyio.sleep(SESSION_S * 1.5)
+        looks: list[float] = []
+        leasing = consumer._member
+        assert isinstance(leasing, Leasing)
+        wait = leasing._survey.until_doubted
+
+        async def waited() -> None:
+            looks.append(anyio.current_time())
+            assert len(looks) < 1000, "it turns without a pause"
+            await wait()
+
+        leasing._survey.until_doubted = waited  # type: ignore[method-assign]
+        await world.dis.streams.delete("s")
+        await anyio.sleep(10.0)
+        line_of(consumer).cut = False
+        with pytest.raises(NotFoundError):
+            await starve(consumer)
+
+    simulate(test)
+
+
+def test_a_doubt_about_a_stream_that_nobody_knows_any_more_is_no_reason_to_look_again() -> None:
+    """Readers of a deleted stream may be told so one after the other, the last behind the end of its rows."""
+
+    async def test(world: AppWorld) -> None:
+        await world.stream("s-1", records=1)
+        consumer = await world.started(Pattern("s-.*"))
+        await take(consumer, 1)
+        leasing = consumer._member
+        assert isinstance(leasing, Leasing)
+        described: list[str] = []
+        describe = world.dis.streams.describe
+
+        async def counted(name: str) -> StreamInfo:
+            described.append(name)
+            assert len(described) < 100, "it asks without a pause"
+            return await describe(name)
+
+        world.dis.streams.describe = counted  # type: ignore[method-assign]
+        leasing._survey.doubt("s-2")
+        await anyio.sleep(60.0)
+        assert await consumer.commit() == {p(0, "s-1"): 0}
 
     simulate(test)
