@@ -7,11 +7,13 @@ is gone, and the member has ended.
 
 from __future__ import annotations
 
+import contextlib
 from typing import NamedTuple
 
 import anyio
 from msgspec.structs import replace
 
+from ..errors import StoreUnavailable
 from ..leases.api import LeaseStore, Swap
 from ..wire.groups import HeartbeatState
 from .rows import MemberRow, encode_row, member_key
@@ -37,12 +39,20 @@ class Lives:
 class Renewals:
     """Heartbeats (heartbeat.py) over a store."""
 
-    def __init__(self, store: LeaseStore, lives: Lives) -> None:
+    def __init__(self, store: LeaseStore, lives: Lives, *, started: bool = True) -> None:
+        """`started`: whether the store is; else the first heartbeat starts it that can."""
         self._store = store
         self._lives = lives
+        self._started = started
         self._generation = -1
         self._version: int | None = None
         self._beat = 0
+
+    async def start(self) -> None:
+        """Unless it was: before a first heartbeat, so that a store of no use is told at once."""
+        if not self._started:
+            await self._store.start()
+            self._started = True
 
     async def heartbeat(
         self, app: str, member_id: str, generation: int, *, timeout_s: float | None = None
@@ -55,6 +65,7 @@ class Renewals:
             self._generation, self._version, self._beat = generation, life.version, life.row.beat
         key = member_key(life.name)
         with anyio.fail_after(timeout_s):
+            await self.start()
             for _ in range(2):
                 version, self._version = self._version, None  # not known until it is answered
                 if version is None:
@@ -76,6 +87,7 @@ class Renewals:
         if life is None:
             return
         with anyio.fail_after(timeout_s):
+            await self.start()
             await remove(self._store, app, life.name)
 
 
@@ -93,10 +105,12 @@ class StoreTwin:
 
     def __init__(self, store: LeaseStore, lives: Lives) -> None:
         self._store = store
-        self.groups = Renewals(store, lives)
+        self.groups = Renewals(store, lives, started=False)
 
     async def start(self) -> None:
-        await self._store.start()
+        """One that is out of reach is no reason to end: the heartbeats fail until it can be started."""
+        with contextlib.suppress(StoreUnavailable):
+            await self.groups.start()
 
     async def abort(self) -> None:
         await self._store.close()

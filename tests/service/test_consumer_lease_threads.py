@@ -11,6 +11,7 @@ import pytest
 
 import disstream
 from disstream import ConsumerConfig, LeaseLost, Leases, LeaseStore, MemoryLeases, Partition, SqliteLeases
+from disstream.errors import StoreUnavailable
 from disstream.leases import Row, Swap
 
 
@@ -149,4 +150,35 @@ async def test_consumers_of_one_file_share_what_there_is(dis: disstream.DisClien
             assert first.assignment() | second.assignment() == held["first"]
             held.clear()
         await until("first", 2)
+    assert not beating()
+
+
+class Rebuffing(Watched):
+    """A store whose twins cannot be opened at first: each as often as is said for it."""
+
+    def __init__(self, store: LeaseStore, log: Log, *of_twins: int, refusals: int = 0) -> None:
+        super().__init__(store, log)
+        self._of_twins = list(of_twins)
+        self._refusals = refusals
+
+    async def start(self) -> None:
+        if self._refusals:
+            self._refusals -= 1
+            raise StoreUnavailable("the file is locked")
+        await super().start()
+
+    def twin(self) -> LeaseStore | None:
+        twin = self._store.twin()
+        return None if twin is None else Rebuffing(twin, self._log, refusals=self._of_twins.pop(0))
+
+
+async def test_renewals_begin_once_the_store_can_be_opened(dis: disstream.DisClient, store: LeaseStore) -> None:
+    """A store that is out for a moment, just when the thread of the heartbeats opens it, ends nobody."""
+    log = Log()
+    config = ConsumerConfig(coordination=Leases(Rebuffing(store, log, 0, 3)), session_timeout_s=1.0, auto_commit_s=None)
+    async with dis.consumer("s", config, app="a") as consumer:
+        assert await consumer.fetch(max_records=5)
+        log.wait_for_beats(5)
+        assert await consumer.fetch(max_records=5)
+    assert log.threads >= {"heartbeats-a"}
     assert not beating()
