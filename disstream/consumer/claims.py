@@ -190,7 +190,7 @@ class Claims:
         return mine is not None and silence[self.me][1] <= mine.row.session_timeout_s * OWN_SILENCE
 
     def plan(self, held: Collection[LeaseKey], giving: Collection[LeaseKey]) -> Plan:
-        """`held`: partitions that are open here; `giving`: those of which the giving up has begun."""
+        """`held`: partitions that are open here, or being opened; `giving`: those of which the giving up has begun."""
         table = self.table
         if self.me not in table.members:
             return Plan(ended=True)
@@ -203,7 +203,8 @@ class Claims:
         for key in sorted(table.leases):
             row, to = table.leases[key].row, deal.get(key, "")
             if row.owner != self.me:
-                if to == self.me and table.is_free(key):
+                # What is left of an earlier ownership of mine ends first.
+                if to == self.me and table.is_free(key) and key not in held and key not in giving:
                     take.append(key)
             elif key in giving:
                 pass

@@ -27,7 +27,7 @@ from disstream.errors import (
     StoreUnavailable,
 )
 from disstream.leases.api import Row, Swap
-from disstream.model import Partition, Record, StreamInfo
+from disstream.model import Partition, PartitionState, Record, StreamInfo
 from disstream.testing.clock import SimLoop
 from disstream.testing.leasing import LeaseRows, SimLeases
 from disstream.wire.checkpoints import position
@@ -734,6 +734,40 @@ def test_the_same_member_id_twice_is_two_members() -> None:
         assert [len(twin.assignment()) for twin in twins] == [1, 1]
         assert len({name.rpartition("/")[0] for name in names(world.rows)}) == 1
         assert isinstance(twins[0]._config, ConsumerConfig)
+
+    simulate(test)
+
+
+def test_a_row_that_is_free_again_while_its_partition_is_opened_is_not_opened_twice() -> None:
+    """Begun anew by another member, as for a stream that was created again: one reader, and each record once."""
+
+    async def test(world: AppWorld) -> None:
+        await world.stream(records=5)
+        consumer = world.consumer()
+        keeper = consumer._holdings.keeper
+        assert keeper is not None
+        states, answer = keeper.states, anyio.Event()
+
+        async def slow(stream: str) -> list[PartitionState]:
+            await answer.wait()
+            return await states(stream)
+
+        keeper.states = slow  # type: ignore[method-assign]
+        async with consumer:
+            await anyio.sleep(2.0)
+            key = "lease/s/0"
+            (row,) = read_rows({key: world.rows.apps["a"][key]}).leases.values()
+            assert row.owner
+            anew = replace(row, owner="", token=row.token + 1)
+            assert world.rows.swap("a", Swap(key, world.rows.apps["a"][key].version, encode_row(anew)))
+            await anyio.sleep(2.0)
+            answer.set()
+            got = await take(consumer, 5)
+            got += await consumer.fetch(timeout_s=5.0)
+            assert numbers(got) == [0, 1, 2, 3, 4]
+            assert consumer.assignment() == {p(0)}
+            consumer.record_done(got[-1])
+            assert await consumer.commit() == {p(0): 5}
 
     simulate(test)
 
