@@ -20,8 +20,8 @@ from ..wire.partitioning import partition_id, partition_number
 from .config import ConsumerConfig
 from .crossing import LAYOUT
 from .holdings import Holding, Holdings
-from .progress import INDEX_BITS
-from .reader import Source, log
+from .progress import INDEX_BITS, Progress
+from .reader import Reader, Source, log
 from .stats import PartitionReading
 from .watching import Facts, Stall, Watch
 
@@ -141,10 +141,18 @@ class Overseer:
             )
             for partition in moved:
                 log.info("%s/%s gets on again", *partition)
-                if (holding := self._holdings.held.get(partition)) is not None:
-                    holding.progress.note = Note("", holding.progress.note.annotation)
+            standing = self._watch.standing
+            for partition, (reader, progress) in self._holdings.held.items():
+                # What was told may also be a former owner's, and is over once this one gets on, or is at the end.
+                gets_on = partition in moved or progress.read or self._is_at_end(reader, progress)
+                if progress.note.problem and partition not in standing and gets_on:
+                    progress.note = Note("", progress.note.annotation)
             for stall in told:
                 self._tell(stall)
+
+    def _is_at_end(self, reader: Reader, progress: Progress) -> bool:
+        """Whether everything there is, as far as is known, is finished."""
+        return progress.finished is not None and reader.lag(progress.finished >> INDEX_BITS) == 0
 
     def _facts(self, partition: Partition, holding: Holding) -> Facts:
         reader, progress = holding

@@ -59,6 +59,33 @@ def test_a_loop_body_that_takes_long_is_named(caplog: pytest.LogCaptureFixture) 
     assert told[-1].endswith("gets on again")
 
 
+@pytest.mark.parametrize("left", [True, False])
+def test_what_was_told_of_a_former_owner_ends_once_the_next_gets_on(left: bool) -> None:
+    """Whether it finds records or is at the end: who looks from elsewhere must not be told of trouble that is over."""
+
+    async def test(world: AppWorld) -> None:
+        await world.stream(records=3)
+        async with world.consumer(auto_commit_s=1.0) as stuck:
+            records = await stuck.fetch(max_records=3)
+            await anyio.sleep(200)
+            assert await problem(world) == "record 0 was handed out and is not finished"
+            if not left:
+                stuck.record_done(records[-1])
+        assert await problem(world) == "record 0 was handed out and is not finished"
+        async with world.consumer(auto_commit_s=1.0) as other:
+            if left:
+                records = await other.fetch(max_records=3)
+                await anyio.sleep(40)
+                assert await problem(world) == "record 0 was handed out and is not finished", "as far as is known"
+                other.record_done(records[-1])
+            else:
+                assert await other.fetch(timeout_s=30.0) == []
+            await anyio.sleep(40)
+            assert await problem(world) == ""
+
+    simulate(test)
+
+
 def test_records_that_nobody_takes_are_told() -> None:
     """With the code that took records last; `stack_of` tells it of those who hand records to tasks."""
     stalls: list[Stall] = []
