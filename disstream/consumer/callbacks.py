@@ -34,7 +34,7 @@ class Callbacks:
 
     async def assigned(self, partitions: frozenset[Partition]) -> None:
         """All that is held now. Raises what the callback raises."""
-        self._announced = partitions
+        self._announced |= partitions  # of what was lost meanwhile it is still to be told
         if self._on_assigned is not None:
             await self._call("on_assigned", self._on_assigned, partitions)
 

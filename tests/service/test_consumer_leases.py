@@ -772,6 +772,68 @@ def test_a_row_that_is_free_again_while_its_partition_is_opened_is_not_opened_tw
     simulate(test)
 
 
+def test_what_was_assigned_is_not_gone_before_it_was_revoked() -> None:
+    """Also if partitions come and others go while a callback runs: those that go wait for their turn."""
+    told: list[tuple[str, frozenset[Partition]]] = []
+
+    async def test(world: AppWorld) -> None:
+        await world.stream("s", partitions=2)
+        await world.stream("t", partitions=1)
+
+        async def on_assigned(partitions: frozenset[Partition]) -> None:
+            told.append(("assigned", partitions))
+
+        async def on_revoked(partitions: frozenset[Partition], deadline: float) -> None:
+            told.append(("revoked", partitions))
+
+        consumer = await world.started(["s", "t"], on_assigned=on_assigned, on_revoked=on_revoked)
+        await anyio.sleep(2.0)
+        leasing = consumer._member
+        assert isinstance(leasing, Leasing)
+        async with leasing._moves._calling_back:  # as by a callback that takes its time
+            await world.dis.streams.scale("t", 2)
+            await until(lambda: len(consumer.assignment()) == 4)
+            other = await world.started("s")
+            await until(lambda: len(leasing._moves.giving) == 2)
+        await until(lambda: len(other.assignment()) == 2)
+        known: frozenset[Partition] = frozenset()
+        for what, partitions in told:
+            assert what == "revoked" or known <= partitions, told
+            known = partitions if what == "assigned" else known - partitions
+        assert known == consumer.assignment() == {p(0, "t"), p(1, "t")}
+
+    simulate(test)
+
+
+def test_a_loss_is_told_although_another_partition_is_announced_first() -> None:
+    told: list[tuple[str, frozenset[Partition]]] = []
+
+    async def test(world: AppWorld) -> None:
+        await world.stream("s", partitions=1)
+        await world.stream("t", partitions=1)
+
+        async def on_assigned(partitions: frozenset[Partition]) -> None:
+            told.append(("assigned", partitions))
+
+        async def on_revoked(partitions: frozenset[Partition], deadline: float) -> None:
+            told.append(("revoked", partitions))
+
+        consumer = await world.started(["s", "t"], on_assigned=on_assigned, on_revoked=on_revoked)
+        await anyio.sleep(2.0)
+        told.clear()
+        leasing = consumer._member
+        assert isinstance(leasing, Leasing)
+        async with leasing._moves._calling_back:  # as by a callback that takes its time
+            await world.dis.streams.scale("t", 2)
+            await until(lambda: len(consumer.assignment()) == 3)
+            world.rows.swap("a", Swap("lease/s/0", world.rows.apps["a"]["lease/s/0"].version, None))
+            await until(lambda: p(0) not in consumer.assignment())
+        await anyio.sleep(0.1)
+        assert told == [("assigned", frozenset({p(0, "t"), p(1, "t")})), ("revoked", frozenset({p(0)}))]
+
+    simulate(test)
+
+
 # --- doubts ---
 
 
@@ -804,7 +866,9 @@ def test_a_stream_that_goes_while_the_store_is_out_leaves_the_loop_to_others() -
     simulate(test)
 
 
-def test_a_doubt_about_a_stream_that_nobody_knows_any_more_is_no_reason_to_look_again() -> None:
+def test_a_doubt_about_a_stream_that_nobody_knows_any_more_is_no_reason_to_look_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Readers of a deleted stream may be told so one after the other, the last behind the end of its rows."""
 
     async def test(world: AppWorld) -> None:
@@ -821,7 +885,7 @@ def test_a_doubt_about_a_stream_that_nobody_knows_any_more_is_no_reason_to_look_
             assert len(described) < 100, "it asks without a pause"
             return await describe(name)
 
-        world.dis.streams.describe = counted  # type: ignore[method-assign]
+        monkeypatch.setattr(world.dis.streams, "describe", counted)
         leasing._survey.doubt("s-2")
         await anyio.sleep(60.0)
         assert await consumer.commit() == {p(0, "s-1"): 0}
