@@ -134,10 +134,10 @@ class Moves:
         for partition in partitions:
             holdings.prefetch.pause(partition, REVOKED)
         holdings.recall()
-        deadline = anyio.current_time() + self._config.drain_timeout_s
         async with self._calling_back:
             self._revoked |= keys
-            await self._callbacks.revoked(deadline, max(deadline, anyio.current_time()), partitions)
+            deadline = anyio.current_time() + self._config.drain_timeout_s  # not while it waited for its turn
+            await self._callbacks.revoked(deadline, deadline, partitions)
         left = set(keys)
         while left:
             waiting = {partition_of(key) for key in left}

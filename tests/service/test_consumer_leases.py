@@ -834,6 +834,31 @@ def test_a_loss_is_told_although_another_partition_is_announced_first() -> None:
     simulate(test)
 
 
+def test_a_hand_over_has_its_time_although_it_waited_for_its_turn() -> None:
+    """Of what goes while another callback takes its time, too, the work in hand may finish."""
+    left_s: list[float] = []
+
+    async def test(world: AppWorld) -> None:
+        await world.stream(partitions=2)
+
+        async def on_revoked(partitions: frozenset[Partition], deadline: float) -> None:
+            left_s.append(deadline - anyio.current_time())
+            await anyio.sleep(5.0)
+            left_s.append(deadline - anyio.current_time())
+
+        consumer = await world.started(on_revoked=on_revoked)
+        await anyio.sleep(2.0)
+        leasing = consumer._member
+        assert isinstance(leasing, Leasing)
+        async with leasing._moves._calling_back:  # as by a callback that takes its time
+            other = await world.started()
+            await anyio.sleep(15.0)
+        await until(lambda: len(other.assignment()) == 1)
+        assert left_s == pytest.approx([10.0, 5.0])
+
+    simulate(test)
+
+
 # --- doubts ---
 
 
