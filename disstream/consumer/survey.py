@@ -83,7 +83,14 @@ class Survey:
         found = compare(stream, info, table)
         checkpoints: dict[int, tuple[str, str]] = {}
         if found.create:
-            for state in await self._source.apps.state(self._app, stream):
+            try:
+                states = await self._source.apps.state(self._app, stream)
+            except NotFoundError as error:
+                if not isinstance(self._subscription, Pattern):
+                    raise
+                log.warning("app %s: partitions of %s cannot be shared yet: %s", self._app, stream, error)
+                return False  # deleted this moment: the next look sees it
+            for state in states:
                 if state.checkpoint is not None:
                     checkpoints[partition_number(state.partition_id)] = checkpoint_fields(state.checkpoint)
         changes = corrections(found, info.stream_id if info is not None else "", checkpoints, table)

@@ -859,6 +859,29 @@ def test_a_hand_over_has_its_time_although_it_waited_for_its_turn() -> None:
     simulate(test)
 
 
+def test_a_stream_of_a_pattern_that_goes_while_it_is_looked_at_ends_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Deleted between its description and the question how far the app is: the others are read on."""
+
+    async def test(world: AppWorld) -> None:
+        await world.stream("s-1", records=2)
+        consumer = await world.started(Pattern("s-.*"))
+        await take(consumer, 2)
+        state = world.dis.apps.state
+
+        async def deleted_first(app: str, stream: str) -> list[PartitionState]:
+            if stream == "s-2":
+                await world.dis.streams.delete("s-2")
+            return await state(app, stream)
+
+        monkeypatch.setattr(world.dis.apps, "state", deleted_first)
+        await world.stream("s-2")
+        await anyio.sleep(20.0)
+        await world.write(1, "s-1")
+        assert numbers(await take(consumer, 1)) == [2]
+
+    simulate(test)
+
+
 # --- doubts ---
 
 
