@@ -133,6 +133,10 @@ class Consumer(Resident):
         """As `disstream.Consumer.may_act`."""
         return self._portal.call(returned(self._inner.may_act, partition))
 
+    def holds_up(self, partition: Partition) -> bool:
+        """As `disstream.Consumer.holds_up`."""
+        return self._portal.call(returned(self._inner.holds_up, partition))
+
     def owes(self, record: Record) -> bool:
         """As `disstream.Consumer.owes`."""
         return self._portal.call(returned(self._inner.owes, record))

@@ -7,8 +7,9 @@ from typing import Any
 import anyio
 import click
 
-from ..consumer import ConsumerConfig, Pattern
+from ..consumer import ConsumerConfig, Leases, Pattern
 from ..errors import ApiError
+from ..leases import lease_store
 from ..wire.partitioning import partition_id, partition_number
 from ..worker import Worker, WorkerConfig, WorkerStats
 from ..worker.config import MAX_CONCURRENCY
@@ -116,6 +117,13 @@ def worker() -> None:
     metavar="SECONDS",
     help="How long a service that does not tell keeps the partitions of a silent worker.",
 )
+@click.option(
+    "--leases",
+    callback=given,
+    metavar="URL",
+    help="Share the partitions by leases in this store (sqlite:///PATH, postgresql://..., redis://...) instead of by "
+    "the service's group. The same for all workers of APP.",
+)
 @click.option("--health-host", default="127.0.0.1", metavar="HOST", help="Where --health-port listens.")
 @click.option(
     "--health-port",
@@ -142,6 +150,7 @@ def run_worker(
     start: Any,
     drain_timeout: float,
     session_timeout: float,
+    leases: str | None,
     health_host: str,
     health_port: int | None,
 ) -> None:
@@ -174,7 +183,11 @@ def run_worker(
         drain_timeout_s=drain_timeout,
         health_host=health_host,
         health_port=health_port,
-        consumer=ConsumerConfig(start=start, session_timeout_s=session_timeout),
+        consumer=ConsumerConfig(
+            start=start,
+            session_timeout_s=session_timeout,
+            coordination=None if leases is None else Leases(lease_store(leases)),
+        ),
     )
 
     async def work() -> WorkerStats:

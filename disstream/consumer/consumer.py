@@ -341,7 +341,10 @@ class Consumer:
         """
         self._holdings.app_source()
         progress = self._holding(partition).progress
-        length = json_chars(text)
+        try:
+            length = json_chars(text)
+        except UnicodeEncodeError as exc:
+            raise ConfigError(f"an annotation that is no text: {exc}") from exc
         if length > MAX_ANNOTATION_CHARS:
             raise ConfigError(
                 f"an annotation of {length} characters (as JSON) for {partition}: use at most {MAX_ANNOTATION_CHARS}"

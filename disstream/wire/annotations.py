@@ -36,7 +36,7 @@ _decoder = msgspec.json.Decoder(Note)
 
 
 def json_chars(text: str) -> int:
-    """How many characters `text` takes as JSON. Raises UnicodeEncodeError: a lone surrogate."""
+    """How many characters `text` takes as JSON. Raises UnicodeEncodeError (a ValueError): half a surrogate pair."""
     return len(msgspec.json.encode(text).decode())
 
 

@@ -107,7 +107,7 @@ async def test_a_server_that_crashes_has_what_it_answered(server: LeaseServer) -
 # --- processes ----------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(params=["sqlite", *KINDS])
+@pytest.fixture(params=["sqlite", *(pytest.param(kind, marks=pytest.mark.long) for kind in KINDS)])
 def address(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path}/leases.db"

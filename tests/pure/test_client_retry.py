@@ -47,6 +47,7 @@ def test_each_operation_has_its_class() -> None:
         "group_heartbeat": SAFE,
         "group_leave": SAFE,
         "group_members": SAFE,
+        "notices": CHANGES,  # an answer that goes on: whoever listens asks again
         "create_dump_task": CHANGES,
         "list_dump_tasks": SAFE,
         "delete_dump_task": SAFE,

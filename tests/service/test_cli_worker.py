@@ -140,6 +140,20 @@ def lag(run: Run) -> int:
     return int(run("app", "lag", "a", "s").stdout.split()[-1])
 
 
+def test_workers_share_by_leases(run: Run, server: Server, place: Path) -> None:
+    """With --leases the store says who reads what and keeps the checkpoints: the next one goes on behind the last."""
+    by_leases = ("--leases", f"sqlite:///{place}/leases.db")
+    with worker(server, "handlers:show", *ON_S, *by_leases) as process:
+        for number in range(5):
+            assert process.line_with(str(number)) == str(number)
+        process.signal(signal.SIGTERM)
+        assert process.end()[0] == 0
+    assert run("app", "lag", "a", "s", "--store", by_leases[1]).stdout.split()[-1] == "0"
+    assert run("produce", "s", text=b"5\n").exit_code == 0
+    with worker(server, "handlers:show", *ON_S, *by_leases) as process:
+        assert process.line_with("5") == "5"
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stops_it_gracefully(run: Run, server: Server, place: Path, number: signal.Signals) -> None:
     """A call under way ends first; it is committed, no other begins; the last line counts; exit code 0."""
@@ -264,7 +278,10 @@ def test_a_suspended_partition_is_resumed(run: Run, server: Server, place: Path)
         assert process.end()[0] == 0
     assert lag(run) == 0
     result = run("worker", "resume", "a", "s")
-    assert (result.exit_code, result.stderr.splitlines()[-1]) == (1, "Error: no partition of s is suspended for a")
+    assert (result.exit_code, result.stderr.splitlines()[-1]) == (
+        1,
+        "Error: no partition of s is suspended for a (of workers that share by leases give the --store)",
+    )
     assert run("worker", "resume", "a", "s", "0").stdout.endswith("its checkpoint tells of no suspension\n")
     assert run("worker", "resume", "a", "s", "7").exit_code == 2
     assert run("worker", "resume", "b", "s").exit_code == 1
@@ -308,6 +325,7 @@ def test_what_a_handler_leaves_with_is_the_exit_code(run: Run, server: Server) -
         (("handlers:nothing", *ON_S), "'handlers' has no 'nothing'"),
         (("handlers:number", *ON_S), "int, and cannot be called"),
         (("handlers", *ON_S), "give MODULE:NAME"),
+        (("handlers:show", *ON_S, "--leases", "nonsense"), "the address of the leases has no '://'"),
         (("broken:bill", *ON_S), "cannot be imported: ZeroDivisionError"),
         (("needy:bill", *ON_S), "needs what is not there"),
         (("handlers:show", "--app", "a"), "say what to read"),

@@ -82,6 +82,8 @@ def test_an_annotation_goes_with_the_checkpoint() -> None:
             assert first.annotation(p(0)) == "parked: k"
             with pytest.raises(ConfigError, match="601 characters"):
                 first.annotate(p(0), "x" * 599)
+            with pytest.raises(ConfigError, match="no text"):
+                first.annotate(p(0), "\ud800")
             await first.commit()
         assert await world.committed() == {0: 0}
         async with world.consumer() as second:
