@@ -62,7 +62,7 @@ class Source(Protocol):
 
 
 class Gate(Protocol):
-    """How far a partition may be read for now, because keys move when the stream is scaled."""
+    """How far a partition may be read at this moment, because keys move when the stream is scaled."""
 
     async def heed(self, reader: Reader, changes: int | None) -> None:
         """A page tells how often the stream was changed: what is not known of that is asked for."""

@@ -1,4 +1,4 @@
-"""What a worker holds of one partition, and what of it must not be touched for now. Pure."""
+"""What a worker holds of one partition, and what of it must not be touched yet. Pure."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Held:
 
     @property
     def standing_records(self) -> int:
-        """Of what is held, how much will not move for now."""
+        """How much of what is held stands until something else ends."""
         return len(self.items) if self.blocks else self.waiting_records
 
     @property

@@ -52,7 +52,7 @@ class PartitionWork:
     suspended: str | None
     """What it was suspended for: position and error. None: it goes on."""
     paused: bool
-    """Nothing of it is taken for now: it is suspended, or holds its share of the queue."""
+    """True: nothing of it is taken, because it is suspended or holds its share of the queue."""
 
 
 @dataclass(frozen=True, slots=True)
