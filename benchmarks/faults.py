@@ -1,10 +1,12 @@
 """What failures cost an app: worker processes share a stream, and one of them, the server or the lease store fails.
 
-    python benchmarks/faults.py [--runs 5] [--only kill,stop,...] [--sharing group,leases]
+    python benchmarks/faults.py [--runs 5] [--only kill,stop,...] [--sharing group,leases] [--store URL] [--handler]
 
 Each run has a server and workers of its own (session time-out 5 s, commits every second) and 2,000 flights a second;
-the workers share the partitions as members of the service's group, or by leases in a SQLite file. What was handled is
-known from the workers, what was sent from this process; nothing is believed of the service:
+the workers share the partitions as members of the service's group, or by leases in a SQLite file, or in the store of
+--store, which must run already. Each is a loop that fetches, or with --handler a `disstream.Worker` that calls a
+handler. What was handled is known from the workers, what was sent from this process; nothing is believed of the
+service:
 
     lost         sent, and handled by nobody                                                          must be 0
     duplicates   handled again; at most what the failed workers handled since their last commit, and the batches in
@@ -24,10 +26,11 @@ import signal
 import sqlite3
 import statistics
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
+from urllib.parse import urlsplit
 
 import anyio
 
@@ -93,7 +96,7 @@ class Outcome:
 class Trial:
     """One run of one kind."""
 
-    def __init__(self, rows: list[Row], kind: str, sharing: Sharing) -> None:
+    def __init__(self, rows: list[Row], kind: str, sharing: Sharing, *, store: str = "", handler: bool = False) -> None:
         told = KINDS[kind]
         self._kind = kind
         self._leases = sharing == "leases"
@@ -103,6 +106,8 @@ class Trial:
             partitions=told.partitions,
             workers=told.workers,
             leases=self._leases,
+            store=store,
+            handler=handler,
         )
         self._victims: list[str] = []
         self._failed_at = 0.0
@@ -110,6 +115,7 @@ class Trial:
         self._former: frozenset[str] = frozenset()
         self._seen: dict[str, StoredRow] = {}
         self._stale = 0
+        self._kept = False
 
     async def run(self) -> Outcome:
         await self._stage.run(self._incident)
@@ -118,7 +124,10 @@ class Trial:
         window_s = AUTO_COMMIT_S + COMMIT_SLACK_S
         uncommitted = sum(ledger.busiest(name, window_s, self._failed_at) for name in self._victims)
         note = ""
-        if self._kind in TAKEN_OVER:
+        if self._kept:
+            seconds = ledger.silence_s(self._failed_at)
+            note = "stopped in the middle of a change of the store: it kept all"
+        elif self._kind in TAKEN_OVER:
             (victim,) = self._victims
             begins_s, skipped = ledger.succession(victim, self._failed_at)
             seconds = max(begins_s.values(), default=float("nan"))
@@ -161,7 +170,10 @@ class Trial:
                     await anyio.sleep(STOPPED_S)
                     before = len(stage.ledger.assignments(victim))
                     stage.signal(victim, signal.SIGCONT)
-                    await stage.until(lambda: len(stage.ledger.assignments(victim)) > before, "it joins again")
+                    await stage.until(
+                        lambda: len(stage.ledger.assignments(victim)) > before or self._kept_all(victim),
+                        "it joins again, or goes on",
+                    )
                 case "term":
                     self._failed_at = stage.signal(victim, signal.SIGTERM)
                     await stage.until(stage.shared, "the others take over")
@@ -183,6 +195,15 @@ class Trial:
                     await stage.scale(3)
             await self._write_stale(victim)
             tasks.cancel_scope.cancel()
+
+    def _kept_all(self, victim: str) -> bool:
+        """Whether it goes on with all it had: it was stopped while it held the store's lock, and nobody could write."""
+        ledger = self._stage.ledger
+        others = [name for name in self._stage.living if name != victim]
+        shared = {partition for name in others for partition in ledger.owned(name)} & self._former
+        latest = max((at for at, _ in ledger.events(victim)), default=0.0)
+        self._kept = self._leases and not shared and latest > self._failed_at + STOPPED_S + SESSION_TIMEOUT_S / 2
+        return self._kept
 
     async def _store_down(self) -> None:
         """Of a group: the server, with the records. Of leases: the file, which somebody else holds locked."""
@@ -287,8 +308,12 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--only", default=",".join(KINDS), help="comma-separated kinds")
     parser.add_argument("--sharing", default="group,leases", help="group, leases, or both")
+    parser.add_argument("--store", default="", metavar="URL", help="a lease store that runs; default: a SQLite file")
+    parser.add_argument("--handler", action="store_true", help="each worker is a disstream.Worker")
     arguments = parser.parse_args()
     kinds, ways = arguments.only.split(","), arguments.sharing.split(",")
+    if arguments.store and "store" in kinds and "leases" in ways:
+        parser.error("store: only a SQLite file can be locked from here; leave it out of --only with --store")
     if arguments.runs < 1:
         parser.error(f"--runs {arguments.runs}: at least 1")
     for given, known in ((kinds, list(KINDS)), (ways, ["group", "leases"])):
@@ -299,13 +324,19 @@ def main() -> None:
     good = True
     for kind in kinds:
         for sharing in ways:
-            outcomes = []
+            outcomes: list[Outcome] = []
             for number in range(arguments.runs):
-                outcome = anyio.run(_work(rows, kind, sharing), backend_options={"use_uvloop": True})
-                print(f"{kind}, {sharing}, {number + 1} of {arguments.runs}: {outcome}", file=sys.stderr, flush=True)
-                outcomes.append(outcome)
+                told = f"{kind}, {sharing}, {number + 1} of {arguments.runs}"
+                trial = Trial(rows, kind, sharing, store=arguments.store, handler=arguments.handler)
+                try:
+                    outcomes.append(anyio.run(trial.run, backend_options={"use_uvloop": True}))
+                    print(f"{told}: {outcomes[-1]}", file=sys.stderr, flush=True)
+                except* DisError as group:
+                    print(f"{told}: not finished: {_causes(group)}", file=sys.stderr, flush=True)
+                    good = False
             good = good and all(outcome.good for outcome in outcomes)
-            table.append(_row(KINDS[kind].name, sharing, outcomes))
+            if outcomes:
+                table.append(_row(KINDS[kind].name, _way(sharing, arguments.store), outcomes))
     print(
         f"{describe()}; session time-out {SESSION_TIMEOUT_S:g} s, {RATE:,} records/s, {arguments.runs} runs each; "
         "low / median / high"
@@ -321,11 +352,15 @@ def main() -> None:
         sys.exit("a must is broken: see above")
 
 
-def _work(rows: list[Row], kind: str, sharing: Sharing) -> Callable[[], Coroutine[Any, Any, Outcome]]:
-    async def work() -> Outcome:
-        return await Trial(rows, kind, sharing).run()
+def _causes(group: BaseExceptionGroup[BaseException]) -> str:
+    """What the failures in it say."""
+    told = [_causes(e) if isinstance(e, BaseExceptionGroup) else str(e) for e in group.exceptions]
+    return "; ".join(told)
 
-    return work
+
+def _way(sharing: Sharing, store: str) -> str:
+    """How the workers shared, with the kind of store if it is not the usual one."""
+    return f"{sharing} ({urlsplit(store).scheme})" if store and sharing == "leases" else sharing
 
 
 def _row(name: str, sharing: str, outcomes: list[Outcome]) -> str:

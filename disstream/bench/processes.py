@@ -24,6 +24,8 @@ T = TypeVar("T")
 START_TIMEOUT_S = 30.0
 END_TIMEOUT_S = 15.0
 MAX_LINE_BYTES = 1_000_000
+TOLD_LINES = 20
+"""Of what a process said on its standard error, when something went wrong."""
 PYTHON = (sys.executable, "-m")
 """How to run a module with the interpreter and the packages we have."""
 
@@ -79,12 +81,15 @@ class Child:
         """Memory it has now that is not backed by files, in bytes; None where the system does not tell."""
         return private_bytes(self._process.pid)
 
+    def said(self, lines: int) -> str:
+        """The last lines of its standard error so far."""
+        return "\n".join(self._log.read_text(errors="replace").strip().splitlines()[-lines:])
+
     async def _ended(self) -> ChildEnded:
         with anyio.move_on_after(END_TIMEOUT_S):
             await self._process.wait()
-        told = self._log.read_text(errors="replace").strip().splitlines()
-        last = f": {told[-1]}" if told else ""
-        return ChildEnded(f"the {self._name} process ended too early (exit code {self._process.returncode}){last}")
+        told = f"the {self._name} process ended too early (exit code {self._process.returncode})"
+        return ChildEnded(f"{told}: {said}" if (said := self.said(TOLD_LINES)) else told)
 
 
 @contextlib.asynccontextmanager

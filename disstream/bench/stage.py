@@ -33,7 +33,7 @@ from ..producer import Producer, ProducerStats
 from .check import Sent
 from .flights import Row
 from .ledger import Ledger, Line
-from .processes import PYTHON, Child, ChildEnded, child, server
+from .processes import PYTHON, TOLD_LINES, Child, ChildEnded, child, server
 from .worker import Block, Work
 
 PROJECT = "demo"
@@ -64,13 +64,19 @@ class Stage:
         session_timeout_s: float = SESSION_TIMEOUT_S,
         data_dir: Path | None = None,
         leases: bool = False,
+        store: str = "",
+        handler: bool = False,
     ) -> None:
-        """`leases`: the workers agree through a lease store, a SQLite file, instead of the service's group."""
+        """`leases`: the workers agree through a lease store, instead of the service's group. `store`: its URL; "": a
+        SQLite file. `handler`: each is a `disstream.Worker`, instead of a loop that fetches.
+        """
         self._rows = rows
         self._pace_s = pace_s
         self._partitions = partitions
         self._count = workers
         self._leases = leases
+        self._store = store
+        self._handler = handler
         self._session_timeout_s = session_timeout_s
         self._data_dir = data_dir
         self._workers: dict[str, Child] = {}
@@ -137,7 +143,7 @@ class Stage:
     @property
     def store(self) -> str:
         """The URL of the lease store; "" in a group."""
-        return f"sqlite:///{self._scratch / 'leases.db'}" if self._leases else ""
+        return (self._store or f"sqlite:///{self._scratch / 'leases.db'}") if self._leases else ""
 
     def victim(self) -> str:
         """The living worker with the most partitions."""
@@ -160,6 +166,7 @@ class Stage:
                 AUTO_COMMIT_S,
                 self.store,
                 self._session_timeout_s,
+                self._handler,
             )
         )
         self._tasks.start_soon(self._follow, name, process, name=f"follow-{name}")
@@ -213,7 +220,8 @@ class Stage:
                 self._news = anyio.Event()
                 await self._news.wait()
             return
-        raise DisError(f"waited {timeout_s:.0f} s in vain: {what}")
+        said = "".join(f"\n--- {name}\n{process.said(TOLD_LINES)}" for name, process in self._workers.items())
+        raise DisError(f"waited {timeout_s:.0f} s in vain: {what}{said}")
 
     def stats(self) -> ProducerStats | None:
         """The producer's; None before there is one."""

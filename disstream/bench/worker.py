@@ -7,8 +7,8 @@ Talks in lines of JSON:
     out   Assigned  whenever its partitions change
     out   Handled   of each batch, before it asks for the next: a line that is cut is a batch that was not handled
 
-SIGTERM makes it finish the batch in hand, commit and leave. When its standard input closes, whoever started it is
-gone, and it ends at once.
+What reads is a loop that fetches, or a `disstream.Worker` that calls a handler. SIGTERM makes it finish the batch in
+hand, commit and leave. When its standard input closes, whoever started it is gone, and it ends at once.
 """
 
 from __future__ import annotations
@@ -27,16 +27,20 @@ import anyio
 import msgspec
 
 from .. import clock
-from ..consumer import Consumer, ConsumerConfig, Leases
-from ..door import connect
+from ..consumer import Consumer, ConsumerConfig, ConsumerStats, Leases
+from ..door import DisClient, connect
 from ..leases import lease_store
 from ..model import Partition, Record
+from ..worker import Worker, WorkerConfig
 from .check import Checker, Sent
 from .ledger import UNNUMBERED, Assigned, Handled, Lot
 from .reader import row_number
 
 FETCH_RECORDS = 500
 """A batch, so also what a worker can have in hand when it dies."""
+
+CALL_RECORDS = 100
+"""What a handler is called with. Fewer than a batch: some calls are under way at any moment."""
 
 
 class Work(msgspec.Struct):
@@ -51,6 +55,8 @@ class Work(msgspec.Struct):
     store: str = ""
     """The URL of a lease store; "": the workers are members of the service's group."""
     session_timeout_s: float = 30.0
+    handler: bool = False
+    """Whether a `disstream.Worker` calls a handler, instead of a loop that fetches."""
 
 
 class Block(msgspec.Struct):
@@ -62,7 +68,7 @@ class _Worker:
         self._work = work
         self._commands = commands
         self._checker = Checker(msgspec.json.decode(Path(work.sent).read_bytes(), type=Sent))
-        self._consumer: Consumer | None = None
+        self._stats: Callable[[], ConsumerStats | None] = lambda: None
         self._block_s = 0.0
         self._held: frozenset[Partition] = frozenset()
 
@@ -78,7 +84,8 @@ class _Worker:
                     self._block_s = message.seconds
 
             threading.Thread(target=_listen, args=(self._commands, loop, told), name="stdin", daemon=True).start()
-            tasks.start_soon(_end_on_signal, working, name="signals")
+            if not self._work.handler:  # a Worker heeds signals itself
+                tasks.start_soon(_end_on_signal, working, name="signals")
             async with connect(self._work.endpoint, project_id=self._work.project, credentials=None) as dis:
                 store = self._work.store
                 config = ConsumerConfig(
@@ -89,14 +96,40 @@ class _Worker:
                     on_assigned=self._assigned,
                     on_revoked=self._revoked,
                 )
-                self._consumer = dis.consumer(self._work.stream, config, app=self._work.app)
-                async with self._consumer:
-                    with working:
-                        while True:
-                            self._handle(self._consumer, await self._consumer.fetch(max_records=FETCH_RECORDS))
+                if self._work.handler:
+                    await self._call(dis, config)
+                else:
+                    await self._fetch(dis.consumer(self._work.stream, config, app=self._work.app), working)
             tasks.cancel_scope.cancel()
 
-    def _handle(self, consumer: Consumer, batch: list[Record]) -> None:
+    async def _fetch(self, consumer: Consumer, working: anyio.CancelScope) -> None:
+        self._stats = consumer.stats
+        async with consumer:
+            with working:
+                while True:
+                    batch = await consumer.fetch(max_records=FETCH_RECORDS)
+                    self._handle(batch)
+                    for record in {record.partition_id: record for record in batch}.values():
+                        consumer.record_done(record)
+
+    async def _call(self, dis: DisClient, config: ConsumerConfig) -> None:
+        """A partition's records one after the other, so that what was handled of it has no gaps."""
+
+        async def handler(batch: list[Record]) -> None:
+            self._handle(batch)
+
+        told = WorkerConfig(
+            streams=[self._work.stream],
+            app=self._work.app,
+            order="partition",
+            batch_records=CALL_RECORDS,
+            consumer=config,
+        )
+        worker = Worker(dis, handler, told)
+        self._stats = lambda: worker.stats().consumer
+        await worker.run()
+
+    def _handle(self, batch: list[Record]) -> None:
         if self._block_s:
             # In the loop, not beside it: what is shown here is that a handler that does this keeps its partitions.
             time.sleep(self._block_s)
@@ -110,12 +143,10 @@ class _Worker:
             lots[-1].numbers.append(UNNUMBERED if number is None else number)
         found = self._checker.findings()
         _say(Handled(clock.boot(), lots, found.rekeyed, found.changed))
-        for record in {record.partition_id: record for record in batch}.values():
-            consumer.record_done(record)
 
     def _assigned(self, partitions: frozenset[Partition]) -> None:
-        assert self._consumer is not None
-        generation = self._consumer.stats().generation or 0  # leases know none
+        stats = self._stats()
+        generation = (stats and stats.generation) or 0  # leases know none
         self._held = partitions
         _say(Assigned(clock.boot(), self._work.member, generation, sorted(p.partition_id for p in partitions)))
 

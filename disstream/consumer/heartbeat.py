@@ -201,7 +201,8 @@ class Heartbeats:
         if not self._unheard:
             self._unheard = True
             self.lapses += 1
-            log.warning("%s: member %s hands out nothing until it is heard: %s", self._app, self._member_id, error)
+            told = str(error) or "no answer in time"  # a TimeoutError says nothing
+            log.warning("%s: member %s hands out nothing until it is heard: %s", self._app, self._member_id, told)
 
     async def _give_up(self, groups: BeatingGroups, generation: int, tell: Callable[[], None]) -> None:
         if self._gave_up:
