@@ -47,6 +47,7 @@ PURE = [
     "client/retry.py",
     "engine/columns.py",
     "engine/embedded/batch.py",
+    "engine/embedded/merging.py",
     "engine/rules.py",
     "engine/writers.py",
     "consumer/assignment.py",

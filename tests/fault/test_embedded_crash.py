@@ -59,11 +59,14 @@ async def verify(directory: Path, acknowledged: Acknowledged) -> None:
             rows: list[Row] = []
             for batch in await engine.log.read(ref, 0, 1 << 40):
                 assert batch.first_sequence == len(rows), "numbers are contiguous"
-                batch_id, total = batch.rows[0].data[:8], batch.rows[0].data[9]
-                begins = [row.data[:10] for row in batch.rows]
-                assert begins == [batch_id + bytes([index, total]) for index in range(total)], "no half batch"
                 rows += batch.rows
             assert len(rows) == bounds.next
+            at = 0
+            while at < len(rows):  # appends, of which several may have become one batch
+                batch_id, total = rows[at].data[:8], rows[at].data[9]
+                begins = [row.data[:10] for row in rows[at : at + total]]
+                assert begins == [batch_id + bytes([index, total]) for index in range(total)], "no half append"
+                at += total
             stored.append(rows)
         for partition, first, length, expected in acknowledged.rows:
             assert digest(stored[partition][first : first + length]) == expected

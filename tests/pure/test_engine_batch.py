@@ -40,7 +40,7 @@ def test_worked_example() -> None:
 def test_round_trip(rows: list[Row], first: int, append_ms: int) -> None:
     """What is encoded is decoded, and the header tells number, time and weight."""
     value = batch.encode(rows).value(first, append_ms)
-    assert batch.verify(value) == (len(rows), first, append_ms, sum(row.weight for row in rows))
+    assert batch.verify(value) == batch.Header(len(rows), first, append_ms, sum(row.weight for row in rows))
     assert batch.rows(value) == rows
     assert batch.parse_key(batch.key(first, append_ms)) == (first, append_ms)
 

@@ -18,6 +18,8 @@ answers all with one call into the loop. While it commits the next jobs gather: 
   OutcomeUnknown, later calls StorageError. So it is when the periodic sync of "relaxed" fails, which had been trusted
   with transactions that were answered already.
 - Forgotten rows (trim, drop) are swept in small pieces, one in each transaction, so that they never hold up a commit.
+- Small batches are merged likewise (`merging`), beside what else a transaction writes, and after a pause if there is
+  nothing else: the transaction of its own is then in nobody's way.
 
 The thread is a daemon: a process that ends without closing the engine ends, and the file is as after any crash.
 """
@@ -38,7 +40,8 @@ import lmdb
 from ...errors import DisError, OutcomeUnknown, StorageError
 from ..api import PartitionRef
 from ..waiters import Waiters
-from .environment import EmbeddedConfig, Environment, PartitionState, remedy
+from .environment import EVERYTHING, EmbeddedConfig, Environment, PartitionState, remedy
+from .merging import Merge, Merging
 
 T = TypeVar("T")
 
@@ -50,6 +53,9 @@ on a slow disk, and far from the 512 MiB of changed pages that LMDB can hold."""
 
 SWEEP_BATCHES = 1000
 """How many forgotten batches one transaction deletes; some 2 ms."""
+
+MERGE_PAUSE_S = 0.05
+"""How long the thread waits for something to write before it merges what is due without: then nobody appends."""
 
 
 class Write:
@@ -63,6 +69,9 @@ class Write:
         self._states = states
         self.changed: dict[PartitionRef, PartitionState | None] = {}
         self.garbage: list[tuple[int, int]] = []
+        self.stored: list[tuple[int, int, int, int]] = []
+        """Slot, first number, rows and bytes of each batch."""
+        self.merged: list[tuple[Merge, tuple[int, int, int] | None]] = []
 
     def state(self, ref: PartitionRef) -> PartitionState | None:
         return self.changed[ref] if ref in self.changed else self._states.get(ref)
@@ -98,6 +107,7 @@ class Committer:
         self._states: dict[PartitionRef, PartitionState] = {}
         self._garbage: deque[tuple[int, int]] = deque()
         self._may_sweep = True
+        self._merging = Merging()
 
     # --- on the loop ---------------------------------------------------------------------------------------------
 
@@ -220,7 +230,7 @@ class Committer:
                 refused = f"nothing was stored, the engine has stopped: {broken}"
                 self._call(self._deliver, {}, [(job.future, StorageError(refused)) for job in jobs], broken)
                 continue
-            if jobs or (self._garbage and self._may_sweep):
+            if jobs or (self._may_sweep and (self._garbage or self._merging.due)):
                 broken = self._commit(env, jobs)
                 if relaxed and sync_at is None:
                     sync_at = self._loop.time() + self._config.sync_interval_s
@@ -236,7 +246,11 @@ class Committer:
             if self._garbage and self._may_sweep:
                 job = self._queue.get_nowait()
             else:
-                job = self._queue.get(timeout=None if sync_at is None else max(sync_at - self._loop.time(), 0))
+                pause = MERGE_PAUSE_S if self._merging.due and self._may_sweep else None
+                if sync_at is not None:
+                    until_sync = max(sync_at - self._loop.time(), 0)
+                    pause = until_sync if pause is None else min(pause, until_sync)
+                job = self._queue.get(timeout=pause)
             while job is not _CLOSE:
                 jobs.append(job)
                 size += job.size
@@ -253,6 +267,7 @@ class Committer:
         broken: StorageError | None = None
         transaction = 0
         write: Write | None = None
+        merges = self._merging.take() if self._may_sweep else []
         try:
             with env.env.begin(write=True) as txn:
                 write = Write(env, txn, self._states)
@@ -261,10 +276,12 @@ class Committer:
                         answers.append((job.future, job.apply(write)))
                     except DisError as exc:
                         answers.append((job.future, exc))
+                write.merged = [(merge, env.merge(txn, merge)) for merge in merges]
                 swept = self._sweep(env, txn)
                 transaction = txn.id()  # leaving the block commits it
         except lmdb.Error as exc:
             self._may_sweep = False  # not again and again for nothing: the next success allows it
+            self._merging.put_back(merges)
             if not transaction or _never_counted(env, transaction):
                 told = f"nothing was stored in {self._data_dir}: {exc}; {remedy(exc)}"
                 answers = [(job.future, StorageError(told)) for job in jobs]
@@ -278,6 +295,7 @@ class Committer:
         if swept:
             self._garbage.popleft()
         self._garbage.extend(write.garbage)
+        self._remember(write)
         for ref, state in write.changed.items():
             if state is None:
                 self._states.pop(ref, None)
@@ -286,6 +304,17 @@ class Committer:
         if answers:
             self._call(self._deliver, write.changed, answers, None)
         return None
+
+    def _remember(self, write: Write) -> None:
+        """What is to be merged, now that it is stored."""
+        for merge, found in write.merged:
+            if found is not None:
+                self._merging.merged(merge, *found)
+        for batch in write.stored:
+            self._merging.stored(*batch)
+        for slot, before in write.garbage:
+            if before == EVERYTHING:
+                self._merging.forget(slot)
 
     def _sweep(self, env: Environment, txn: lmdb.Transaction[bytes]) -> bool:
         """Delete a piece of the oldest garbage; True if that is all of it."""

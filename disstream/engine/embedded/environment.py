@@ -35,11 +35,12 @@ from ...errors import ConfigError, StorageError
 from ..api import PartitionRef
 from ..rules import MAX_KEY_BYTES
 from . import batch
+from .merging import Merge
 from .writers import Writers
 
-FORMAT = 2
-"""2: batches are stored as columns. Those of format 1 are still read, so its directories are taken over; a version that
-knows no columns must not open them any more."""
+FORMAT = 3
+"""2: batches are stored as columns. 3: their rows may have been appended at different times. What was stored in an older
+format is still read, so its directories are taken over; a version that knows no more than that must not open them."""
 
 _NUMBER = struct.Struct(">Q")
 _FORMAT = struct.Struct(">I")
@@ -219,6 +220,36 @@ class Environment:
             self.writers.drop(txn, slot)
             txn.delete(_NUMBER.pack(slot), db=self.dropped)
         return True
+
+
+    def merge(self, txn: lmdb.Transaction[Any], merge: Merge) -> tuple[int, int, int] | None:
+        """Make its batches one; returns the first number, the rows and the bytes of that.
+
+        None: fewer than two of them are left, or one is damaged, and stays what it is for its reader to be told.
+        """
+        cursor = txn.cursor(db=self.batches)
+        values: list[bytes] = []
+        last = 0
+        more = cursor.set_range(batch.key(merge.slot, merge.begin))
+        while more:
+            slot, found = batch.parse_key(cursor.key())
+            if slot != merge.slot or found >= merge.end:
+                break
+            last = found
+            values.append(cursor.value())
+            more = cursor.next()
+        if len(values) < 2:
+            return None
+        try:
+            merged = batch.merge(values)
+        except batch.Damaged:
+            return None
+        cursor.set_range(batch.key(merge.slot, merge.begin))
+        for _ in values[1:]:
+            cursor.delete()  # and stand on the next; the last one is replaced
+        txn.put(batch.key(merge.slot, last), merged, db=self.batches)
+        head = batch.header(merged)
+        return head.first, head.length, len(merged)
 
 
 EVERYTHING = 2**64 - 1
