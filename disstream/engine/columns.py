@@ -8,9 +8,9 @@ Keys, sizes and timestamps have one *packed* form, in which they are stored and 
 [keys, sizes, timestamps]: an array of str or nil, an array of the payloads' bytes, and an array of int or nil, or nil
 if no row has one. What was stored so is unpacked when somebody asks for it, and sent on as it is.
 
-Rows that were appended at different times can be columns too. They tell their times (`times`), and have a second packed
-form, *stamped*: in its timestamps stands the time of the append where the producer gave none, which is what readers get.
-Beside it the append times of all others are needed to know the rows again; see `pack_times`.
+Rows that were appended at different times can be columns too. They tell their `times`, and have a second packed form,
+*stamped*: in its timestamps stands the time of the append where the producer gave none, which is what readers get.
+Beside it only the append times of the other rows are needed; see `pack_times`.
 """
 
 from __future__ import annotations

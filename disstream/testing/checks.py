@@ -82,7 +82,9 @@ def timed(batches: Sequence[Batch]) -> list[tuple[int, int, Row]]:
     found: list[tuple[int, int, Row]] = []
     for first, append_ms, rows, times in batches:
         if times is not None and (len(times) != len(rows) or times[-1] != append_ms):
-            raise AssertionError(f"the batch at {first}: {len(rows)} rows, the last of {append_ms}, and times {times!r}")
+            raise AssertionError(
+                f"the batch at {first}: {len(rows)} rows, the last of {append_ms}, and times {times!r}"
+            )
         found += zip(range(first, first + len(rows)), times or [append_ms] * len(rows), rows, strict=True)
     return found
 

@@ -24,8 +24,8 @@ its timestamp each row has the producer's own or, without one, the time of its a
     32  4  told          how many bytes `columns` has
     36  4  kept          how many bytes `times` has
     40  …  columns       keys, sizes and timestamps, stamped
-    …   …  times         in msgpack: nil if no row has a timestamp of its own; else an array: of a row with one the time of
-                         its append, ms since the epoch, of the others nil
+    …   …  times         in msgpack: nil if no row has a timestamp of its own; else an array: of a row that has one, when
+                         it was appended, ms since the epoch; of any other nil
     …   …  payloads      one behind the other
 
 The CRC ends with the header because the rows are encoded and summed where the append was called, before the commit
@@ -43,8 +43,8 @@ The same row merged with the next one, b"!", no key, appended at 1001 ms with th
     value  28c310e2  c0000002  00000000 00000005  00000000 000003e9  00000000 00000004
            0000000d  00000005  93 92a16bc0 920201 92cd03e807  92c0cd03e9  686921
 
-Before format 3, no rows were timed. Before format 2, the highest bit of the length was not set, and at byte 32 stood the rows, in msgpack: an array of
-arrays [data (bin), key (str or nil), timestamp (int or nil)]. Such values are still read.
+Before format 3 no rows were timed. Before format 2 the highest bit of the length was not set, and at byte 32 stood the
+rows, in msgpack: an array of arrays [data (bin), key (str or nil), timestamp (int or nil)]. All of it is still read.
 """
 
 from __future__ import annotations

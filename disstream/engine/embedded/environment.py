@@ -39,8 +39,9 @@ from .merging import Merge
 from .writers import Writers
 
 FORMAT = 3
-"""2: batches are stored as columns. 3: their rows may have been appended at different times. What was stored in an older
-format is still read, so its directories are taken over; a version that knows no more than that must not open them."""
+"""2: batches are stored as columns. 3: the rows of one may have been appended at different times. What was stored in an
+older format is read, so its directories are taken over; a version that knows no newer one must not open them any more.
+"""
 
 _NUMBER = struct.Struct(">Q")
 _FORMAT = struct.Struct(">I")
@@ -220,7 +221,6 @@ class Environment:
             self.writers.drop(txn, slot)
             txn.delete(_NUMBER.pack(slot), db=self.dropped)
         return True
-
 
     def merge(self, txn: lmdb.Transaction[Any], merge: Merge) -> tuple[int, int, int] | None:
         """Make its batches one; returns the first number, the rows and the bytes of that.

@@ -245,7 +245,8 @@ def _fitting(rows: Columns, left: int) -> Columns:
 def _seek(cursor: lmdb.Cursor[memoryview], ref: PartitionRef, state: PartitionState, time_ms: int) -> int:
     """Bisect the sequence numbers: append times never decrease, and each probe answers for a whole batch.
 
-    Of a batch with rows of different times it is that of the last one; only in the batch that is found rows are looked at.
+    Of a batch with rows of different times it is that of the last one; only in the batch that is found in the end, its
+    rows are looked at.
     """
     low, high = state.oldest, state.next
     while low < high:

@@ -34,12 +34,12 @@ so that merging never falls behind."""
 
 
 class Merge(NamedTuple):
-    """`count` batches of a slot, with the rows from `begin` to before `end`, that shall be one."""
+    """So many neighbouring `batches` of a slot, with the rows from `begin` to before `end`, that shall be one."""
 
     slot: int
     begin: int
     end: int
-    count: int
+    batches: int
     tier: int
 
 
@@ -68,7 +68,7 @@ class Merging:
         taken: list[Merge] = []
         while self._due and room > 0:
             taken.append(self._due.popleft())
-            room -= taken[-1].count
+            room -= taken[-1].batches
         return taken
 
     def merged(self, merge: Merge, first: int, length: int, size: int) -> None:
@@ -108,7 +108,7 @@ class Merging:
                 assert 0 < count < FEW
                 assert end - begin >= count
         for merge in self._due:
-            assert merge.count == FEW
+            assert merge.batches == FEW
             assert merge.end - merge.begin >= FEW
         for tier in (0, 1):
             ends: dict[int, int] = {}
