@@ -79,12 +79,13 @@ async def play(directory: Path, history: list[tuple[object, ...]]) -> None:
     await memory.close()
 
 
-@settings(max_examples=40, deadline=None)
-@given(history=steps, few=st.integers(2, 4), small=st.sampled_from([(3, 8), (64, 128)]))
-def test_any_history(history: list[tuple[object, ...]], few: int, small: tuple[int, int]) -> None:
+@settings(max_examples=80, deadline=None)
+@given(history=steps, few=st.integers(2, 4), small=st.sampled_from([3, 64]), large=st.sampled_from([9, 512]))
+def test_any_history(history: list[tuple[object, ...]], few: int, small: int, large: int) -> None:
     """Appends small and large, trims, reads of any size from anywhere, seeks at any time, and starting anew."""
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as directory:
         patch.setattr(merging, "FEW", few)
         patch.setattr(merging, "SMALL_ROWS", small)
+        patch.setattr(merging, "LARGE_ROWS", large)
         patch.setattr(commit, "MERGE_PAUSE_S", 0)
         asyncio.run(play(Path(directory), history))

@@ -24,8 +24,8 @@ its timestamp each row has the producer's own or, without one, the time of its a
     32  4  told          how many bytes `columns` has
     36  4  kept          how many bytes `times` has
     40  …  columns       keys, sizes and timestamps, stamped
-    …   …  times         in msgpack: nil if no row has a timestamp of its own; else an array: of a row that has one, when
-                         it was appended, ms since the epoch; of any other nil
+    …   …  times         in msgpack: nil if no row has a timestamp of its own; else an array: of a row with one, when it
+                         was appended, ms since the epoch; of any other nil
     …   …  payloads      one behind the other
 
 The CRC ends with the header because the rows are encoded and summed where the append was called, before the commit

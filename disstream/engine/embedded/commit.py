@@ -41,7 +41,7 @@ from ...errors import DisError, OutcomeUnknown, StorageError
 from ..api import PartitionRef
 from ..waiters import Waiters
 from .environment import EVERYTHING, EmbeddedConfig, Environment, PartitionState, remedy
-from .merging import Merge, Merging
+from .merging import Merging
 
 T = TypeVar("T")
 
@@ -71,7 +71,6 @@ class Write:
         self.garbage: list[tuple[int, int]] = []
         self.stored: list[tuple[int, int, int, int]] = []
         """Slot, first number, rows and bytes of each batch."""
-        self.merged: list[tuple[Merge, tuple[int, int, int] | None]] = []
 
     def state(self, ref: PartitionRef) -> PartitionState | None:
         return self.changed[ref] if ref in self.changed else self._states.get(ref)
@@ -276,7 +275,8 @@ class Committer:
                         answers.append((job.future, job.apply(write)))
                     except DisError as exc:
                         answers.append((job.future, exc))
-                write.merged = [(merge, env.merge(txn, merge)) for merge in merges]
+                for merge in merges:
+                    env.merge(txn, merge)
                 swept = self._sweep(env, txn)
                 transaction = txn.id()  # leaving the block commits it
         except lmdb.Error as exc:
@@ -307,9 +307,6 @@ class Committer:
 
     def _remember(self, write: Write) -> None:
         """What is to be merged, now that it is stored."""
-        for merge, found in write.merged:
-            if found is not None:
-                self._merging.merged(merge, *found)
         for batch in write.stored:
             self._merging.stored(*batch)
         for slot, before in write.garbage:

@@ -222,11 +222,8 @@ class Environment:
             txn.delete(_NUMBER.pack(slot), db=self.dropped)
         return True
 
-    def merge(self, txn: lmdb.Transaction[Any], merge: Merge) -> tuple[int, int, int] | None:
-        """Make its batches one; returns the first number, the rows and the bytes of that.
-
-        None: fewer than two of them are left, or one is damaged, and stays what it is for its reader to be told.
-        """
+    def merge(self, txn: lmdb.Transaction[Any], merge: Merge) -> None:
+        """Make its batches one, those of them that are left. A damaged one, and all beside it, stay as they are."""
         cursor = txn.cursor(db=self.batches)
         values: list[bytes] = []
         last = 0
@@ -239,17 +236,15 @@ class Environment:
             values.append(cursor.value())
             more = cursor.next()
         if len(values) < 2:
-            return None
+            return
         try:
             merged = batch.merge(values)
         except batch.Damaged:
-            return None
+            return  # whoever reads it is told
         cursor.set_range(batch.key(merge.slot, merge.begin))
         for _ in values[1:]:
             cursor.delete()  # and stand on the next; the last one is replaced
         txn.put(batch.key(merge.slot, last), merged, db=self.batches)
-        head = batch.header(merged)
-        return head.first, head.length, len(merged)
 
 
 EVERYTHING = 2**64 - 1
