@@ -107,6 +107,7 @@ class Committer:
         self._garbage: deque[tuple[int, int]] = deque()
         self._may_sweep = True
         self._merging = Merging()
+        self._may_merge = True
 
     # --- on the loop ---------------------------------------------------------------------------------------------
 
@@ -229,7 +230,7 @@ class Committer:
                 refused = f"nothing was stored, the engine has stopped: {broken}"
                 self._call(self._deliver, {}, [(job.future, StorageError(refused)) for job in jobs], broken)
                 continue
-            if jobs or (self._may_sweep and (self._garbage or self._merging.due)):
+            if jobs or (self._garbage and self._may_sweep) or (self._merging.due and self._may_merge):
                 broken = self._commit(env, jobs)
                 if relaxed and sync_at is None:
                     sync_at = self._loop.time() + self._config.sync_interval_s
@@ -245,7 +246,7 @@ class Committer:
             if self._garbage and self._may_sweep:
                 job = self._queue.get_nowait()
             else:
-                pause = MERGE_PAUSE_S if self._merging.due and self._may_sweep else None
+                pause = MERGE_PAUSE_S if self._merging.due and self._may_merge else None
                 if sync_at is not None:
                     until_sync = max(sync_at - self._loop.time(), 0)
                     pause = until_sync if pause is None else min(pause, until_sync)
@@ -266,7 +267,7 @@ class Committer:
         broken: StorageError | None = None
         transaction = 0
         write: Write | None = None
-        merges = self._merging.take() if self._may_sweep else []
+        merges = self._merging.take() if self._may_merge else []
         try:
             with env.env.begin(write=True) as txn:
                 write = Write(env, txn, self._states)
@@ -281,6 +282,7 @@ class Committer:
                 transaction = txn.id()  # leaving the block commits it
         except lmdb.Error as exc:
             self._may_sweep = False  # not again and again for nothing: the next success allows it
+            self._may_merge = False  # it takes room, and there may be none: the next append that succeeds allows it
             self._merging.put_back(merges)
             if not transaction or _never_counted(env, transaction):
                 told = f"nothing was stored in {self._data_dir}: {exc}; {remedy(exc)}"
@@ -309,6 +311,7 @@ class Committer:
         """What is to be merged, now that it is stored."""
         for batch in write.stored:
             self._merging.stored(*batch)
+            self._may_merge = True
         for slot, before in write.garbage:
             if before == EVERYTHING:
                 self._merging.forget(slot)
