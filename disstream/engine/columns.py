@@ -275,7 +275,7 @@ Unpacked = tuple[list[str | None], list[int], list[int | None] | None]
 """Keys, sizes and timestamps."""
 
 
-def unpack(packed: bytes, count: int, size: int) -> Unpacked:
+def unpack(packed: bytes | bytearray | memoryview, count: int, size: int) -> Unpacked:
     """Out of the packed form of so many rows, whose payloads have `size` bytes together. Raises StorageError."""
     try:
         keys, sizes, timestamps = _decoder.decode(packed)

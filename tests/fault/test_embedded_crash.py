@@ -24,6 +24,8 @@ class Acknowledged:
     written: dict[tuple[str, int], dict[int, int]] = field(default_factory=dict)
     """(producer, partition) -> number -> sequence number"""
     pair: int = 0
+    merged: bool = False
+    """Some of the appends were found in one batch."""
 
     def add(self, line: str) -> None:
         kind, *words = line.split()
@@ -57,8 +59,10 @@ async def verify(directory: Path, acknowledged: Acknowledged) -> None:
         for ref, bounds in zip(PARTITIONS, await engine.log.bounds(PARTITIONS), strict=True):
             assert bounds is not None
             rows: list[Row] = []
+            begins_of_batches: set[int] = set()
             for batch in await engine.log.read(ref, 0, 1 << 40):
                 assert batch.first_sequence == len(rows), "numbers are contiguous"
+                begins_of_batches.add(len(rows))
                 rows += batch.rows
             assert len(rows) == bounds.next
             at = 0
@@ -67,6 +71,7 @@ async def verify(directory: Path, acknowledged: Acknowledged) -> None:
                 begins = [row.data[:10] for row in rows[at : at + total]]
                 assert begins == [batch_id + bytes([index, total]) for index in range(total)], "no half append"
                 at += total
+                acknowledged.merged |= at < len(rows) and at not in begins_of_batches
             stored.append(rows)
         for partition, first, length, expected in acknowledged.rows:
             assert digest(stored[partition][first : first + length]) == expected
@@ -101,6 +106,7 @@ async def crash(directory: Path, rounds: int, seed: int) -> None:
         await verify(directory, acknowledged)
     assert len(acknowledged.rows) > rounds
     assert acknowledged.written
+    assert acknowledged.merged
 
 
 async def test_acknowledged_rows_survive_kill(tmp_path: Path) -> None:

@@ -130,7 +130,7 @@ def _encoded(length: int, weight: int, marks: int, packed: bytes, kept: bytes, d
     return Encoded(length, weight, marks, buffer, zlib.crc32(memoryview(buffer)[_HEADER_BYTES:]))
 
 
-def merge(values: Sequence[bytes]) -> bytearray:
+def merge(values: Sequence[Buffer]) -> bytearray:
     """One value for the rows of several, of which each begins where the one before ends. Raises Damaged."""
     keys: list[str | None] = []
     sizes: list[int] = []
@@ -166,11 +166,11 @@ def merge(values: Sequence[bytes]) -> bytearray:
     return encoded.value(begin, times[-1])
 
 
-def _plain(value: bytes, length: int) -> tuple[Unpacked, bytes]:
+def _plain(value: Buffer, length: int) -> tuple[Unpacked, bytes]:
     """The rows of a verified value that is neither timed nor old. Raises Damaged."""
     try:
         (told,) = _TOLD.unpack_from(value, _HEADER_BYTES)
-        data = value[_COLUMNS_AT + told :]
+        data = bytes(value[_COLUMNS_AT + told :])
         return unpack(value[_COLUMNS_AT : _COLUMNS_AT + told], length, len(data)), data
     except (struct.error, StorageError) as exc:
         raise Damaged(f"its rows cannot be decoded: {exc}") from exc
@@ -206,7 +206,7 @@ def verify(value: Buffer) -> Header:
 
 def rows(value: Buffer) -> Columns:
     """The rows of a verified value, looked at. Raises Damaged."""
-    found = unopened(value)
+    found = unopened(value, header(value))
     try:
         found.check()
     except StorageError as exc:
@@ -214,18 +214,18 @@ def rows(value: Buffer) -> Columns:
     return found
 
 
-def unopened(value: Buffer) -> Columns:
-    """The rows of a verified value, which may be in the old form. Raises Damaged.
+def unopened(value: Buffer, head: Header) -> Columns:
+    """The rows of a verified value with that header, which may be in the old form. Raises Damaged.
 
     What the checksum vouches for is not looked at: columns that do not fit together raise StorageError when somebody
     does.
     """
-    length, *_, timed = header(value)
+    length = head.length
     view = memoryview(value)
     try:
         if not view[_CRC.size] & 0x80:
             found = Columns.of(_decoder_1.decode(view[_HEADER_BYTES:]))
-        elif timed:
+        elif head.timed:
             (told,) = _TOLD.unpack_from(view, _HEADER_BYTES)
             (kept,) = _TOLD.unpack_from(view, _COLUMNS_AT)
             times, data = _TIMED_COLUMNS_AT + told, _TIMED_COLUMNS_AT + told + kept

@@ -203,7 +203,7 @@ def _read(
                 raise batch.Damaged("it has not as many rows as its header tells")
             whole = wanted == head.first and last < end and head.weight <= left
             # What goes out whole may never be looked at here.
-            rows = batch.unopened(value) if whole else batch.rows(value)
+            rows = batch.unopened(value, head) if whole else batch.rows(value)
         except batch.Damaged as exc:
             if found:
                 break

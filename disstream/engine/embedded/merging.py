@@ -98,7 +98,7 @@ class Merging:
             return
         self._allowed += WORK_PER_BATCH + WORK_PER_ROW * rows
         tail = self._tails.get(slot)
-        if tail is None or tail.end != first:
+        if tail is None:
             tail = self._tails[slot] = _Tail(first)
         tail.end = first + rows
         tail.count += 1
