@@ -197,6 +197,8 @@ async def test_what_was_forgotten_meanwhile(tmp_path: Path) -> None:
         for _ in range(3):
             await transact(engine)
         assert sum(lengths(engine)) <= FEW
+        assert not engine.log._committer._merging.due, "nothing is kept of the dropped one"
+        assert engine.log._committer._merging._tails.keys() == {1}
         await check(engine, FEW, 3)
 
 

@@ -54,7 +54,7 @@ class Partitions(RuleBasedStateMachine):
             self.merging.stored(slot, *stored[:3])
             self.batches[slot].append(stored)
             self.next[slot] += length
-            self.allowed += (16 + 8 * length) * stored.fresh
+            self.allowed += (16 + 4 * length) * stored.fresh
 
     @rule()
     def transact(self) -> None:
@@ -167,7 +167,7 @@ def test_one_by_one() -> None:
             batches -= merge.batches - 1
             written += merge.end - merge.begin
         machine.check()
-        assert batches <= number // 384 + FEW + 8
+        assert batches <= number // 192 + FEW + 8
     assert written < 50_000 * 5
 
 
@@ -180,7 +180,7 @@ def test_what_came_at_once_is_merged_a_piece_at_a_time() -> None:
             machine.stored(slot, number, 1, 150)
         work = sum(merge.work for merge in machine.take())
         taken, longest = taken + work, max(longest, work)
-    assert longest <= 24 * 1_000 + MOST_WORK
+    assert longest <= 20 * 1_000 + MOST_WORK
     left = 0
     while machine.due:
         work = sum(merge.work for merge in machine.take())

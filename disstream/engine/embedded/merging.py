@@ -3,12 +3,12 @@
 Who writes a record at a time stores a batch for each, and a reader pays for batches: to find, check and send one costs
 as much as fifty records. So the commit thread merges what stands at the end of a partition:
 
-    large ... large  512 .. 200 .. 70 .. 24  1 1 1 1 1        rows; on the right is what comes next
-                     └ merged before ──────┘ └ fresh ┘
+    large ... large  200 .. 70 .. 24  1 1 1 1 1        rows; on the right is what comes next
+                     └ merged ─────┘  └ fresh ┘
 
 - `FEW` fresh batches become one. So does what was merged before them, from the right, as long as it is not more than
-  twice what is merged already: then what is left is some batches, each larger than all behind it, and a row is written
-  four or five times in all until its batch is large.
+  twice what is merged already: then what is left is some batches, each larger than all behind it, and a row that came
+  alone is written four or five times in all until its batch is large.
 - A large batch, stored or merged, ends it: what stands before it is not touched any more.
 
 It is decided when a batch is stored. Done it is by the next transactions, a bounded piece in each, beside what else
@@ -26,13 +26,14 @@ FEW = 8
 """Less: rows are written for little; more: more fresh batches at the end, where most reading is done. Figures are in
 docs/decisions/0023-merging.md."""
 
-SMALL_ROWS = 64
-SMALL_BYTES = 16 * 1024
-"""What is stored is fresh if it has fewer of both. To read larger ones costs little more than half a thousand rows."""
+SMALL_ROWS = 32
+SMALL_BYTES = 8 * 1024
+"""What is stored is fresh if it has fewer of both. To merge larger ones costs more than it gives a reader."""
 
-LARGE_ROWS = 512
-LARGE_BYTES = 64 * 1024
-"""What is merged is large if it has as many of one. None gets beyond three times that."""
+LARGE_ROWS = 256
+LARGE_BYTES = 32 * 1024
+"""What is merged is large if it has as many of one: a reader notices little of its end. None gets beyond three times
+that."""
 
 BATCH_WORK = 8
 """To merge a batch costs as much as so many rows, of which each costs 0.4 us."""
@@ -40,10 +41,10 @@ BATCH_WORK = 8
 LEAST_WORK = 4096
 """In rows: what a transaction may merge, some 2 ms."""
 
-WORK_PER_ROW = 8
+WORK_PER_ROW = 4
 WORK_PER_BATCH = 16
-"""In rows, for each that was stored since the transaction before: it may merge so much if that is more. It is twice
-what they come to in the end, so merging never falls behind."""
+"""In rows, for each that was stored since the transaction before: it may merge so much if that is more. It is nearly
+twice what they come to in the end, so merging never falls behind."""
 
 
 class Merge(NamedTuple):
