@@ -80,7 +80,7 @@ async def play(directory: Path, history: list[tuple[object, ...]]) -> None:
 
 
 @settings(max_examples=80, deadline=None)
-@given(history=steps, few=st.integers(2, 4), small=st.sampled_from([3, 32]), large=st.sampled_from([9, 256]))
+@given(history=steps, few=st.integers(2, 4), small=st.sampled_from([3, 32]), large=st.sampled_from([9, 512]))
 def test_any_history(history: list[tuple[object, ...]], few: int, small: int, large: int) -> None:
     """Appends small and large, trims, reads of any size from anywhere, seeks at any time, and starting anew."""
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as directory:

@@ -232,6 +232,6 @@ async def test_many_partitions_at_once(tmp_path: Path, monkeypatch: pytest.Monke
         while counts[-1] > 200:
             await transact(engine)
             counts.append(len(lengths(engine)))
-            assert 0 < counts[-2] - counts[-1] < 4 * FEW
+            assert 0 < counts[-2] - counts[-1] <= 6 * FEW
         for ref in refs:
             assert timed(await engine.log.read(ref, 0, 999)) == [(n, n, row(n)) for n in range(FEW)]

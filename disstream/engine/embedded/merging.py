@@ -3,12 +3,12 @@
 Who writes a record at a time stores a batch for each, and a reader pays for batches: to find, check and send one costs
 as much as fifty records. So the commit thread merges what stands at the end of a partition:
 
-    large ... large  200 .. 70 .. 24  1 1 1 1 1        rows; on the right is what comes next
-                     └ merged ─────┘  └ fresh ┘
+    large ... large  300 .. 70 .. 20  1 1 1        rows; on the right is what comes next
+                     └ merged ─────┘  fresh
 
 - `FEW` fresh batches become one. So does what was merged before them, from the right, as long as it is not more than
   twice what is merged already: then what is left is some batches, each larger than all behind it, and a row that came
-  alone is written four or five times in all until its batch is large.
+  alone is written five or six times more until its batch is large.
 - A large batch, stored or merged, ends it: what stands before it is not touched any more.
 
 It is decided when a batch is stored. Done it is by the next transactions, a bounded piece in each, beside what else
@@ -22,7 +22,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import NamedTuple
 
-FEW = 8
+FEW = 4
 """Less: rows are written for little; more: more fresh batches at the end, where most reading is done. Figures are in
 docs/decisions/0023-merging.md."""
 
@@ -30,8 +30,8 @@ SMALL_ROWS = 32
 SMALL_BYTES = 8 * 1024
 """What is stored is fresh if it has fewer of both. To merge larger ones costs more than it gives a reader."""
 
-LARGE_ROWS = 256
-LARGE_BYTES = 32 * 1024
+LARGE_ROWS = 512
+LARGE_BYTES = 64 * 1024
 """What is merged is large if it has as many of one: a reader notices little of its end. None gets beyond three times
 that."""
 
@@ -42,7 +42,7 @@ LEAST_WORK = 4096
 """In rows: what a transaction may merge, some 2 ms."""
 
 WORK_PER_ROW = 4
-WORK_PER_BATCH = 16
+WORK_PER_BATCH = 20
 """In rows, for each that was stored since the transaction before: it may merge so much if that is more. It is nearly
 twice what they come to in the end, so merging never falls behind."""
 
