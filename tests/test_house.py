@@ -80,6 +80,7 @@ PURE = [
     "producer/sketch.py",
     "producer/traffic.py",
     "server/admission.py",
+    "server/audit.py",
     "server/autoscale.py",
     "server/blacklist.py",
     "server/call.py",

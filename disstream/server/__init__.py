@@ -27,6 +27,7 @@ partitions  partitions as they are told to clients
 scaling     changes of the number of partitions, step by step
 autoscaling looks once a minute which streams should scale themselves
 retention   expiry in the background
+inspection  a data directory checked and measured, for `disstream data`
 
 Pure, deciding only:
 
@@ -36,6 +37,7 @@ rights      operation -> IAM action, and what patterns of actions allow
 tokens      what a user gets for a password; how often one can be guessed at
 toml        lines of the configuration file
 documents   catalog keys and the stream document
+audit       whether the documents of a catalog fit together, and to the log
 creation    what a new stream, or an update, must satisfy
 schemas     which data schemas there may be
 reshape     what a stream looks like after its partitions changed

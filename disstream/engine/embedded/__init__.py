@@ -8,6 +8,14 @@ commit       the one thread that writes: group commit, sweeping of forgotten row
 log          `Log`: reads on the loop, writes as jobs for the thread
 catalog      `Catalog`, likewise
 
+Looked at from outside, by processes that do not serve (`disstream data`):
+
+visit        a directory opened for that, beside a server or without one
+check        every table walked, every batch summed
+figures      rows, bytes and pages, counted
+backup       copies: made, put back, packed
+child        such a job in a process of its own, which a damaged file may kill
+
 The server opens it with a data directory. One process at a time; after a crash nothing needs repair.
 """
 

@@ -1,8 +1,9 @@
 """The data directory: who may use it, which format it has, and the tables of its LMDB file.
 
     data.mdb         the LMDB file. Copy-on-write: a crash leaves the last committed transaction, there is no repair
+    data.mdb.new     what a restore or a compaction writes, until it takes the place of data.mdb
     lock.mdb         LMDB's table of readers
-    disstream.lock   flock'ed by the process that uses the directory; contains its pid
+    disstream.lock   flock'ed by the process that uses the directory; contains its pid, and what it does if not serving
 
 Tables, numbers big endian:
 
@@ -42,6 +43,10 @@ FORMAT = 3
 """2: batches are stored as columns. 3: the rows of one may have been appended at different times. What was stored in an
 older format is read, so its directories are taken over; a version that knows no newer one must not open them any more.
 """
+
+DATA = "data.mdb"
+UNFINISHED = "data.mdb.new"
+LOCK = "disstream.lock"
 
 _NUMBER = struct.Struct(">Q")
 _FORMAT = struct.Struct(">I")
@@ -91,6 +96,7 @@ class Environment:
         """Open or create it. Raises StorageError with the remedy."""
         self._lock = _lock(data_dir)
         try:
+            _refuse_unfinished(data_dir)
             self._open(data_dir, config)
         except lmdb.Error as exc:
             self._unlock()
@@ -132,11 +138,7 @@ class Environment:
             found = 0 if stored is None else int.from_bytes(stored, "big")
             if found < FORMAT:
                 txn.put(b"format", _FORMAT.pack(FORMAT), db=self.meta)
-        if found > FORMAT:
-            raise StorageError(
-                f"the data directory {data_dir} has format {found}, this version of disstream writes format {FORMAT}: "
-                "use the version that wrote it, or another directory"
-            )
+        refuse_newer(data_dir, found)
 
     def close(self) -> None:
         """Release the directory."""
@@ -176,7 +178,7 @@ class Environment:
         cursor.set_range(prefix)
         while bytes(cursor.key()[: len(prefix)]) == prefix:  # the key is empty behind the last one of all
             (number,) = _REF_TAIL.unpack(cursor.key()[len(prefix) :])
-            state = PartitionState._make(_STATE.unpack(cursor.value()))
+            state = parse_state(cursor.value())
             gone.append((PartitionRef(stream_id, number), state.slot))
             cursor.delete()  # and stand on the next
         for _, slot in gone:
@@ -189,9 +191,8 @@ class Environment:
         with self.reading() as txn:
             cursor = txn.cursor(db=self.batches)
             for stored, value in txn.cursor(db=self.partitions):
-                size = _REF_HEAD.size
-                ref = PartitionRef(str(stored[size : -_REF_TAIL.size], "utf-8"), *_REF_TAIL.unpack(stored[-4:]))
-                states[ref] = _current(cursor, ref, PartitionState._make(_STATE.unpack(value)))
+                ref = parse_ref(stored)
+                states[ref] = _current(cursor, ref, parse_state(value))
         return states
 
     def garbage(self, states: dict[PartitionRef, PartitionState]) -> list[tuple[int, int]]:
@@ -251,6 +252,29 @@ EVERYTHING = 2**64 - 1
 """As a `before`: beyond every sequence number."""
 
 
+def refuse_newer(data_dir: Path, found: int) -> None:
+    """Raise StorageError if a directory has a format that this version does not know."""
+    if found > FORMAT:
+        raise StorageError(
+            f"the data directory {data_dir} has format {found}, this version of disstream writes format {FORMAT}: "
+            "use the version that wrote it, or another directory"
+        )
+
+
+def parse_ref(stored: bytes | memoryview) -> PartitionRef:
+    """The partition that a key of the table `partitions` names. Raises ValueError or struct.error if it names none."""
+    (length,) = _REF_HEAD.unpack_from(stored)
+    end = len(stored) - _REF_TAIL.size
+    if _REF_HEAD.size + length != end:
+        raise ValueError(f"it tells of a stream id of {length} bytes and has {len(stored)} bytes in all")
+    return PartitionRef(str(stored[_REF_HEAD.size : end], "utf-8"), *_REF_TAIL.unpack(stored[end:]))
+
+
+def parse_state(stored: bytes | memoryview) -> PartitionState:
+    """A value of the table `partitions`. Raises struct.error if it is none."""
+    return PartitionState._make(_STATE.unpack(stored))
+
+
 def _stream_prefix(stream_id: str) -> bytes:
     """How the keys of a stream's partitions begin. With its length: no id is the beginning of another."""
     encoded = stream_id.encode("utf-8", "surrogatepass")
@@ -287,13 +311,22 @@ def _current(cursor: lmdb.Cursor[memoryview], ref: PartitionRef, state: Partitio
     return state._replace(next=max(state.next, last + 1), last_ms=max(state.last_ms, append_ms))
 
 
+def _refuse_unfinished(data_dir: Path) -> None:
+    """Raise StorageError for a directory into which a backup was being restored: it is not an empty one."""
+    if (data_dir / UNFINISHED).exists() and not (data_dir / DATA).exists():
+        raise StorageError(
+            f"a restore into {data_dir} was not finished: repeat it (disstream data restore BACKUP {data_dir}), or "
+            f"remove {data_dir / UNFINISHED} to begin with nothing"
+        )
+
+
 def _check_length(data_dir: Path, env: lmdb.Environment) -> None:
     """Raise StorageError if the file ends before what it holds: touching such a page would kill the process (SIGBUS).
 
     It may end before its last page number, because LMDB does not write pages that a transaction both took and gave
     back. Only then the tree is walked, by reading the file, to see whether something is missing.
     """
-    path = data_dir / "data.mdb"
+    path = data_dir / DATA
     found, complete = path.stat().st_size, (env.info()["last_pgno"] + 1) * env.stat()["psize"]
     if found >= complete:
         return
@@ -330,7 +363,7 @@ def _lock(data_dir: Path) -> int:
     """Take the directory for this process; returns the descriptor that holds the lock."""
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(data_dir / "disstream.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        descriptor = os.open(data_dir / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as exc:
         raise StorageError(
             f"cannot use the data directory {data_dir}: {exc.strerror}; name a directory that can be written"
