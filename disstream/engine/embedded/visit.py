@@ -76,7 +76,7 @@ def claimed(directory: Path, doing: str, *, create: bool = False) -> Iterator[in
         holder = _take(descriptor, path, doing)
         yield holder
         if holder is None:
-            fcntl.flock(descriptor, fcntl.LOCK_UN)
+            _give_back(descriptor)
     finally:
         os.close(descriptor)
 
@@ -121,6 +121,13 @@ def _take(descriptor: int, path: Path, doing: str) -> int | None:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, b"%d (%s)\n" % (os.getpid(), doing.encode()), 0)
     return None
+
+
+def _give_back(descriptor: int) -> None:
+    """Unlock it. The next one to hold it may be asked for its name before it has written that: it is not ours."""
+    with contextlib.suppress(OSError):
+        os.ftruncate(descriptor, 0)
+    fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
 class Visit:
