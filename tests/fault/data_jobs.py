@@ -8,12 +8,14 @@ on stdout tells how it ended: {"signal": n}, {"error": text} or {"result": ...}.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -55,6 +57,41 @@ def jobs() -> Iterator[Jobs]:
             yield Jobs(process)
         finally:
             process.kill()
+
+
+def wait_for_ever(marker: str, tell: visit.Tell) -> None:
+    """Tells that it began; tells in `marker` that it was ended in order."""
+    try:
+        tell("waiting", 0, 1)
+        signal.pause()
+    finally:
+        Path(marker).touch()
+
+
+def tell_for_ever(marker: str, tell: visit.Tell) -> None:
+    """Likewise, until nobody listens."""
+    try:
+        for doing in itertools.cycle(("this", "that")):
+            tell(doing, 0, 1)
+    finally:
+        Path(marker).touch()
+
+
+def dies(tell: visit.Tell) -> None:
+    """Of a signal, after it told what it does."""
+    tell("dying", 0, 1)
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def fails(tell: visit.Tell) -> None:
+    """Of a bug."""
+    tell("failing", 0, 1)
+    os._exit(3)
+
+
+def refuses(tell: visit.Tell) -> None:
+    """For a reason that the system gave."""
+    (Path("/proc") / "nothing").touch()
 
 
 def _killed_at(number: int) -> Callable[[FrameType, str, Any], Any]:

@@ -30,7 +30,7 @@ def quiet(doing: str, done: int, total: int) -> None:
 
 
 async def fill(directory: Path) -> None:
-    """Partition 0: 8 batches of 5 rows, trimmed to 12; 1: 10 batches of 3 by a producer; a dropped stream; documents."""
+    """Partition 0: 8 batches of 5 rows, trimmed to 12; 1: 10 of 3 by a producer; a dropped stream; documents."""
     gone = PartitionRef("gone", 0)
     async with opened(EmbeddedEngine(directory, CONFIG)) as engine:
         await engine.log.open({A: 1, B: 1, gone: 1})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import struct
 from pathlib import Path
 
@@ -129,7 +130,7 @@ async def test_partitions_that_cannot_be(tmp_path: Path) -> None:
 
 
 async def test_producers_and_documents(tmp_path: Path) -> None:
-    """What is remembered of a producer must be readable and true; documents have keys and versions that were given out."""
+    """What is remembered of a producer is readable and true; documents have keys, and versions that were given out."""
     await fill(tmp_path)
     with edited(tmp_path) as (txn, tables):
         writers, catalog = tables["writers"], tables["catalog"]
@@ -208,7 +209,7 @@ async def test_no_byte_is_wrong_unnoticed(tmp_path: Path) -> None:
 
 
 def test_beside_a_server(tmp_path: Path) -> None:
-    """While a process appends as fast as it can, a check is clean, names the process, and says what it did not look at."""
+    """While a process appends as fast as it can, a check is clean, names the process, and says what it left out."""
     with appending(tmp_path) as writer:
         for _ in range(3):
             writer.wait(50)
@@ -223,7 +224,7 @@ def test_what_kills_the_reader_is_a_report(tmp_path: Path) -> None:
     with appending(tmp_path) as writer:
         writer.stop()  # it must not meet what follows itself
         os.truncate(tmp_path / "data.mdb", 3 * 4096)
-        with pytest.raises(Killed, match="killed by SIG(BUS|SEGV) while") as caught:
+        with pytest.raises(Killed, match=r"killed by SIG(BUS|SEGV) while") as caught:
             apart(check, CheckReport, data_dir=str(tmp_path))
         assert caught.value.signal in ("SIGBUS", "SIGSEGV")
 
@@ -239,16 +240,15 @@ def test_what_is_no_data(tmp_path: Path) -> None:
         directory.mkdir()
         make(directory)
         before = sorted(directory.iterdir())
-        try:
-            found = report(directory)
-        except StorageError as exc:
-            assert told in str(exc)
+        if told.startswith("not"):  # who reads pages does not have to raise
+            assert told in report(directory).findings[0].what
         else:
-            assert told in found.findings[0].what
+            with pytest.raises(StorageError, match=re.escape(told)):
+                report(directory)
         assert sorted(directory.iterdir()) == before
     with pytest.raises(StorageError, match="cannot look into"):
         report(tmp_path / "no-data.mdb-in-it" / ".." / "data.mdb-is-empty" / "data.mdb")
-    with pytest.raises(StorageError, match="no data.mdb in it"):
+    with pytest.raises(StorageError, match=r"no data\.mdb in it"):
         report(tmp_path / "nowhere")
 
 
@@ -274,7 +274,7 @@ async def test_a_visitor_keeps_others_out(tmp_path: Path) -> None:
 
 
 async def test_a_server_that_starts_where_there_was_no_lock(tmp_path: Path) -> None:
-    """Nobody locks a backup. Should a server begin to use it meanwhile, what was read is not told as if it were true."""
+    """Nobody locks a backup. Should a server begin to use it meanwhile, what was read is not told as the truth."""
     await fill(tmp_path)
     (tmp_path / "disstream.lock").unlink()
     (tmp_path / "lock.mdb").unlink()

@@ -1,4 +1,4 @@
-"""Copies of a data directory: complete or not there, whenever whoever makes them is killed; and true beside a writer."""
+"""Copies of a data directory: complete or not there, whenever their maker is killed; and true beside a writer."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def all_rows(directory: Path) -> tuple[list[bytes], list[bytes]]:
 
 @pytest.mark.parametrize("packed", [False, True])
 async def test_there_and_back(tmp_path: Path, packed: bool) -> None:
-    """Backup, restore into nothing: the rows, numbers and documents that were; the backup itself is not changed by it."""
+    """Backup, restore into nothing: the rows, numbers and documents that were; the backup is not changed by it."""
     await fill(tmp_path / "data")
     expected = await all_rows(tmp_path / "data")
     assert list(map(len, expected)) == [ROWS_A - 12, ROWS_B]
@@ -144,7 +144,7 @@ async def test_killed_at_every_line_of_a_restore(tmp_path: Path) -> None:
                 continue
             if (directory / "data.mdb.new").exists():
                 refused += 1
-                with pytest.raises(StorageError, match="restore into .* was not finished: repeat it"):
+                with pytest.raises(StorageError, match=r"restore into .* was not finished: repeat it"):
                     await EmbeddedEngine(directory, CONFIG).start()
             assert "result" in runner.run("restore", str(tmp_path / "backup"), str(directory))
             assert await all_rows(directory) == expected
@@ -221,7 +221,7 @@ async def test_a_damaged_backup_is_not_restored(tmp_path: Path) -> None:
     backup(str(tmp_path / "data"), str(tmp_path / "copy"), quiet)
     path = tmp_path / "copy" / "data.mdb"
     path.write_bytes(path.read_bytes().replace(b"a payload of row 3", b"A payload of row 3"))
-    with pytest.raises(StorageError, match="is damaged.*checksum.*use another backup"):
+    with pytest.raises(StorageError, match=r"is damaged.*checksum.*use another backup"):
         restore(str(tmp_path / "copy"), str(tmp_path / "again"), quiet)
     assert not (tmp_path / "again").exists()
 
@@ -253,8 +253,8 @@ def test_beside_a_server_nothing_is_replaced(tmp_path: Path) -> None:
         with pytest.raises(StorageError, match=f"process {process.pid} serves from .*: stop it first"):
             apart(compact, CopyReport, quiet, data_dir=str(tmp_path / "data"))
         apart(backup, CopyReport, quiet, data_dir=str(tmp_path / "data"), target=str(tmp_path / "copy"))
+        arguments = {"backup_dir": str(tmp_path / "copy"), "data_dir": str(tmp_path / "data"), "force": True}
         with pytest.raises(StorageError, match=f"process {process.pid} serves"):
-            arguments = {"backup_dir": str(tmp_path / "copy"), "data_dir": str(tmp_path / "data"), "force": True}
             apart(restore, CopyReport, quiet, **arguments)
         process.wait(10)
     assert report(tmp_path / "data").clean

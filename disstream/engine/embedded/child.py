@@ -91,6 +91,7 @@ def apart(job: Callable[..., T], kind: type[T], tell: Tell = _silent, **argument
                     tell(*line.progress)
         except BaseException:
             process.terminate()
+            process.wait()  # the block would not wait for long after a Ctrl-C
             raise
     if process.returncode < 0:
         raise Killed(-process.returncode, doing)
