@@ -231,14 +231,15 @@ def test_what_kills_the_reader_is_a_report(tmp_path: Path) -> None:
 
 def test_what_is_no_data(tmp_path: Path) -> None:
     """Clear words for an empty directory, a file, an empty file and somebody else's; nothing is made there."""
-    for told, make in {
-        "no data.mdb in it": lambda d: None,
-        "data.mdb is empty": lambda d: (d / "data.mdb").touch(),
-        "not an LMDB data file": lambda d: (d / "data.mdb").write_bytes(b"no such thing " * 1000),
+    for told, content in {
+        "no data.mdb in it": None,
+        "data.mdb is empty": b"",
+        "not an LMDB data file": b"no such thing " * 1000,
     }.items():
         directory = tmp_path / told.replace(" ", "-")
         directory.mkdir()
-        make(directory)
+        if content is not None:
+            (directory / "data.mdb").write_bytes(content)
         before = sorted(directory.iterdir())
         if told.startswith("not"):  # who reads pages does not have to raise
             assert told in report(directory).findings[0].what

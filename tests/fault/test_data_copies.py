@@ -7,8 +7,9 @@ import shutil
 import stat
 import subprocess
 import sys
-from collections import namedtuple
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from data_jobs import jobs
@@ -27,6 +28,13 @@ from disstream.testing.engine import opened
 
 def report(directory: Path) -> CheckReport:
     return check(str(directory), quiet)
+
+
+class Full(NamedTuple):
+    """What a disk tells that has only so much."""
+
+    f_bavail: int
+    f_frsize: int
 
 
 async def all_rows(directory: Path) -> tuple[list[bytes], list[bytes]]:
@@ -183,7 +191,7 @@ async def test_what_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     await fill(data)
     backup(str(data), str(copy), quiet)
     before = (copy / "data.mdb").read_bytes()
-    refused = {
+    refused: dict[str, Callable[[], object]] = {
         "holds a backup already.*--force": lambda: backup(str(data), str(copy), quiet),
         "is a data directory": lambda: backup(str(data), str(data), quiet, force=True),
         "holds other files .'photo'": lambda: backup(str(data), str(tmp_path / "mine"), quiet, force=True),
@@ -206,9 +214,12 @@ async def test_what_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert report(copy).documents == 21
     restore(str(copy), str(data), quiet, force=True)
     assert report(data).documents == 21
-    full = namedtuple("full", "f_bavail f_frsize")(5, 4096)
-    monkeypatch.setattr(os, "statvfs", lambda path: full)
-    for job in (lambda: compact(str(data), quiet), lambda: backup(str(data), str(tmp_path / "other"), quiet)):
+    monkeypatch.setattr(os, "statvfs", lambda path: Full(5, 4096))
+    full: list[Callable[[], object]] = [
+        lambda: compact(str(data), quiet),
+        lambda: backup(str(data), str(tmp_path / "other"), quiet),
+    ]
+    for job in full:
         with pytest.raises(StorageError, match=r"takes [0-9,]+ bytes in .*, 20,480 are free"):
             job()
     assert not (tmp_path / "other").exists()

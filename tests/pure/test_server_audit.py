@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from disstream.engine import PartitionRef
-from disstream.server.audit import Audit
+from disstream.server.audit import Audit, Problem
 from disstream.server.documents import PartitionDoc, StreamDoc, encode_document
 
 
@@ -24,11 +24,11 @@ def stream(name: str = "orders", stream_id: str = "abc", epochs: tuple[int, ...]
     )
 
 
-def audited(documents: dict[str, bytes], epochs: dict[PartitionRef, int]) -> list[tuple[str, str | None, int | None]]:
+def audited(documents: dict[str, bytes], epochs: dict[PartitionRef, int]) -> list[Problem]:
     audit = Audit()
     for key, value in documents.items():
         assert audit.document(key, value) is None, key
-    return [tuple(problem) for problem in audit.end(epochs)]
+    return list(audit.end(epochs))
 
 
 GOOD = {"stream/p/orders": stream(), "stream-id/p/abc": b"orders"}
