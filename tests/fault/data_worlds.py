@@ -23,6 +23,8 @@ B = PartitionRef("s", 1)
 CONFIG = EmbeddedConfig(map_size_bytes=1 << 30)
 P = "0123456789abcdef" * 2
 ROWS_A, ROWS_B = 40, 30
+LARGE = 6000
+"""Payloads so large that every append stays a batch of its own."""
 
 
 def quiet(doing: str, done: int, total: int) -> None:
@@ -35,10 +37,10 @@ async def fill(directory: Path) -> None:
     async with opened(EmbeddedEngine(directory, CONFIG)) as engine:
         await engine.log.open({A: 1, B: 1, gone: 1})
         for n in range(8):
-            rows = [Row(b"a payload of row %d" % (5 * n + i), "key", i) for i in range(5)]
+            rows = [Row(b"a payload of row %d".ljust(LARGE) % (5 * n + i), "key", i) for i in range(5)]
             await engine.log.append([Entry(A, rows, 1), Entry(gone, rows, 1)], 1000 + n)
         for n in range(10):
-            rows = [Row(bytes([n]) * 3000) for _ in range(3)]
+            rows = [Row(bytes([n]) * LARGE) for _ in range(3)]
             await engine.log.append([Entry(B, rows, 1, Writer(P, 0, 3 * n, n + 1))], 2000 + n)
         await engine.log.trim(A, 12)
         await engine.log.drop("gone")
