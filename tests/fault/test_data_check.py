@@ -19,7 +19,7 @@ from disstream.engine.embedded import batch
 from disstream.engine.embedded.backup import backup
 from disstream.engine.embedded.check import CheckReport, Finding, check
 from disstream.engine.embedded.child import Killed, apart
-from disstream.engine.embedded.environment import FORMAT
+from disstream.engine.embedded.environment import FORMAT, parse_state
 from disstream.engine.embedded.figures import figures
 from disstream.engine.embedded.visit import claimed
 from disstream.errors import StorageError
@@ -71,8 +71,7 @@ async def test_batches_that_are_not_where_they_belong(tmp_path: Path) -> None:
     """Missing rows in the middle, in front and at the end, rows twice, a wrong key, foreign slots, times that fall."""
     await fill(tmp_path)
     with edited(tmp_path) as (txn, tables):
-        states = {key[-1]: struct.unpack(">QQQQQ", found) for key, found in txn.cursor(db=tables["partitions"])}
-        (slot_a, *_), (slot_b, *_) = states[0], states[1]
+        slot_a, slot_b = (parse_state(found).slot for _, found in txn.cursor(db=tables["partitions"]))
         batches = tables["batches"]
         txn.delete(batch.key(slot_a, 14), db=batches)  # in front: 12 is the oldest row
         txn.delete(batch.key(slot_a, 24), db=batches)
@@ -109,11 +108,10 @@ async def test_partitions_that_cannot_be(tmp_path: Path) -> None:
     with edited(tmp_path) as (txn, tables):
         partitions = tables["partitions"]
         (key_a, found_a), (key_b, found_b) = txn.cursor(db=partitions)
-        slot_a, epoch, _, following, last_ms = struct.unpack(">QQQQQ", found_a)
-        (slot_b, *_) = struct.unpack(">QQQQQ", found_b)
-        txn.put(key_a, struct.pack(">QQQQQ", slot_a, epoch, following + 1, following, last_ms), db=partitions)
-        txn.put(b"\0\1t\0\0\0\0", struct.pack(">QQQQQ", slot_b, 1, 0, 0, 0), db=partitions)
-        txn.put(b"\0\1u\0\0\0\0", struct.pack(">QQQQQ", 1234, 1, 0, 0, 0), db=partitions)
+        slot_a, following = parse_state(found_a).slot, parse_state(found_a).next
+        txn.put(key_a, found_a[:16] + struct.pack(">Q", following + 1) + found_a[24:], db=partitions)
+        txn.put(b"\0\1t\0\0\0\0", found_b, db=partitions)
+        txn.put(b"\0\1u\0\0\0\0", struct.pack(">Q", 1234) + found_b[8:], db=partitions)
         txn.put(b"\0\5t\0\0\0\0", found_b, db=partitions)
         txn.put(b"\0\1v\0\0\0\0", b"short", db=partitions)
         txn.put(struct.pack(">Q", slot_a), b"", db=tables["dropped"])

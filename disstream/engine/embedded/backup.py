@@ -128,9 +128,13 @@ def restore(backup_dir: str, data_dir: str, tell: Tell, *, force: bool = False) 
     if directory.exists():
         if not directory.is_dir() or directory.samefile(source):
             raise StorageError(f"{directory} is not a directory that the backup can be put into: name another one")
-        there = {path.name for path in directory.iterdir()} - {UNFINISHED, LOCK, _LMDB_LOCK}
-        if there and not force:
-            what = "holds data already" if DATA in there else f"holds other files ({min(there)!r})"
+        there = {path.name for path in directory.iterdir()} - {UNFINISHED, _LMDB_LOCK}
+        what = None
+        if DATA in there:
+            what = "holds data already"
+        elif there and LOCK not in there:  # a lock tells that the other files are a server's
+            what = f"holds other files ({min(there)!r})"
+        if what is not None and not force:
             raise StorageError(f"{directory} {what}: name another directory, or add --force to put the backup there")
     directory.mkdir(parents=True, exist_ok=True)
     status = (source / DATA).stat()
