@@ -1,4 +1,7 @@
-"""Directories that earlier versions wrote: read, taken over, and marked; those of later ones: refused by everybody."""
+"""Directories that earlier versions wrote: read, taken over, and marked; those of later ones: refused by everybody.
+
+And those of the present one, in bytes that this file makes and not the engine.
+"""
 
 from __future__ import annotations
 
@@ -75,7 +78,7 @@ def written(directory: Path, number: int) -> None:
 
 
 @pytest.mark.parametrize("number", FORMS)
-async def test_an_earlier_format(tmp_path: Path, number: int) -> None:
+async def test_each_format(tmp_path: Path, number: int) -> None:
     """Checked, counted and copied as it is; a server reads it, appends, and marks it; then it is checked again."""
     written(tmp_path, number)
     found = check(str(tmp_path), quiet)
