@@ -102,6 +102,20 @@ async def test_batches_that_are_not_where_they_belong(tmp_path: Path) -> None:
         assert expected in text
 
 
+async def test_times_within_a_batch(tmp_path: Path) -> None:
+    """Rows of several appends in one batch: their times, too, only grow."""
+    await fill(tmp_path)
+    rows = [Row(b"forged") for _ in range(3)]
+    for times, clean in (((2000, 2001, 2002), True), ((2000, 1999, 2002), False), ((5, 2001, 2002), False)):
+        values = [bytes(batch.encode([row]).value(40 + n, times[n])) for n, row in enumerate(rows)]
+        with edited(tmp_path) as (txn, tables):
+            slot = struct.unpack(">Q", bytes(next(iter(txn.cursor(db=tables["partitions"])))[1][:8]))[0]
+            txn.put(batch.key(slot, 42), bytes(batch.merge(values)), db=tables["batches"])
+        told = findings(tmp_path)
+        assert [(f.first, f.last) for f in told] == ([] if clean else [(40, 42)])
+        assert all("times only grow" in f.what for f in told)
+
+
 async def test_partitions_that_cannot_be(tmp_path: Path) -> None:
     """Records that cannot be read, bounds the wrong way round, slots used twice, dropped or never given out."""
     await fill(tmp_path)

@@ -229,10 +229,12 @@ class _Walk:
                 f"it tells a weight of {head.weight}, its rows have {weigh(rows)}", RESTORE, ref, first, last
             )
         self._follow(partition, first, last)
-        if head.append_ms < partition.last_ms:
-            what = f"it was appended at {head.append_ms} ms, after one of {partition.last_ms} ms: times only grow"
-            self._report.found(what, "reading from a time may begin elsewhere", ref, first, last)
-        partition.last_ms = max(partition.last_ms, head.append_ms)
+        for time_ms in (*(rows.times or ()), head.append_ms):
+            if time_ms < partition.last_ms:
+                what = f"it was appended at {time_ms} ms, after one of {partition.last_ms} ms: times only grow"
+                self._report.found(what, "reading from a time may begin elsewhere", ref, first, last)
+                break
+            partition.last_ms = time_ms
         if last < oldest:
             self._report.swept_later += 1
         else:

@@ -20,7 +20,8 @@ from .visit import TABLES, Tell, Visit, visit
 
 class PartitionFigures(msgspec.Struct, kw_only=True):
     """`rows` from `oldest` on can be read. `bytes`: of payloads and keys in `batches`, the rows before `oldest` in the
-    first of them included. `oldest_ms`, `newest_ms`: when the first and the last batch was appended; None: no batch.
+    first of them included. `oldest_ms`, `newest_ms`: when the last row of the first and of the last batch was appended;
+    None: no batch.
     """
 
     stream_id: str
