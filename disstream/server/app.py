@@ -67,9 +67,8 @@ class App:
         self.scaling = Scaler(engine, self.directory, config)
         streams = Streams(engine, self.directory, self.scaling, config, flow, self._source)
         self._records = records = Records(engine, self.directory, self.scaling, config, flow, self.meter)
-        self.notices = Notices(
-            engine, self.directory, config, Pushing(engine, self.directory, config, flow, self.meter)
-        )
+        self.pushing = Pushing(engine, self.directory, config, flow, self.meter)
+        self.notices = Notices(engine, self.directory, config, self.pushing)
         self.scaling.on_changed = self.notices.changed
         groups = Groups(engine, self.directory, config)
         apps = Apps(engine, self.directory, groups, config, self._source)
