@@ -17,6 +17,7 @@ from disstream.engine.memory import MemoryEngine
 from disstream.errors import StorageError
 from disstream.model import NewRecord
 from disstream.server import App, Server, ServerConfig
+from disstream.server.notices import GATHER_PAGE_S, GATHER_S
 from disstream.server.pushing import MAX_FRAME_PAGES, QUIET_S
 from disstream.testing.clock import run_simulated
 from disstream.testing.network import AppTransport
@@ -214,6 +215,24 @@ def test_a_frame_has_so_many_pages() -> None:
             assert (page.place, page.first) == (39, 1)
 
     simulate(test, partitions=40)
+
+
+def test_pages_follow_each_other_soon() -> None:
+    """The first after a pause at once, the next one GATHER_PAGE_S later; behind many pages later, but not by more."""
+
+    async def test(world: World) -> None:
+        async with world.told() as following:
+            await anyio.sleep(1)
+            turns = [((0,), 0.0), ((1,), GATHER_PAGE_S), ((0, 1, 2, 3), GATHER_PAGE_S), ((2,), GATHER_S)]
+            for partitions, pause_s in turns:
+                for number in partitions:
+                    await world.put(number)
+                began = anyio.current_time()
+                pages = [page_of(await following()) for _ in partitions]
+                assert [page.place for page in pages] == list(partitions)
+                assert anyio.current_time() - began == pytest.approx(pause_s)
+
+    simulate(test)
 
 
 def test_slow_clients_do_not_fill_the_memory() -> None:
