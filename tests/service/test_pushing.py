@@ -313,7 +313,7 @@ def test_a_page_tells_of_changes() -> None:
     simulate(test)
 
 
-def test_a_stream_that_goes_is_not_pushed() -> None:
+def test_a_stream_that_goes_is_not_pushed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not even if it goes while its page is made; nor is what the storage cannot read."""
 
     async def test(world: World) -> None:
@@ -328,16 +328,16 @@ def test_a_stream_that_goes_is_not_pushed() -> None:
             raise StorageError("damaged")
 
         async with world.told() as following:
-            world.engine.log.read = damaged  # type: ignore[method-assign]
+            monkeypatch.setattr(world.engine.log, "read", damaged)
             await world.put(0)
             assert await following() == [(0, 1)]
-            world.engine.log.read = read  # type: ignore[method-assign]
+            monkeypatch.setattr(world.engine.log, "read", read)
             await world.put(0)
             assert page_of(await following()).first == 1
-            world.engine.log.read = deleting  # type: ignore[method-assign]
+            monkeypatch.setattr(world.engine.log, "read", deleting)
             await world.put(0)
             assert await following() == [(0, 3)]
-            world.engine.log.read = read  # type: ignore[method-assign]
+            monkeypatch.setattr(world.engine.log, "read", read)
             frame = await following()
             assert not isinstance(frame, Pushed)
             assert sorted(frame) == [(place, GONE) for place in range(4)]
