@@ -9,6 +9,7 @@ call        one request, matched to its operation
 streams     handlers of the stream calls
 records     handlers of put, get and cursors: the hot path
 notices     answers that go on, and tell which partitions have grown
+pushing     the records that go with them
 policies    handlers of stream policies
 apps        handlers of the app calls
 checkpoints handlers of the checkpoint calls

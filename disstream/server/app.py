@@ -19,6 +19,7 @@ from ..wire.errors import api_error, encode_error, refusal
 from ..wire.http import JSON, Request, Response, accepts, json_response, media_type, split_target
 from ..wire.layouts import EXTENSION as LAYOUTS
 from ..wire.notices import EXTENSION as WAIT
+from ..wire.notices import PUSH
 from ..wire.pages import EXTENSION as PAGES
 from ..wire.places import EXTENSION as PLACES
 from ..wire.places import HEADER as ANSWER
@@ -42,6 +43,7 @@ from .meter import Meter
 from .metrics import Metrics
 from .notices import Notices
 from .policies import Policies
+from .pushing import Pushing
 from .records import Records
 from .scaling import Scaler
 from .streams import Streams
@@ -50,7 +52,7 @@ from .tokens import Tokens
 
 logger = logging.getLogger("disstream.server")
 
-EXTENSIONS = f"bounds, {CAPS}, {COLUMNS_PUT}, {LAYOUTS}, {PAGES}, {PLACES}, {RESETS}, {SESSIONS}, {WAIT}"
+EXTENSIONS = f"bounds, {CAPS}, {COLUMNS_PUT}, {LAYOUTS}, {PAGES}, {PLACES}, {PUSH}, {RESETS}, {SESSIONS}, {WAIT}"
 """What this server offers beyond the API, told in the header X-Disstream of every answer that is no refusal."""
 
 
@@ -65,7 +67,8 @@ class App:
         self.scaling = Scaler(engine, self.directory, config)
         streams = Streams(engine, self.directory, self.scaling, config, flow, self._source)
         self._records = records = Records(engine, self.directory, self.scaling, config, flow, self.meter)
-        self.notices = Notices(engine, self.directory, config)
+        self.pushing = Pushing(engine, self.directory, config, flow, self.meter)
+        self.notices = Notices(engine, self.directory, config, self.pushing)
         self.scaling.on_changed = self.notices.changed
         groups = Groups(engine, self.directory, config)
         apps = Apps(engine, self.directory, groups, config, self._source)

@@ -150,8 +150,13 @@ class Edge:
             async with aclosing(pieces):
                 await answer.prepare(request)
                 async for piece in pieces:
-                    await answer.write(piece)
-                    await request.writer.drain()
+                    weight = _weight(piece)
+                    self.buffered_bytes += weight
+                    try:
+                        await answer.write(piece)
+                        await request.writer.drain()
+                    finally:
+                        self.buffered_bytes -= weight
         connection.answering = None
         return answer
 

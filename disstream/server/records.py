@@ -44,7 +44,7 @@ from .sessions import LaneKey, Refusals, SessionPlan, session_keys
 from .turns import Turns
 
 # What a policy of another account's stream must allow.
-_PUT, _GET = "putRecords", "getRecords"
+_PUT, GET = "putRecords", "getRecords"
 
 
 class _Sent(NamedTuple):
@@ -203,7 +203,7 @@ class Records:
     async def get_cursor(self, call: Call) -> Response:
         wanted = parse_cursor_query(call.query)
         stream = await self._directory.find(
-            call.project, wanted.stream_name, wanted.stream_id or call.stream_id, caller=call.caller, action=_GET
+            call.project, wanted.stream_name, wanted.stream_id or call.stream_id, caller=call.caller, action=GET
         )
         number = partition_number(wanted.partition)
         ref, bounds = await self._locate(stream, number, call.project)
@@ -245,7 +245,7 @@ class Records:
             raise api_error("DIS.4217", "[it was issued in the future]")
         max_bytes = self._fetch_bytes(call)
         stream = await self._directory.find(
-            call.project, cursor.stream_name, cursor.stream_id, caller=call.caller, action=_GET, exact=True
+            call.project, cursor.stream_name, cursor.stream_id, caller=call.caller, action=GET, exact=True
         )
         ref, bounds = await self._locate(stream, cursor.partition, call.project)
         if not bounds.oldest <= cursor.sequence <= bounds.next:
@@ -253,7 +253,7 @@ class Records:
         pace = self._flow.of(stream.doc)
         if pace is not None and not pace.may_get(ref, anyio.current_time()):
             raise self._throttled(ref)
-        batches = [_as_columns(batch) for batch in await self._log.read(ref, cursor.sequence, max_bytes)]
+        batches = [as_columns(batch) for batch in await self._log.read(ref, cursor.sequence, max_bytes)]
         if batches:
             # Again, behind the reading: only what was written under a layout that is in force by then was read.
             stream = await self._directory.find(stream.project, stream.doc.name, stream.doc.stream_id, exact=True)
@@ -289,25 +289,29 @@ class Records:
         return ref, bounds
 
 
-_Stored = tuple[int, int, Columns]
+Stored = tuple[int, int, Columns]
 """A batch: its first sequence number, when it was appended, its rows, which tell their times if these differ."""
 
 
-def _as_columns(batch: Batch) -> _Stored:
+def as_columns(batch: Batch) -> Stored:
     return batch.first_sequence, batch.append_ms, Columns.of(batch.rows, batch.times)
 
 
-def _page(call: Call, batches: list[_Stored], next_cursor: str) -> tuple[str, bytes]:
+def _page(call: Call, batches: list[Stored], next_cursor: str) -> tuple[str, bytes]:
     """The content type and the body of a page, in the form that the call asks for."""
     if call.media_type == PROTOBUF:
         return PROTOBUF, encode_page_protobuf(_page_rows(batches), next_cursor)
     if call.columns:
-        told = [PageBatch(first, append_ms, rows.stamped, rows.data) for first, append_ms, rows in batches]
-        return COLUMNS, encode_page_columns(told, next_cursor)
+        return COLUMNS, columns_page(batches, next_cursor)
     return JSON, encode_page(_page_rows(batches), next_cursor)
 
 
-def _page_rows(batches: list[_Stored]) -> list[PageRow]:
+def columns_page(batches: list[Stored], next_cursor: str) -> bytes:
+    told = [PageBatch(first, append_ms, rows.stamped, rows.data) for first, append_ms, rows in batches]
+    return encode_page_columns(told, next_cursor)
+
+
+def _page_rows(batches: list[Stored]) -> list[PageRow]:
     return [row for batch in batches for row in _rows_of(*batch)]
 
 
