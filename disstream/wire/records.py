@@ -144,22 +144,27 @@ def encode_put_answer(
         ((number, start),) = first.items()
         entry = f'{{"partition_id":"{partition_id(homes[number])}","sequence_number":"'
         return f'{{"failed_record_count":0,"records":[{_numbered(entry, start, start + len(lanes))}]}}'.encode("ascii")
-    following = dict(first)
+    # The entries of each partition at once, and of these one after another as its records come: half of what it costs
+    # to write one by one.
     openings = {n: f'{{"partition_id":"{partition_id(homes[n])}","sequence_number":"' for n in first}
+    entries = {n: iter(_counted(openings[n], first[n], first[n] + lanes.count(n), _ENTRY_ENDS)) for n in first}
+    if not failures:
+        joined = ",".join(map(next, map(entries.__getitem__, lanes)))
+        return f'{{"failed_record_count":0,"records":[{joined}]}}'.encode("ascii")
     parts: list[str] = []
     for index, number in enumerate(lanes):
-        failure = failures.get(index) if failures else None
-        if failure is not None:
+        failure = failures.get(index)
+        if failure is None:
+            parts.append(next(entries[number]))
+        else:
             parts.append(_encoder.encode({"error_code": failure.code, "error_message": failure.message}).decode())
-            continue
-        sequence = following[number]
-        following[number] = sequence + 1
-        parts.append(f'{openings[number]}{sequence}"}}')
-    count = len(failures) if failures else 0
-    return f'{{"failed_record_count":{count},"records":[{",".join(parts)}]}}'.encode()
+    return f'{{"failed_record_count":{len(failures)},"records":[{",".join(parts)}]}}'.encode()
 
 
-_THOUSAND = [f'{n:03}"}}' for n in range(1000)]
+_ENDS = [f"{n:03}" for n in range(1000)]
+"""The last three digits of a number."""
+
+_ENTRY_ENDS = [f'{end}"}}' for end in _ENDS]
 """How an entry of an answer ends: the last three digits of its number, and what closes it."""
 
 
@@ -171,9 +176,27 @@ def _numbered(entry: str, start: int, end: int) -> str:
         thousand, first = divmod(start, 1000)
         last = min(1000, first + end - start)
         opening = f"{entry}{thousand}"
-        parts.append(opening + f",{opening}".join(_THOUSAND[first:last]))
+        parts.append(opening + f",{opening}".join(_ENTRY_ENDS[first:last]))
         start += last - first
     return ",".join(parts)
+
+
+def _counted(opening: str, start: int, end: int, ends: Sequence[str]) -> list[str]:
+    """The numbers from `start` to before `end`, each behind `opening`; `ends` are its last three digits, and more."""
+    parts = [f"{opening}{n}{ends[0][3:]}" for n in range(start, min(end, 1000))]
+    start = max(start, 1000)
+    while start < end:
+        thousand, first = divmod(start, 1000)
+        last = min(1000, first + end - start)
+        same = f"{opening}{thousand}"
+        parts += [same + digits for digits in ends[first:last]]
+        start += last - first
+    return parts
+
+
+def sequence_texts(start: int, end: int) -> list[str]:
+    """The numbers from `start` to before `end` as they are written: a third of the price of `str`."""
+    return _counted("", start, end, _ENDS)
 
 
 class _PutAnswer(msgspec.Struct):
