@@ -192,8 +192,8 @@ async def measure(options: argparse.Namespace) -> list[Row]:
 
 
 HEAD = (
-    "| streams x partitions | file MB | start s | of it CPU s | resident MB | after use MB | page of 100 ms | page of 10 ms "
-    "| describe ms | slowest ms |",
+    "| streams x partitions | file MB | start s | of it CPU s | resident MB | after use MB | page of 100 ms "
+    "| page of 10 ms | describe ms | slowest ms |",
     "|---|" + "---:|" * 9,
 )
 
