@@ -37,7 +37,7 @@ from disstream.bench.flights import SHIPPED, read_rows
 from disstream.bench.machine import Origin
 from disstream.engine import Columns, Row
 from disstream.engine.embedded import batch
-from disstream.model import NewRecord
+from disstream.model import NewRecord, Record
 from disstream.wire.columns import decode_columns, encode_columns
 from disstream.wire.pages import PageBatch, decode_page_columns, encode_page_columns
 from disstream.wire.protobuf import decode_page_protobuf, decode_put_protobuf, encode_page_protobuf, encode_put_protobuf
@@ -234,28 +234,41 @@ def fresh(rows: Sequence[Row]) -> Callable[[], Columns]:
 
 
 def measure(name: str, rows: list[Row], seconds: float) -> Iterator[Costs]:
+    for title, form in FORMS.items():
+        yield measure_form(name, title, form, rows, seconds)
+
+
+def measure_form(name: str, title: str, form: Form, rows: list[Row], seconds: float) -> Costs:
     make = fresh(rows)
+    value = form.put(make())
+
+    def in_json() -> bytes:
+        return as_json(form.rows(value)) if form.as_json is None else form.as_json(value)
+
+    def in_protobuf() -> bytes:
+        return as_protobuf(form.rows(value))
+
+    def in_columns() -> bytes:
+        return as_columns(form.rows(value))
+
     expected = [(row.data, row.key) for row in rows]
-    for title, (put, take, whole) in FORMS.items():
-        value = put(make())
-        json_of = whole or (lambda value, take=take: as_json(take(value)))
-        pages = {
-            "JSON": page_decoder("s", "p")(json_of(value))[0],
-            "protobuf": decode_page_protobuf(as_protobuf(take(value)), "s", "p")[0],
-            "columns": decode_page_columns(as_columns(take(value)), "s", "p")[0],
-        }
-        for form, records in pages.items():
-            if [(record.data, record.key) for record in records] != expected:
-                raise SystemExit(f"{title}: the page in {form} is another one")
-        yield Costs(
-            name,
-            title,
-            ns_per_record(lambda put=put: put(make()), seconds),
-            ns_per_record(lambda json_of=json_of, value=value: json_of(value), seconds),
-            ns_per_record(lambda take=take, value=value: as_protobuf(take(value)), seconds),
-            ns_per_record(lambda take=take, value=value: as_columns(take(value)), seconds),
-            len(value) / BATCH,
-        )
+    pages: dict[str, Sequence[Record]] = {
+        "JSON": page_decoder("s", "p")(in_json())[0],
+        "protobuf": decode_page_protobuf(in_protobuf(), "s", "p")[0],
+        "columns": decode_page_columns(in_columns(), "s", "p")[0],
+    }
+    for kind, records in pages.items():
+        if [(record.data, record.key) for record in records] != expected:
+            raise SystemExit(f"{title}: the page in {kind} is another one")
+    return Costs(
+        name,
+        title,
+        ns_per_record(lambda: form.put(make()), seconds),
+        ns_per_record(in_json, seconds),
+        ns_per_record(in_protobuf, seconds),
+        ns_per_record(in_columns, seconds),
+        len(value) / BATCH,
+    )
 
 
 def measure_decoding(name: str, rows: list[Row], seconds: float) -> Decoding:

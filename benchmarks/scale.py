@@ -156,8 +156,7 @@ async def look(directory: Path, folder: Path, streams: int, partitions: int) -> 
 
 
 async def first_page(dis: DisClient, limit: int) -> None:
-    async with contextlib.aclosing(dis.streams.list(page_size=limit)) as streams:
-        await anext(streams)
+    await anext(dis.streams.list(page_size=limit))
 
 
 async def measure(options: argparse.Namespace) -> list[Row]:
@@ -171,20 +170,22 @@ async def measure(options: argparse.Namespace) -> list[Row]:
             fill_s = time.perf_counter() - began
             size = (directory / "data.mdb").stat().st_size
             found = [await look(directory, folder, streams, options.partitions) for _ in range(options.rounds)]
-            *told, _ = (statistics.median(column) for column in zip(*found, strict=True))
-            worst = max(late for *_, late in found)
-            start_s, start_cpu_s, resident, used, *answers = told
+            start_s, start_cpu_s, resident, used, page_100, page_10, describe, _ = (
+                statistics.median(column) for column in zip(*found, strict=True)
+            )
             row = Row(
-                streams,
-                options.partitions,
-                fill_s,
-                size,
-                start_s,
-                start_cpu_s,
-                int(resident),
-                int(used),
-                *answers,
-                late_ms=worst,
+                streams=streams,
+                partitions=options.partitions,
+                fill_s=fill_s,
+                file_bytes=size,
+                start_s=start_s,
+                start_cpu_s=start_cpu_s,
+                resident_bytes=int(resident),
+                used_bytes=int(used),
+                page_100_ms=page_100,
+                page_10_ms=page_10,
+                describe_ms=describe,
+                late_ms=max(late for *_, late in found),
             )
             rows.append(row)
             print(shown(row), flush=True)
