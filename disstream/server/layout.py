@@ -6,6 +6,7 @@ Precedence (API 5.4.1): partition_id, explicit_hash_key, partition_key, and with
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import accumulate, islice, pairwise
 from operator import ne
@@ -152,14 +153,14 @@ def _columns_of(records: Records) -> Columns | None:
 
 def _grouped_columns(rows: Columns, lanes: list[int]) -> dict[int, Rows]:
     """The rows of each lane, in the order of their first ones."""
-    places = dict.fromkeys(lanes, 0)
-    if len(places) == 1:
+    if len(set(lanes)) == 1:
         return {lanes[0]: rows}
-    if sum(map(ne, lanes, islice(lanes, 1, None))) == len(places) - 1:
+    counts = Counter(lanes)
+    if sum(map(ne, lanes, islice(lanes, 1, None))) == len(counts) - 1:
         # Lane by lane, as a producer in a session sends them.
-        ends = accumulate([lanes.count(lane) for lane in places], initial=0)
-        return {lane: rows[begin:end] for lane, (begin, end) in zip(places, pairwise(ends), strict=True)}
-    indices: dict[int, list[int]] = {lane: [] for lane in places}
+        ends = accumulate(counts.values(), initial=0)
+        return {lane: rows[begin:end] for lane, (begin, end) in zip(counts, pairwise(ends), strict=True)}
+    indices: dict[int, list[int]] = {lane: [] for lane in counts}
     for index, lane in enumerate(lanes):
         indices[lane].append(index)
     return {lane: rows.pick(found) for lane, found in indices.items()}

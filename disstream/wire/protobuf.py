@@ -5,6 +5,7 @@ Everything but these two bodies is JSON, refusals included.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -18,7 +19,7 @@ from ..errors import ApiError, TransportError
 from ..model import NewRecord, PutResult, PutResults, Record
 from .errors import api_error
 from .partitioning import partition_id
-from .records import PageRow, PlainRecord, PutFailure, PutRequest
+from .records import PageRow, PlainRecord, PutFailure, PutRequest, counted
 
 MAX_RECORDS = 100_000
 """Of a request, where nothing else is said."""
@@ -212,13 +213,17 @@ def encode_put_answer_protobuf(
     runs: Mapping[int, int] | None = None,
 ) -> bytes:
     """As records.encode_put_answer."""
-    message = _PutResult(failedRecordCount=len(failures) if failures else 0)
-    following = dict(first)
     names = {n: partition_id(runs[n] if runs else n) for n in first}
+    if not failures:
+        counts = Counter(lanes)
+        entries = {n: iter(_stored(names[n], start, start + counts[n])) for n, start in first.items()}
+        return _ALL_STORED + "".join(map(next, map(entries.__getitem__, lanes))).encode("latin-1")
+    message = _PutResult(failedRecordCount=len(failures))
+    following = dict(first)
     add = message.records.add
     for index, number in enumerate(lanes):
         entry = add()
-        failure = failures.get(index) if failures else None
+        failure = failures.get(index)
         if failure is not None:
             entry.errorCode, entry.errorMessage = failure.code, failure.message
             continue
@@ -227,6 +232,28 @@ def encode_put_answer_protobuf(
         entry.shardId, entry.sequenceNumber = names[number], str(sequence)
     body: bytes = message.SerializeToString()
     return body
+
+
+_ALL_STORED = b"\xa8\x01\x00"
+"""failedRecordCount (21): 0."""
+
+
+def _stored(name: str, start: int, end: int) -> list[str]:
+    """The entries of records that are stored in that partition, numbered `start` to before `end`, in Latin-1.
+
+    Put together by hand, a thousand that share all but three digits: a tenth of what the library takes. Entries whose
+    numbers have as many digits are of one length, which stands in front (below 128, one byte):
+
+        b2 01 LENGTH   records (22)    ba 01 LENGTH name   shardId (23)    c2 01 LENGTH number   sequenceNumber (24)
+    """
+    parts: list[str] = []
+    while start < end:
+        digits = len(str(start))
+        stop = min(end, 10**digits)
+        fields = f"\xba\x01{chr(len(name))}{name}\xc2\x01{chr(digits)}"
+        parts += counted(f"\xb2\x01{chr(len(fields) + digits)}{fields}", start, stop)
+        start = stop
+    return parts
 
 
 def decode_put_answer_protobuf(body: bytes) -> PutResults:
