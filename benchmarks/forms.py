@@ -108,8 +108,7 @@ def columns_put(rows: Columns) -> bytes:
 
 
 def columns_rows(value: bytes) -> Columns:
-    batch.verify(value)
-    return batch.unopened(value)
+    return batch.unopened(value, batch.verify(value))
 
 
 _rows_decoder = msgspec.msgpack.Decoder(list[Row])
@@ -169,7 +168,8 @@ def compressed(pack: Callable[[bytes], bytes], unpack: Callable[[memoryview], by
         view = memoryview(value)
         if zlib.crc32(view[4 + HEADER_BYTES :]) != int.from_bytes(view[:4], "big"):
             raise SystemExit("the checksum does not match")
-        return batch.unopened(bytes(view[4 : 4 + HEADER_BYTES]) + unpack(view[4 + HEADER_BYTES :]))
+        whole = bytes(view[4 : 4 + HEADER_BYTES]) + unpack(view[4 + HEADER_BYTES :])
+        return batch.unopened(whole, batch.header(whole))
 
     return Form(put, take)
 

@@ -1,10 +1,12 @@
 """Which row is the first one at or after a time, by looking at few batches. Pure.
 
-Append times never decrease, and a batch that is looked at answers for all its rows: where they have different times, for
-that of the last one, and what is found is the batch that holds the row. Bisecting takes as many looks as
-the rows have binary digits, each at a page that nobody has read for long: of ten gigabytes some twenty, which cost ten
-times what they do of ten megabytes. Records mostly come evenly, so the place is guessed from the time instead: three or
-four looks. Every third look bisects all the same: however records came, there are at most three times as many.
+Append times never decrease, and a batch that is looked at answers for all its rows: where they have different times,
+for that of the last one, and what is found is the batch that holds the row.
+
+Bisecting takes as many looks as the number of rows has binary digits, each at a page that nobody has read for long: of
+ten gigabytes some twenty, which cost ten times what they do of ten megabytes. Records mostly come evenly, so the place
+is guessed from the time instead: three or four looks. Every third look bisects all the same: however records came,
+there are at most three times as many.
 
     low     rows below are before the time; `low_ms` is when the last of them was appended
     high    rows from here on are at or after it; `high_ms` is when the first of them was appended, or the last of all
