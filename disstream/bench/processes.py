@@ -17,7 +17,7 @@ import msgspec
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 from ..errors import DisError
-from .machine import cpu_s, private_bytes
+from .machine import cpu_s, private_bytes, resident_bytes
 
 T = TypeVar("T")
 
@@ -80,6 +80,10 @@ class Child:
     def private_bytes(self) -> int | None:
         """Memory it has now that is not backed by files, in bytes; None where the system does not tell."""
         return private_bytes(self._process.pid)
+
+    def resident_bytes(self) -> int | None:
+        """Memory it has now, files that it maps included, in bytes; None where the system does not tell."""
+        return resident_bytes(self._process.pid)
 
     def said(self, lines: int) -> str:
         """The last lines of its standard error so far."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from itertools import repeat
+from itertools import chain, repeat, starmap
 from typing import NamedTuple
 
 import anyio
@@ -29,7 +29,7 @@ from ..wire.pages import PageBatch, encode_page_columns
 from ..wire.partitioning import partition_id, partition_number
 from ..wire.places import encode_put_answer_short
 from ..wire.protobuf import decode_put_protobuf, encode_page_protobuf, encode_put_answer_protobuf
-from ..wire.records import PageRow, decode_put, encode_page, too_many_records
+from ..wire.records import PageRow, counted, decode_put, encode_page, too_many_records
 from ..wire.sessions import Session, decode_session
 from .admission import Admission, PutPlan
 from .call import Call
@@ -312,10 +312,10 @@ def columns_page(batches: list[Stored], next_cursor: str) -> bytes:
 
 
 def _page_rows(batches: list[Stored]) -> list[PageRow]:
-    return [row for batch in batches for row in _rows_of(*batch)]
+    return list(chain.from_iterable(starmap(_rows_of, batches)))
 
 
 def _rows_of(first: int, append_ms: int, columns: Columns) -> Iterator[PageRow]:
     times = columns.stamps(columns.times or repeat(append_ms))
-    numbers = map(str, range(first, first + len(columns)))
+    numbers = counted("", first, first + len(columns))
     return map(PageRow, numbers, columns.payloads, times, repeat("CreateTime"), columns.keys)

@@ -3,6 +3,7 @@
 environment  the directory: its configuration, lock, format version, and the tables in the LMDB file
 batch        how a stored batch looks, byte by byte (pure)
 merging      which stored batches become one (pure)
+seeking      which row is the first one at or after a time (pure)
 writers      what is remembered of producers, byte by byte
 commit       the one thread that writes: group commit, sweeping of forgotten rows, what happens when storage fails
 log          `Log`: reads on the loop, writes as jobs for the thread

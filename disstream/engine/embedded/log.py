@@ -17,6 +17,7 @@ from ..writers import judge, stored
 from . import batch
 from .commit import Committer, Write
 from .environment import EVERYTHING, PartitionState
+from .seeking import Search
 
 
 class EmbeddedLog:
@@ -243,15 +244,13 @@ def _fitting(rows: Columns, left: int) -> Columns:
 
 
 def _seek(cursor: lmdb.Cursor[memoryview], ref: PartitionRef, state: PartitionState, time_ms: int) -> int:
-    """Bisect the sequence numbers: append times never decrease, and each probe answers for a whole batch.
+    """The first row at or after that time; the file may be ahead of `state`, never behind it.
 
-    Of a batch with rows of different times it is that of the last one; only in the batch that is found in the end, its
-    rows are looked at.
+    The time of a batch is that of its last row; only in the batch that is found in the end, its rows are looked at.
     """
-    low, high = state.oldest, state.next
-    while low < high:
-        middle = (low + high) // 2
-        if not cursor.set_range(batch.key(state.slot, middle)):
+    search = Search(state.oldest, state.next, state.last_ms, time_ms)
+    while (probe := search.probe()) is not None:
+        if not cursor.set_range(batch.key(state.slot, probe)):
             return state.next
         slot, last = batch.parse_key(cursor.key())
         if slot != state.slot:  # dropped, and swept, but `state` does not know yet
@@ -259,12 +258,9 @@ def _seek(cursor: lmdb.Cursor[memoryview], ref: PartitionRef, state: PartitionSt
         try:
             head = batch.header(cursor.value())
         except batch.Damaged as exc:
-            raise _damaged(ref, middle, exc) from exc
-        if head.append_ms >= time_ms:
-            high = min(middle, max(head.first, low))
-        else:
-            low = min(last + 1, state.next)
-    return _seek_row(cursor, ref, state, low, time_ms)
+            raise _damaged(ref, probe, exc) from exc
+        search.told(probe, head.first, last, head.append_ms)
+    return _seek_row(cursor, ref, state, search.found, time_ms)
 
 
 def _seek_row(
