@@ -72,5 +72,5 @@ async def test_acknowledged_rows_survive_kill(forks: Forks, tmp_path: Path, conf
 @pytest.mark.parametrize("config", ["fsync", "relaxed"])
 @pytest.mark.parametrize("seed", range(4))
 async def test_acknowledged_rows_survive_kill_for_long(forks: Forks, tmp_path: Path, seed: int, config: str) -> None:
-    """The same with 320 kills, 40 over each directory, which ages: its pages are freed and used again."""
-    await crash(forks, tmp_path, config, 40, seed=100 + seed)
+    """The same with 400 kills, 50 over each directory, which ages: its pages are freed and used again."""
+    await crash(forks, tmp_path, config, 50, seed=100 + seed)
