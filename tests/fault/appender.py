@@ -44,6 +44,8 @@ from disstream.engine.embedded import EmbeddedConfig, EmbeddedEngine
 PARTITIONS = [PartitionRef("crash", number) for number in range(4)]
 LIVES = 2
 KEPT_ROWS = 200
+MOST_ROWS = 60
+"""Of a batch."""
 CONFIGS = {
     "fsync": EmbeddedConfig(map_size_bytes=1 << 30),
     "relaxed": EmbeddedConfig(map_size_bytes=1 << 30, durability="relaxed", sync_interval_s=0.01),
@@ -60,7 +62,9 @@ def rows_of(batch_id: bytes) -> list[Row]:
     """The rows that a batch id stands for. Each payload: the id, 8 bytes; index; how many; and what fills it up."""
     dice = shake_128(batch_id).digest(4)
     # One row, as those who wait for each answer send; some rows; or a few that LMDB gives pages of their own.
-    total, most = (1, 100) if dice[0] < 90 else (1 + dice[1] % 60, 300) if dice[0] < 230 else (1 + dice[1] % 3, 20_000)
+    total, most = (
+        (1, 100) if dice[0] < 90 else (1 + dice[1] % MOST_ROWS, 300) if dice[0] < 230 else (1 + dice[1] % 3, 20_000)
+    )
     return [
         Row(
             batch_id + bytes([n, total]) + shake_128(batch_id + bytes([n])).digest((dice[2] + 256 * dice[3]) % most),

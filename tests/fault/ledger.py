@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from appender import LIVES, PARTITIONS, brief, rows_of
+from appender import LIVES, MOST_ROWS, PARTITIONS, brief, rows_of
 
 from disstream.engine.api import Bounds, Entry, PartitionRef, Replayed, Row, Span, Writer
 from disstream.engine.embedded import EmbeddedEngine
@@ -59,6 +59,8 @@ class Ledger:
                 ref = PARTITIONS[int(number)]
                 self._trimmed[ref] = max(self._may_trim[ref])
                 self._may_trim[ref] = {self._trimmed[ref]}
+                least = self._trimmed[ref] - MOST_ROWS
+                self._rows[ref] = {first: rows for first, rows in self._rows.get(ref, {}).items() if first > least}
             case ["raising", epoch]:
                 self._epochs.add(int(epoch))
             case ["raised", epoch]:

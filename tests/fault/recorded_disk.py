@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import random
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -106,11 +106,11 @@ class _File:
 
 
 class Disk:
-    """The files that were written below a directory. Give it the events in their order."""
+    """The files below a directory: those that were there `before`, and all that are written. Give it the events."""
 
-    def __init__(self, *, honest: bool = True) -> None:
+    def __init__(self, before: Mapping[Path, bytes] | None = None, *, honest: bool = True) -> None:
         self._honest = honest
-        self._files: dict[Path, _File] = {}
+        self._files = {path: _File(bytearray(content), bytearray(content)) for path, content in (before or {}).items()}
 
     def add(self, event: Event) -> None:
         file = self._files.setdefault(event.path, _File())

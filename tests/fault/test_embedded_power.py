@@ -36,7 +36,7 @@ PROMISING = [
 
 
 @pytest.fixture(scope="module")
-def recorder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What is loaded into a process to record its writes."""
     compiler = shutil.which("cc")
     if compiler is None:
@@ -48,54 +48,76 @@ def recorder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Run(NamedTuple):
-    """What a process wrote and told."""
+    """What a process wrote and told. `before`: the files that it found."""
 
     data: Path
     told: Path
     events: list[Event]
+    before: dict[Path, bytes]
+
+    @property
+    def first_acknowledged(self) -> int:
+        """The event that told the first answer."""
+        return next(n for n, event in enumerate(self.events) if event.path == self.told and b"ed " in event.data)
 
 
-def record(recorder: Path, directory: Path, config: str, lines: int, seed: int) -> Run:
-    run, boot = directory / "run", directory / "boot"
-    run.mkdir()
-    boot.write_text("before-the-power-failure".ljust(36, "."))
-    data, told, log = run / "data", run / "told", directory / "log"
-    command = [sys.executable, str(HERE / "appender.py"), str(data), str(seed), config, str(told), str(lines)]
-    environment = {
-        "LD_PRELOAD": str(recorder),
-        "RECORD_BELOW": f"{run}/",
-        "RECORD_TO": str(log),
-        "RECORD_BOOT_ID": str(boot),
-    }
-    subprocess.run(command, env=os.environ | environment, check=True)
-    events = recorded(log)
-    final = {
-        path: content for disk in [replayed(events)] for path, content in disk.image(random.Random(0), "everything")
-    }
-    assert final[data / "data.mdb"] == (data / "data.mdb").read_bytes(), "not all writes were recorded"
-    return Run(data, told, events)
+class Recorder:
+    """Runs processes whose writes are recorded, each after the system went down once more."""
+
+    def __init__(self, library: Path, directory: Path) -> None:
+        self._library = library
+        self._directory = directory
+        self._runs = 0
+
+    def run(self, config: str, lines: int, seed: int = 1, after: Image | None = None) -> Run:
+        self._runs += 1
+        here = self._directory / str(self._runs)
+        data, told, log, boot = here / "data", here / "told", self._directory / "log", self._directory / "boot"
+        data.mkdir(parents=True)
+        boot.write_text(f"before-failure-{self._runs}".ljust(36, "."))
+        before: dict[Path, bytes] = {}
+        if after is not None:
+            before = {data / name: bytes(content) for name, content in after.files.items()}
+            told.write_text("".join(line + "\n" for line in after.told))
+        for path, content in before.items():
+            path.write_bytes(content)
+        command = [sys.executable, str(HERE / "appender.py"), str(data), str(seed), config, str(told), str(lines)]
+        environment = {
+            "LD_PRELOAD": str(self._library),
+            "RECORD_BELOW": f"{here}/",
+            "RECORD_TO": str(log),
+            "RECORD_BOOT_ID": str(boot),
+        }
+        subprocess.run(command, env=os.environ | environment, check=True)
+        run = Run(data, told, recorded(log), before)
+        disk = Disk(before)
+        for event in run.events:
+            disk.add(event)
+        left = dict(disk.image(random.Random(0), "everything"))
+        assert left[data / "data.mdb"] == (data / "data.mdb").read_bytes(), "not all writes were recorded"
+        return run
 
 
-def replayed(events: list[Event]) -> Disk:
-    disk = Disk()
-    for event in events:
-        disk.add(event)
-    return disk
+@pytest.fixture
+def recorder(library: Path, tmp_path: Path) -> Recorder:
+    return Recorder(library, tmp_path)
+
+
+class Image(NamedTuple):
+    """What a disk has of the directory, and what was told by then: lines that must be true, and lines that may."""
+
+    files: dict[str, bytearray]
+    told: list[str]
+    kept: int
 
 
 class Checker:
-    """A process that looks at the image in a directory; a new one if an image killed the last."""
+    """A process that looks at images; a new one if an image killed the last."""
 
-    def __init__(self, image: Path) -> None:
-        self._image = image
+    def __init__(self, directory: Path) -> None:
+        self._image = directory / "image"
+        self._told = directory / "told"
         self._start()
-
-    def make(self, files: Iterable[tuple[Path, bytearray]]) -> None:
-        """An image of these files, in place of the one before."""
-        shutil.rmtree(self._image, ignore_errors=True)
-        self._image.mkdir()
-        for path, content in files:
-            (self._image / path.name).write_bytes(content)
 
     def _start(self) -> None:
         command = [sys.executable, str(HERE / "image_checker.py")]
@@ -103,11 +125,16 @@ class Checker:
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
 
-    def check(self, told: Path, done: int, begun: int) -> str:
+    def check(self, image: Image) -> str:
         """ "ok", or what is wrong."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        asked = {"directory": str(self._image), "told": str(told), "done": done, "begun": begun}
+        shutil.rmtree(self._image, ignore_errors=True)
+        self._image.mkdir()
+        for name, content in image.files.items():
+            (self._image / name).write_bytes(content)
+        self._told.write_text("\n".join(image.told))
+        asked = {"directory": str(self._image), "told": str(self._told), "kept": image.kept}
         self._process.stdin.write(json.dumps(asked) + "\n")
         self._process.stdin.flush()
         answer = self._process.stdout.readline().rstrip("\n")
@@ -131,7 +158,7 @@ def checker() -> Iterator[Checker]:
     # In memory where that can be had: what is looked at here need not be synchronised once more.
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with tempfile.TemporaryDirectory(dir=memory) as directory:
-        checker = Checker(Path(directory) / "image")
+        checker = Checker(Path(directory))
         yield checker
         checker.close()
 
@@ -152,43 +179,35 @@ class Promised:
         self._run = run
         self._relaxed = config == "relaxed"
         self._begun = self._synced = self._recorded = 0
-        self.told = 0
+        self._lines = 0
+        self._text = bytearray()
 
     def add(self, event: Event) -> None:
         match event.path, event.kind:
             case self._run.told, _:
-                self.told += event.data.count(b"\n")
+                self._text += event.data
+                self._lines += event.data.count(b"\n")
             case path, "B" if path.name == "data.mdb":
-                self._begun = self.told
+                self._begun = self._lines
             case path, "S" if path.name == "data.mdb":
                 self._synced = self._begun
             case path, "S" if path.name == "synced.meta":
                 self._recorded = self._synced
 
     @property
+    def told(self) -> list[str]:
+        return self._text.decode().splitlines()
+
+    @property
     def kept(self) -> int:
-        return self._recorded if self._relaxed else self.told
+        return self._recorded if self._relaxed else self._lines
 
 
-def fail_power(
-    run: Run, checker: Checker, images: int, seed: int, *, config: str = "fsync", honest: bool = True
-) -> list[Look]:
-    """Let the power fail at so many moments behind the first answer; of each disk that is not as it must be, why."""
-    dice = random.Random(seed)
-    usual = range(first_acknowledged(run) + 1, len(run.events))
-    # Half of the moments are those at which most is open: a sync or the write of a meta page is about to end.
-    rich = [n for n in usual if run.events[n].kind in "SD"] or usual
-    moments = dice.choices(rich, k=images // 2) + dice.choices(usual, k=images - images // 2)
-    disk = Disk(honest=honest)
-    looks = list(look_at(run, checker, disk, sorted(moments), dice, Promised(run, config)))
-    assert sum(look.pending for look in looks) > images, "hardly anything was open: this proves nothing"
-    return [look for look in looks if look.found != "ok"]
-
-
-def look_at(
-    run: Run, checker: Checker, disk: Disk, moments: list[int], dice: random.Random, promised: Promised
-) -> Iterator[Look]:
-    """What becomes of the directory if the power fails before these events, each time with a disk of another choice."""
+def images(
+    run: Run, moments: Iterable[int], dice: random.Random, *, config: str = "fsync", honest: bool = True
+) -> Iterator[tuple[int, str, int, Image]]:
+    """What is there if the power fails before these events, each time with a disk of another choice."""
+    disk, promised = Disk(run.before, honest=honest), Promised(run, config)
     at = 0
     for moment in moments:
         for event in run.events[at:moment]:
@@ -196,51 +215,88 @@ def look_at(
             promised.add(event)
         at = moment
         how = dice.choice(HOW)
-        files = disk.image(dice, how)
-        checker.make((path, content) for path, content in files if path.parent == run.data and path.suffix != ".lock")
-        found = checker.check(run.told, promised.kept, promised.told - promised.kept)
-        yield Look(moment, how, disk.pending(run.data / "data.mdb"), found)
+        files = {
+            path.name: content
+            for path, content in disk.image(dice, how)
+            if path.parent == run.data and path.suffix != ".lock"
+        }
+        yield moment, how, disk.pending(run.data / "data.mdb"), Image(files, promised.told, promised.kept)
 
 
-def first_acknowledged(run: Run) -> int:
-    return next(n for n, event in enumerate(run.events) if event.path == run.told and b"raised" in event.data)
+def rich_moments(run: Run, count: int, dice: random.Random) -> list[int]:
+    """Moments behind the first answer. At half of them most is open: a sync or the write of a meta page is to end."""
+    usual = range(run.first_acknowledged + 1, len(run.events))
+    rich = [n for n in usual if run.events[n].kind in "SD"] or usual
+    return sorted(dice.choices(rich, k=count // 2) + dice.choices(usual, k=count - count // 2))
+
+
+def fail_power(
+    run: Run, checker: Checker, count: int, seed: int, *, config: str = "fsync", honest: bool = True
+) -> list[Look]:
+    """Let the power fail so many times; of each disk that is not as it must be, why."""
+    dice = random.Random(seed)
+    found = images(run, rich_moments(run, count, dice), dice, config=config, honest=honest)
+    looks = [Look(moment, how, pending, checker.check(image)) for moment, how, pending, image in found]
+    assert sum(look.pending for look in looks) > count, "hardly anything was open: this proves nothing"
+    return [look for look in looks if look.found != "ok"]
 
 
 @pytest.mark.parametrize("config", PROMISING)
-def test_acknowledged_survives_power_failure(recorder: Path, checker: Checker, tmp_path: Path, config: str) -> None:
+def test_acknowledged_survives_power_failure(recorder: Recorder, checker: Checker, config: str) -> None:
     """Twenty disks after power failures have all that was promised and nothing by halves, and can be used."""
-    run = record(recorder, tmp_path, config, 600, 1)
-    assert fail_power(run, checker, 20, 1, config=config) == []
+    assert fail_power(recorder.run(config, 600), checker, 20, 1, config=config) == []
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("config", PROMISING)
 @pytest.mark.parametrize("seed", range(10, 13))
 def test_acknowledged_survives_power_failure_for_long(
-    recorder: Path, checker: Checker, tmp_path: Path, seed: int, config: str
+    recorder: Recorder, checker: Checker, seed: int, config: str
 ) -> None:
-    """The same with 900 disks of six processes, whose pages have been freed and used again many times."""
-    run = record(recorder, tmp_path, config, 4_000, seed)
-    assert fail_power(run, checker, 150, seed, config=config) == []
+    """The same with 600 disks of six processes, whose pages have been freed and used again many times."""
+    assert fail_power(recorder.run(config, 4_000, seed), checker, 100, seed, config=config) == []
 
 
-def test_lying_disk_is_found_out(recorder: Path, checker: Checker, tmp_path: Path) -> None:
+def fail_twice(recorder: Recorder, checker: Checker, config: str, first: int, second: int, seed: int) -> None:
+    dice = random.Random(seed)
+    run = recorder.run(config, 300, seed)
+    for _, _, _, image in images(run, rich_moments(run, first, dice), dice, config=config):
+        again = recorder.run(config, 6, seed + 1, after=image)
+        moments = sorted(dice.sample(range(1, len(again.events)), second))
+        for moment, how, _, twice in images(again, moments, dice, config=config):
+            known = Image(twice.files, image.told + twice.told, image.kept)
+            found = checker.check(known)
+            assert found == "ok", f"{how} before event {moment}: {found}"
+
+
+@pytest.mark.parametrize("config", PROMISING)
+def test_second_power_failure_while_it_comes_back(recorder: Recorder, checker: Checker, config: str) -> None:
+    """The power fails again while the engine opens what the first failure left: nothing more is lost."""
+    fail_twice(recorder, checker, config, 2, 6, 1)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("config", PROMISING)
+def test_second_power_failure_while_it_comes_back_for_long(recorder: Recorder, checker: Checker, config: str) -> None:
+    """The same with 200 disks of ten processes."""
+    fail_twice(recorder, checker, config, 10, 20, 2)
+
+
+def test_lying_disk_is_found_out(recorder: Recorder, checker: Checker) -> None:
     """Control: if the disk ignores syncs, the same check finds losses, most often."""
-    run = record(recorder, tmp_path, "fsync", 600, 1)
-    assert len(fail_power(run, checker, 12, 1, honest=False)) > 6
+    assert len(fail_power(recorder.run("fsync", 600), checker, 12, 1, honest=False)) > 6
 
 
-def test_lost_syncs_are_found_out(recorder: Path, checker: Checker, tmp_path: Path) -> None:
+def test_lost_syncs_are_found_out(recorder: Recorder, checker: Checker) -> None:
     """Control: an engine that hardly ever synchronises does not keep what "fsync" promises: the same check tells."""
-    run = record(recorder, tmp_path, "never synced", 600, 1)
-    assert len(fail_power(run, checker, 12, 1)) > 6
+    assert len(fail_power(recorder.run("never synced", 600), checker, 12, 1)) > 6
 
 
-def test_power_failure_while_the_directory_is_made(recorder: Path, checker: Checker, tmp_path: Path) -> None:
+def test_power_failure_while_the_directory_is_made(recorder: Recorder, checker: Checker) -> None:
     """Nothing was promised yet: the directory can be used, or is refused with what to do about it."""
-    run = record(recorder, tmp_path, "fsync", 20, 1)
-    moments = list(range(first_acknowledged(run)))
-    for look in look_at(run, checker, Disk(), moments, random.Random(1), Promised(run, "fsync")):
-        if look.found != "ok":
-            assert look.found.startswith("StorageError")
-            assert "restore a copy" in look.found
+    run = recorder.run("fsync", 20)
+    for _, _, _, image in images(run, range(run.first_acknowledged), random.Random(1)):
+        found = checker.check(image)
+        if found != "ok":
+            assert found.startswith("StorageError")
+            assert "restore a copy" in found
