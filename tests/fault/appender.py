@@ -43,7 +43,8 @@ from disstream.engine.embedded import EmbeddedConfig, EmbeddedEngine
 
 PARTITIONS = [PartitionRef("crash", number) for number in range(4)]
 LIVES = 2
-KEPT_ROWS = 200
+KEPT_ROWS = [50, 100, 200, 400]
+"""Of each partition, about: some are trimmed before small batches could be merged, some behind it."""
 MOST_ROWS = 60
 """Of a batch."""
 CONFIGS = {
@@ -61,10 +62,12 @@ def brief(k: int) -> list[PartitionRef]:
 def rows_of(batch_id: bytes) -> list[Row]:
     """The rows that a batch id stands for. Each payload: the id, 8 bytes; index; how many; and what fills it up."""
     dice = shake_128(batch_id).digest(4)
-    # One row, as those who wait for each answer send; some rows; or a few that LMDB gives pages of their own.
-    total, most = (
-        (1, 100) if dice[0] < 90 else (1 + dice[1] % MOST_ROWS, 300) if dice[0] < 230 else (1 + dice[1] % 3, 20_000)
-    )
+    if dice[0] < 200:  # so small that they may be merged with their neighbours
+        total, most = 1 + dice[1] % 6, 100
+    elif dice[0] < 235:
+        total, most = 1 + dice[1] % MOST_ROWS, 300
+    else:  # rows that LMDB gives pages of their own
+        total, most = 1 + dice[1] % 3, 20_000
     return [
         Row(
             batch_id + bytes([n, total]) + shake_128(batch_id + bytes([n])).digest((dice[2] + 256 * dice[3]) % most),
@@ -88,6 +91,7 @@ class Actors:
         self._seed = seed
         self._told = told
         self._lines = lines
+        self._clock = 1_000 + seed % 1_000 * 10_000
         self._epoch = 0
         self._next = [0] * len(PARTITIONS)
 
@@ -120,7 +124,9 @@ class Actors:
             await self._raise_once()
 
     def _now(self, dice: random.Random) -> int:
-        return dice.randrange(1_000, 2_000)  # a clock that jumps back and forth
+        """By a clock that goes forth in the end, and jumps back and forth until then."""
+        self._clock += dice.randrange(10)
+        return self._clock + dice.randrange(-500, 500)
 
     async def _append(self, dice: random.Random) -> None:
         while True:
@@ -138,8 +144,8 @@ class Actors:
                     self._stored(entry.partition, first, batch_id, len(rows))
 
     def _stored(self, ref: PartitionRef, first: int, batch_id: bytes, rows: int) -> None:
-        self._next[ref.number] = max(self._next[ref.number], first + rows)
         self.tell("rows", ref.stream_id, ref.number, first, batch_id.hex())
+        self._next[ref.number] = max(self._next[ref.number], first + rows)
 
     async def _write(self, dice: random.Random) -> None:
         """Numbered rows, each of them by two attempts at once."""
@@ -166,7 +172,7 @@ class Actors:
     async def _trim(self, dice: random.Random) -> None:
         while True:
             ref = dice.choice(PARTITIONS)
-            before = max(self._next[ref.number] - dice.randrange(KEPT_ROWS), 0)
+            before = max(self._next[ref.number] - dice.randrange(KEPT_ROWS[ref.number]), 0)
             self.tell("trimming", ref.number, before)
             await self._log.trim(ref, before)
             self.tell("trimmed", ref.number)
