@@ -272,7 +272,7 @@ def fail_twice(recorder: Recorder, checker: Checker, config: str, first: int, se
 @pytest.mark.parametrize("config", PROMISING)
 def test_second_power_failure_while_it_comes_back(recorder: Recorder, checker: Checker, config: str) -> None:
     """The power fails again while the engine opens what the first failure left: nothing more is lost."""
-    fail_twice(recorder, checker, config, 2, 6, 1)
+    fail_twice(recorder, checker, config, 1, 8, 1)
 
 
 @pytest.mark.long
