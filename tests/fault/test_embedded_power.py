@@ -39,8 +39,8 @@ PROMISING = [
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What is loaded into a process to record its writes."""
     compiler = shutil.which("cc")
-    if compiler is None:
-        pytest.skip("no C compiler: cc builds what records the writes (apt install gcc libc6-dev)")
+    if compiler is None or not sys.platform.startswith("linux"):
+        pytest.skip("needs Linux and a C compiler: cc builds what records the writes (apt install gcc libc6-dev)")
     library = tmp_path_factory.mktemp("recorder") / "record_writes.so"
     command = [compiler, "-shared", "-fPIC", "-O1", "-o", str(library), str(HERE / "record_writes.c"), "-ldl"]
     subprocess.run(command, check=True)
