@@ -27,7 +27,7 @@ from disstream.cli import main
 from disstream.client import Client, ClientConfig
 from disstream.engine import AppendRefused, Entry, Replayed
 from disstream.engine.memory import MemoryEngine, MemoryLog
-from disstream.errors import ConfigError, DisError, TransportError
+from disstream.errors import ConfigError, DisError, StorageError, TransportError
 from disstream.model import NewRecord
 from disstream.server import App, Server, ServerConfig
 from disstream.server import fronts as fronts_module
@@ -369,6 +369,28 @@ async def test_a_worker_of_another_release(caplog: pytest.LogCaptureFixture, mon
     with pytest.raises(DisError, match=r"worker [12] did not start"):
         await Server(ServerConfig(data_dir=None, port=0, workers=2)).start()
     assert "restart the server" in caplog.text
+
+
+def test_a_server_that_dies_ends_its_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As without workers: one line, exit code 1, and nothing is left behind."""
+    started: list[subprocess.Popen[bytes]] = []
+    start = fronts_module._start
+
+    def watched(*lines: int) -> subprocess.Popen[bytes]:
+        started.append(start(*lines))
+        return started[-1]
+
+    async def fail(*_: object) -> None:
+        raise StorageError("the disk is gone")
+
+    monkeypatch.setattr(fronts_module, "_start", watched)
+    monkeypatch.setattr("disstream.server.server.keep_trimming", fail)
+    result = click.testing.CliRunner().invoke(main, ["serve", "--memory", "--port", "0", "--workers", "2"])
+    assert result.exit_code == 1
+    assert "the disk is gone" in result.stderr
+    assert "Traceback" not in result.output
+    assert len(started) == 2
+    assert all(process.returncode is not None for process in started)
 
 
 @pytest.mark.parametrize("workers", [0, 65])
