@@ -44,6 +44,10 @@ class Child:
         assert process.stdout is not None
         self._lines = BufferedByteReceiveStream(process.stdout)
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     async def read_line(self) -> bytes:
         """The next line it writes. Raises ChildEnded when it writes no more."""
         try:

@@ -13,6 +13,7 @@ import anyio
 import click
 
 from ..server import Server, ServerConfig, read_config
+from ..server.config import MAX_WORKERS
 from .session import run, say
 
 
@@ -30,6 +31,12 @@ from .session import run, say
     type=click.Choice(["fsync", "relaxed"]),
     help="fsync: what was acknowledged survives a power failure. relaxed: it survives the end of the process; a power "
     "failure may take the last moments.  [default: fsync]",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(1, MAX_WORKERS),
+    help="Processes that take requests in and answer them, beside the one that keeps the records; 1: it does both.  "
+    "[default: 1]",
 )
 @click.option(
     "--limits",
@@ -54,6 +61,7 @@ def serve(
     data_dir: Path | None,
     memory: bool,
     durability: Literal["fsync", "relaxed"] | None,
+    workers: int | None,
     limits: Literal["open", "service"] | None,
     config_file: Path | None,
     insecure_bind: bool,
@@ -71,7 +79,7 @@ def serve(
     if memory and data_dir is not None:
         raise click.UsageError("--memory keeps nothing, so it goes without --data-dir")
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    options = {"host": host, "port": port, "data_dir": data_dir, "durability": durability}
+    options = {"host": host, "port": port, "data_dir": data_dir, "durability": durability, "workers": workers}
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     if memory:
         given["data_dir"] = None
@@ -88,7 +96,8 @@ async def _serve(config: ServerConfig) -> None:
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with Server(config) as server:
             kept = "in memory" if config.data_dir is None else f"from {config.data_dir}, {config.durability}"
-            say(f"serving {server.url} {kept}")
+            workers = f", {config.workers} workers" if config.workers > 1 else ""
+            say(f"serving {server.url} {kept}{workers}")
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(_follow, server, tasks.cancel_scope, name="follow")
                 await anext(aiter(signals))

@@ -45,6 +45,7 @@ from .notices import Notices
 from .policies import Policies
 from .pushing import Pushing
 from .records import Records
+from .relay import Relayed
 from .scaling import Scaler
 from .streams import Streams
 from .tags import Tags
@@ -129,7 +130,7 @@ class App:
     def request_id(self) -> str:
         return f"{self._source.getrandbits(128):032x}"
 
-    def precheck(self, headers: Mapping[str, str], peer: str = "") -> None:
+    async def precheck(self, headers: Mapping[str, str], peer: str = "") -> None:
         """Raise ApiError if a request with these headers, from there, will be refused whatever follows them."""
         self._check_peer(peer)
         if self._auth is not None:
@@ -189,6 +190,7 @@ class App:
         if claimed and claimed != project:
             raise api_error("DIS.4117", f"[X-Project-Id is {claimed[:80]!r}, the path has {project}]")
         handler = self._handlers[found.operation]
+        relayed = request if isinstance(request, Relayed) else None
         call = Call(
             project,
             found.params,
@@ -199,9 +201,11 @@ class App:
             request.headers.get(SESSION),
             request.headers.get(ANSWER) == PLACES,
             accepts(request.headers, COLUMNS),
+            "" if relayed is None else relayed.form,
+            relayed is not None,
         )
         try:
-            if "content-encoding" not in request.headers:
+            if "content-encoding" not in request.headers or (relayed is not None and relayed.unpacked):
                 return await handler(call)
             # After the signature, which covers the bytes as they were sent.
             async with self._unpacking.unpacked(request) as body:

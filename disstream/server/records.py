@@ -38,6 +38,7 @@ from .directory import Directory, Stream
 from .flow import Flow, exceeded
 from .layout import Records as SentRecords
 from .meter import Meter
+from .relay import PLACED, encode_placed
 from .reshape import EXPIRED
 from .scaling import Scaler
 from .sessions import LaneKey, Refusals, SessionPlan, session_keys
@@ -105,6 +106,8 @@ class Records:
         self._meter.put(
             stream.doc.stream_id, plan.stored, anyio.current_time() - began, clock.wall_ms(), throttled=plan.throttled
         )
+        if call.relayed:
+            return Response(status=200, headers={"content-type": PLACED}, body=plan.answer(encode_placed))
         if protobuf:
             return Response(
                 status=200, headers={"content-type": PROTOBUF}, body=plan.answer(encode_put_answer_protobuf)
@@ -114,7 +117,7 @@ class Records:
     def _request(self, call: Call) -> _Sent:
         """The body, with records, but not too many. Raises ApiError."""
         most = self._config.max_request_records
-        if call.media_type == COLUMNS:
+        if COLUMNS in (call.media_type, call.form):
             sent = _columns(decode_columns(call.body, most))
         else:
             request = (decode_put_protobuf if call.media_type == PROTOBUF else decode_put)(call.body, most)
@@ -299,9 +302,9 @@ def as_columns(batch: Batch) -> Stored:
 
 def _page(call: Call, batches: list[Stored], next_cursor: str) -> tuple[str, bytes]:
     """The content type and the body of a page, in the form that the call asks for."""
-    if call.media_type == PROTOBUF:
+    if call.media_type == PROTOBUF and not call.relayed:
         return PROTOBUF, encode_page_protobuf(_page_rows(batches), next_cursor)
-    if call.columns:
+    if call.columns or call.relayed:
         return COLUMNS, columns_page(batches, next_cursor)
     return JSON, encode_page(_page_rows(batches), next_cursor)
 

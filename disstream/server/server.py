@@ -14,6 +14,7 @@ from .app import App
 from .autoscaling import keep_scaling
 from .config import ServerConfig, is_loopback
 from .edge import Edge
+from .fronts import Fronts
 from .retention import keep_trimming
 
 logger = logging.getLogger("disstream.server")
@@ -76,12 +77,15 @@ class Server:
         elif config.tls_certificate is None:
             logger.warning("passwords and tokens travel readable to %s: no TLS", self._url)
 
+    def _door(self) -> Edge | Fronts:
+        return Edge(self.app, self._config) if self._config.workers == 1 else Fronts(self.app, self._config)
+
     async def _run(self, scope: Scope) -> None:
         try:
             await self._engine.start()
             await self.app.directory.drop_remains()
             await self.app.scaling.settle_all()
-            async with Edge(self.app, self._config).listen() as self._url, anyio.create_task_group() as tasks:
+            async with self._door().listen() as self._url, anyio.create_task_group() as tasks:
                 tasks.start_soon(
                     keep_trimming,
                     self._engine,

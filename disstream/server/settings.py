@@ -7,7 +7,7 @@
                                      # lifts one that the profile sets and the server can do without
     [group]                          # session_timeout_s, join_delay_s
     [engine]                         # data_dir (or memory = true), durability
-    [server]                         # host, port, insecure_bind, token_lifetime_s
+    [server]                         # host, port, insecure_bind, token_lifetime_s, workers
     [tls]                            # certificate, key
 
 Paths in it are relative to the file. Every mistake is a ConfigError "FILE:LINE: ...", and none repeats a secret. A file
@@ -39,7 +39,7 @@ Profile = Literal["open", "service"]
 _MAX_FILE_BYTES = 1_048_576
 _MANY_KEYS = 12  # too many to read through for one that was misspelt
 _GROUP = ("session_timeout_s", "join_delay_s")
-_SERVER = ("host", "port", "insecure_bind", "token_lifetime_s")
+_SERVER = ("host", "port", "insecure_bind", "token_lifetime_s", "workers")
 _KINDS: dict[object, Any] = {"int": int, "float": float, "int | None": int | str, "float | None": float | str}
 LIMITS = {
     field.name: _KINDS[field.type]
@@ -94,6 +94,7 @@ class _Server(_Table):
     port: int | None = None
     insecure_bind: bool | None = None
     token_lifetime_s: float | None = None
+    workers: int | None = None
 
 
 class _Tls(_Table):

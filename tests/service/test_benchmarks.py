@@ -80,3 +80,18 @@ def test_the_engine_and_the_server_are_measured(
     assert {len(line) for line in lines} == {len(head) for head in heads}
     assert "origin" in json.loads((tmp_path / "told.json").read_text())
     assert [path.name for path in tmp_path.iterdir()] == ["told.json"]
+
+
+def test_workers_are_measured(tmp_path: Path) -> None:
+    """Puts and gets in both forms, with one process and with two workers; all that it acknowledged is there."""
+    script = str(BENCHMARKS / "workers.py")
+    command = [sys.executable, script, "--rounds", "1", "--seconds", "0.05", "--data-dir", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-4_000:]
+    rows = [
+        [cell.strip() for cell in line.split("│")[1:-1]] for line in done.stdout.splitlines() if line.startswith("│")
+    ]
+    assert [row[:2] for row in rows] == [
+        [kind, workers] for kind in ("put, JSON", "put, columns", "get, JSON", "get, columns") for workers in ("1", "2")
+    ]
+    assert all(float(row[2].replace(",", "")) > 0 for row in rows)
