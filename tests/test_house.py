@@ -48,6 +48,7 @@ PURE = [
     "engine/columns.py",
     "engine/embedded/batch.py",
     "engine/embedded/merging.py",
+    "engine/embedded/header.py",
     "engine/embedded/seeking.py",
     "engine/rules.py",
     "engine/writers.py",

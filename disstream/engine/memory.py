@@ -6,12 +6,26 @@ The oracle of the contract tests, so it is written to be obviously right rather 
 
 from __future__ import annotations
 
+import asyncio
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 
 from ..errors import CatalogConflict, StorageError
-from .api import AppendRefused, Batch, Bounds, Entry, Known, PartitionRef, Replayed, Row, Span, Versioned, Writer
+from .api import (
+    AppendRefused,
+    Batch,
+    Bounds,
+    EngineStats,
+    Entry,
+    Known,
+    PartitionRef,
+    Replayed,
+    Row,
+    Span,
+    Versioned,
+    Writer,
+)
 from .rules import (
     MAX_READ_ROWS,
     MAX_WRITERS,
@@ -47,6 +61,15 @@ class MemoryEngine:
         if self._life.state != "not started":
             raise StorageError(f"the memory engine is {self._life.state}: make a new one")
         self._life.state = "started"
+
+    def stats(self) -> EngineStats:
+        self._life.check()
+        return EngineStats(durability="none", loss_s=None)
+
+    async def wait_failed(self) -> None:
+        """Never returns: nothing of it can fail."""
+        self._life.check()
+        await asyncio.get_running_loop().create_future()
 
     async def close(self) -> None:
         self._life.state = "closed"

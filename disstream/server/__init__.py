@@ -64,8 +64,8 @@ Stands on an engine and the wire; never imports client, producer or consumer.
 
 from .app import App
 from .config import ServerConfig
-from .server import Server
+from .server import Server, ServerStats
 from .settings import read_config
 from .users import Project, User, UserKey, Users
 
-__all__ = ["App", "Project", "Server", "ServerConfig", "User", "UserKey", "Users", "read_config"]
+__all__ = ["App", "Project", "Server", "ServerConfig", "ServerStats", "User", "UserKey", "Users", "read_config"]

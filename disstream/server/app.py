@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 import anyio
 
 from ..engine import Engine
-from ..errors import ApiError, StorageError
+from ..errors import ApiError, StorageError, StorageFull
 from ..wire.caps import EXTENSION as CAPS
 from ..wire.checkpoints import RESETS
 from ..wire.columns import COLUMNS
@@ -36,7 +36,7 @@ from .config import ServerConfig
 from .directory import Directory
 from .documents import NAME
 from .dumps import DumpTasks
-from .flow import Flow
+from .flow import Flow, no_room
 from .groups import Groups
 from .iam import Iam
 from .meter import Meter
@@ -127,6 +127,10 @@ class App:
             "group_members": groups.members,
         }
 
+    @property
+    def pending_bytes(self) -> int:
+        return self._records.admission.pending_bytes
+
     def request_id(self) -> str:
         return f"{self._source.getrandbits(128):032x}"
 
@@ -148,6 +152,8 @@ class App:
         except ApiError as error:
             self.refused(request.peer, error.status, error.code)
             return refusal(error, request_id)
+        except StorageFull:  # the engine has said so, once
+            return refusal(no_room(), request_id)
         except StorageError as error:
             logger.error(
                 "request failed: id=%s method=%s target=%.200s: %s", request_id, request.method, request.target, error

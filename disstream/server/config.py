@@ -41,6 +41,9 @@ class ServerConfig:
     tls_key: Path | str | None = None  # None: the key stands in the file of the certificate
     workers: int = 1  # more: so many processes take requests in for this one, which keeps all state (fronts.py)
     durability: Literal["fsync", "relaxed"] = "fsync"  # an answered put is on disk; "relaxed" may lose the last moments
+    sync_interval_s: float = 1.0  # of "relaxed": how much a power failure may take
+    map_size_bytes: int = 256 * 1024 * MIB  # what the directory may hold, reserved as addresses only
+    ballast_bytes: int = 8 * MIB  # room of the disk kept for deletions, or a full one could free nothing; 0: none
 
     max_body_bytes: int = 12 * MIB  # what the service's signing allows; 5 MiB of records as base64 fit
     max_request_bytes: int = 5 * MIB  # payload of one put, the service's own limit
@@ -103,6 +106,7 @@ class ServerConfig:
         if self.durability not in ("fsync", "relaxed"):
             raise ConfigError(f"durability is {self.durability!r}: give 'fsync' or 'relaxed'")
         for name in (
+            "sync_interval_s",
             "max_body_bytes",
             "max_request_bytes",
             "max_record_bytes",
@@ -143,6 +147,10 @@ class ServerConfig:
                 raise ConfigError(f"{name} is {value}: give more than 0")
             if name.endswith("_s") and value > MAX_SECONDS:
                 raise ConfigError(f"{name} is {value}: give at most {MAX_SECONDS} (ten years)")
+        if self.map_size_bytes < MIB:
+            raise ConfigError(f"map_size_bytes is {self.map_size_bytes}: give at least {MIB}")
+        if self.ballast_bytes < 0:
+            raise ConfigError(f"ballast_bytes is {self.ballast_bytes}: give 0 (none) or more")
         if not 0 <= self.join_delay_s <= MAX_SECONDS:
             raise ConfigError(f"join_delay_s is {self.join_delay_s}: give 0 or more, at most {MAX_SECONDS}")
         if self.max_scalings_per_hour is not None and self.max_scalings_per_hour > MAX_SCALINGS:

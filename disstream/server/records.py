@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import chain, repeat, starmap
 from typing import NamedTuple
@@ -10,8 +10,8 @@ from typing import NamedTuple
 import anyio
 
 from .. import clock
-from ..engine import Batch, Bounds, Columns, Engine, PartitionRef
-from ..errors import ApiError
+from ..engine import AppendRefused, Batch, Bounds, Columns, Engine, Entry, PartitionRef, Replayed
+from ..errors import ApiError, StorageFull, ThrottledError
 from ..wire.columns import COLUMNS, SentColumns, decode_columns
 from ..wire.cursors import (
     LIFETIME_MS,
@@ -35,7 +35,7 @@ from .admission import Admission, PutPlan
 from .call import Call
 from .config import ServerConfig
 from .directory import Directory, Stream
-from .flow import Flow, exceeded
+from .flow import Flow, exceeded, no_room
 from .layout import Records as SentRecords
 from .meter import Meter
 from .relay import PLACED, encode_placed
@@ -151,7 +151,14 @@ class Records:
     async def _append(self, plan: PutPlan, stream: Stream) -> bool:
         """True: some partition refused."""
         entries = plan.entries(stream.doc.stream_id)
-        return plan.settle(await self._log.append(entries, clock.wall_ms())) if entries else False
+        return plan.settle(await self._store(entries)) if entries else False
+
+    async def _store(self, entries: Sequence[Entry]) -> list[int | AppendRefused | Replayed]:
+        """Raises ApiError DIS.4303 if the engine has no room: it stored nothing, and clients try that again."""
+        try:
+            return await self._log.append(entries, clock.wall_ms())
+        except StorageFull as exc:
+            raise no_room() from exc
 
     async def _append_again(self, plan: PutPlan, stream: Stream, call: Call) -> None:
         """The layout changed after it was looked up, or is changing; or the stream is being deleted."""
@@ -161,7 +168,13 @@ class Records:
             plan.give_up(error)
             return
         plan.reroute(stream.layout, anyio.current_time())
-        if await self._append(plan, stream):
+        try:
+            refused = await self._append(plan, stream)
+        except ThrottledError as error:  # what was stored under the layout before is told
+            plan.unsettled()
+            plan.give_up(error)
+            return
+        if refused:
             plan.give_up(api_error("DIS.4303"))
 
     async def _find_again(self, stream: Stream, call: Call) -> Stream:
@@ -184,7 +197,7 @@ class Records:
                 entries = put.entries(stream.doc.stream_id)
                 # To its end even if nobody waits any more: who repeats this must not find it half done.
                 with anyio.CancelScope(shield=True):
-                    results = await self._log.append(entries, clock.wall_ms()) if entries else []
+                    results = await self._store(entries) if entries else []
                 put.settle(results)
             plan.settle(entries, results)
             if plan.settled or again:

@@ -6,6 +6,11 @@ merging      which stored batches become one (pure)
 seeking      which row is the first one at or after a time (pure)
 writers      what is remembered of producers, byte by byte
 commit       the one thread that writes: group commit, sweeping of forgotten rows, what happens when storage fails
+faults       what a failed transaction means: whether it may be stored, whether the engine may go on
+ballast      room on the disk: what is kept for deletions, and a warning before there is none
+header       LMDB's first pages, as far as we look at them (pure)
+synced       "relaxed": the way back to what was synchronised, after a power failure
+watch        figures of the thread for `stats()`
 log          `Log`: reads on the loop, writes as jobs for the thread
 catalog      `Catalog`, likewise
 
@@ -24,6 +29,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..api import EngineStats
 from .catalog import EmbeddedCatalog
 from .commit import Committer
 from .environment import EmbeddedConfig
@@ -57,6 +63,13 @@ class EmbeddedEngine:
         Cancelled: the directory is released as soon as its opening ended.
         """
         await self._committer.start()
+
+    def stats(self) -> EngineStats:
+        """What it has done, and the room it has. Raises StorageError unless it runs."""
+        return self._committer.stats()
+
+    async def wait_failed(self) -> None:
+        await self._committer.wait_failed()
 
     async def close(self) -> None:
         """Store what was accepted, then release the directory; waits return False.

@@ -4,6 +4,8 @@
     data.mdb.new     what a restore or a compaction writes, until it takes the place of data.mdb
     lock.mdb         LMDB's table of readers
     disstream.lock   flock'ed by the process that uses the directory; contains its pid, and what it does if not serving
+    ballast          room that is kept for what frees room, see ballast.py
+    synced.meta      only with durability "relaxed": the way back after a power failure, see synced.py
 
 Tables, numbers big endian:
 
@@ -36,7 +38,11 @@ from ...errors import ConfigError, StorageError
 from ..api import PartitionRef
 from ..rules import MAX_KEY_BYTES
 from . import batch
+from .ballast import NO_ROOM, Ballast
+from .faults import remedy
+from .header import HEADER_BYTES, latest
 from .merging import Merge
+from .synced import Synced, forget, go_back, sync_directory
 from .writers import Writers
 
 FORMAT = 3
@@ -61,7 +67,8 @@ class EmbeddedConfig:
 
     `durability`: "fsync" (an answered append survives a power failure) or "relaxed": commits are not synchronised one
     by one, but every `sync_interval_s`. Relaxed survives the death of the process; a power failure or a crash of the
-    system may cost the last `sync_interval_s`, and on file systems that reorder writes the whole directory.
+    system takes what was answered in the last `sync_interval_s` and while that was being synchronised, and nothing
+    that was answered before (synced.py).
     """
 
     durability: Literal["fsync", "relaxed"] = "fsync"  # losing what was acknowledged must be somebody's decision
@@ -69,6 +76,9 @@ class EmbeddedConfig:
     # Address space, not disk: the file grows as it is filled. More than one machine's disk holds for one queue, and
     # 1/512 of what a 64-bit process can address. It can be raised later, never lowered below what is used.
     map_size_bytes: int = 256 * 1024**3
+    # Room that deletions find on a full disk (ballast.py); 0: none is kept. A thousand trims with what they sweep write
+    # some hundred pages at a time; this is twenty times that.
+    ballast_bytes: int = 8 * 1024**2
 
     def __post_init__(self) -> None:
         if self.durability not in ("fsync", "relaxed"):
@@ -77,6 +87,8 @@ class EmbeddedConfig:
             raise ConfigError(f"sync_interval_s is {self.sync_interval_s}: use seconds greater than 0")
         if self.map_size_bytes < 1024**2:
             raise ConfigError(f"map_size_bytes is {self.map_size_bytes}: use at least 1 MiB")
+        if self.ballast_bytes < 0:
+            raise ConfigError(f"ballast_bytes is {self.ballast_bytes}: use 0 (none) or more")
 
 
 class PartitionState(NamedTuple):
@@ -103,24 +115,59 @@ class Environment:
             raise StorageError(f"cannot open the data directory {data_dir}: {exc}; {remedy(exc)}") from exc
         except OSError as exc:
             self._unlock()
-            raise StorageError(f"cannot open the data directory {data_dir}: {exc}; check its permissions") from exc
+            told = "free space on the disk" if exc.errno in NO_ROOM else "check its permissions"
+            raise StorageError(f"cannot open the data directory {data_dir}: {exc}; {told}") from exc
         except BaseException:
             self._unlock()
             raise
 
     def _open(self, data_dir: Path, config: EmbeddedConfig) -> None:
+        path = data_dir / "data.mdb"
+        new = not path.exists()
+        if not new:
+            if path.stat().st_size == 0:  # LMDB would make a new one of it, and all would seem well
+                raise StorageError(
+                    f"{path} is empty: restore a copy of the data directory, or remove the file to begin with nothing"
+                )
+            go_back(data_dir)
+            _check_header(path)
+        _reserve_readers(data_dir)
+        try:
+            # All of this is synchronised, also with "relaxed": there is no way back yet.
+            self._map(data_dir, config, sync=True)
+        except BaseException:
+            if new:
+                path.unlink(missing_ok=True)  # as it was found, and not as an empty file
+            raise
+        self.synced: Synced | None = None
+        self.file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            sync_directory(data_dir)
+            self.env.sync(True)  # what an earlier process has left to the system's memory, too
+            if config.durability == "relaxed":
+                self.env.close()
+                self._map(data_dir, config, sync=False)
+                self.synced = Synced(data_dir, self.env)
+            else:
+                forget(data_dir)
+            self.ballast = Ballast(data_dir, config.ballast_bytes)
+        except BaseException:
+            self._release(clean=False)
+            raise
+
+    def _map(self, data_dir: Path, config: EmbeddedConfig, *, sync: bool) -> None:
         # writemap=False: with it a stray write could damage the file, and a full disk would kill the process (SIGBUS)
         # instead of raising. readahead stays on: a log is read forward.
         self.env = env = lmdb.Environment(
             os.fspath(data_dir),
             map_size=config.map_size_bytes,
-            sync=config.durability == "fsync",
+            sync=sync,
             max_dbs=6,
             max_spare_txns=2,
         )
         try:
             _check_length(data_dir, env)
-            _sync_directory(data_dir)
+            self.page_bytes: int = env.stat()["psize"]
             self.meta = env.open_db(b"meta")
             self._check_format(data_dir)
             self.partitions = env.open_db(b"partitions")
@@ -140,10 +187,26 @@ class Environment:
                 txn.put(b"format", _FORMAT.pack(FORMAT), db=self.meta)
         refuse_newer(data_dir, found)
 
-    def close(self) -> None:
-        """Release the directory."""
-        self.env.close()
+    def close(self, *, clean: bool = False) -> None:
+        """Release the directory. `clean`: all that was committed is synchronised."""
+        self._release(clean=clean)
         self._unlock()
+
+    def _release(self, *, clean: bool) -> None:
+        if self.synced is not None:
+            self.synced.close(clean=clean)
+        os.close(self.file)
+        self.env.close()
+
+    def used_pages(self) -> int:
+        """Pages that hold something; the others of the file are free, but for those that list the free ones."""
+        used = 2
+        with self.env.begin() as txn:
+            tables = [None, self.meta, self.partitions, self.batches, self.writers.db, self.dropped, self.catalog]
+            for table in tables:
+                found = txn.stat(table) if table is not None else txn.stat()
+                used += found["branch_pages"] + found["leaf_pages"] + found["overflow_pages"]
+        return used
 
     def _unlock(self) -> None:
         # Explicitly: a forked child would otherwise keep the lock with its copy of the descriptor.
@@ -158,6 +221,10 @@ class Environment:
                 yield txn
         except lmdb.Error as exc:
             raise StorageError(f"cannot read from {self.env.path()}: {exc}; {remedy(exc)}") from exc
+        except struct.error as exc:
+            raise StorageError(
+                f"{self.env.path()} is damaged: a key or a value has the wrong size ({exc}); restore a copy of it"
+            ) from exc
 
     def count_up(self, txn: lmdb.Transaction[Any], counter: bytes) -> int:
         """The next number of a counter in `meta`, starting at 1."""
@@ -281,21 +348,6 @@ def _stream_prefix(stream_id: str) -> bytes:
     return _REF_HEAD.pack(len(encoded)) + encoded
 
 
-def remedy(exc: lmdb.Error) -> str:
-    """What the operator can do about it."""
-    if isinstance(exc, lmdb.MapFullError):
-        return "raise map_size_bytes, or forget old rows"
-    if isinstance(exc, lmdb.DiskError):
-        return "free space on the disk"
-    if isinstance(exc, lmdb.MemoryError):
-        return "lower map_size_bytes, or let the process use more address space (ulimit -v)"
-    if isinstance(exc, lmdb.TxnFullError):
-        return "write less in one call"
-    if isinstance(exc, (lmdb.InvalidError, lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.VersionMismatchError)):
-        return "the file is damaged or not ours: restore a copy, or use another directory"
-    return "check the disk, the directory's owner and its permissions"
-
-
 def _current(cursor: lmdb.Cursor[memoryview], ref: PartitionRef, state: PartitionState) -> PartitionState:
     """`state` brought up to date by the partition's last batch, if there is one."""
     found = cursor.prev() if cursor.set_range(batch.key(state.slot + 1, 0)) else cursor.last()
@@ -317,6 +369,35 @@ def _refuse_unfinished(data_dir: Path) -> None:
         raise StorageError(
             f"a restore into {data_dir} was not finished: repeat it (disstream data restore BACKUP {data_dir}), or "
             f"remove {data_dir / UNFINISHED} to begin with nothing"
+        )
+
+
+def _reserve_readers(data_dir: Path) -> None:
+    """LMDB writes its table of readers through a map: on a full disk that would kill the process (SIGBUS).
+
+    Raises OSError where there is no room for it.
+    """
+    descriptor = os.open(data_dir / "lock.mdb", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        os.posix_fallocate(descriptor, 0, 8192)  # what LMDB makes it for its 126 readers
+    finally:
+        os.close(descriptor)
+
+
+def _check_header(path: Path) -> None:
+    """Raise StorageError if LMDB would follow its first pages nowhere. What is no LMDB file it says itself."""
+    with path.open("rb") as file:
+        meta = latest(file.read(HEADER_BYTES))
+    if meta is None:
+        return
+    fault = meta.fault()
+    if fault is not None:
+        raise StorageError(f"{path} is damaged: it tells of {fault}; restore a copy of the data directory")
+    # More than a transaction can hold, and so more than it can have left unwritten. See _check_length for what is less.
+    found, complete = path.stat().st_size, (meta.last_page + 1) * meta.page_bytes
+    if complete > found + 1024**3:
+        raise StorageError(
+            f"{path} is cut short: {found} of {complete} bytes are there; restore a copy of the data directory"
         )
 
 
@@ -347,16 +428,6 @@ def _check_length(data_dir: Path, env: lmdb.Environment) -> None:
         os.truncate(path, complete)
     except OSError as exc:
         raise StorageError(f"cannot extend {path} to {complete} bytes: {exc.strerror}; check the disk") from exc
-
-
-def _sync_directory(data_dir: Path) -> None:
-    """Make the names of new files durable: LMDB synchronises their content only."""
-    for directory in (data_dir, data_dir.absolute().parent):
-        descriptor = os.open(directory, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _lock(data_dir: Path) -> int:
