@@ -94,7 +94,9 @@ def appending(directory: Path, seed: int = 1) -> Iterator[Appending]:
     """One, until the block ends: killed then."""
     script = Path(__file__).with_name("appender.py")
     with subprocess.Popen(
-        [sys.executable, str(script), str(directory), str(seed)], stdout=subprocess.PIPE, text=True
+        [sys.executable, str(script), str(directory), str(seed), "fsync", "/dev/stdout", "-1"],
+        stdout=subprocess.PIPE,
+        text=True,
     ) as process:
         writer = Appending(process)
         try:

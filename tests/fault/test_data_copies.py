@@ -12,13 +12,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from appender import PARTITIONS, digest
 from data_jobs import jobs
 from data_worlds import CONFIG, ROWS_A, ROWS_B, A, B, appending, edited, fill, quiet
-from test_embedded_crash import Acknowledged
+from ledger import Ledger
 
-from disstream.engine.api import Row
-from disstream.engine.embedded import EmbeddedEngine
+from disstream.engine.embedded import EmbeddedConfig, EmbeddedEngine, synced
 from disstream.engine.embedded import backup as copies
 from disstream.engine.embedded.backup import CopyReport, backup, compact, restore
 from disstream.engine.embedded.check import CheckReport, check
@@ -48,28 +46,6 @@ async def all_rows(directory: Path) -> tuple[list[bytes], list[bytes]]:
             found.append([row.data for batch in batches for row in batch.rows])
         await engine.catalog.transact({}, {"after": b"x"})
     return found[0], found[1]
-
-
-async def verify(directory: Path, acknowledged: Acknowledged) -> None:
-    """All that was acknowledged is there, and of every append all or nothing."""
-    async with opened(EmbeddedEngine(directory, CONFIG)) as engine:
-        stored: list[list[Row]] = []
-        for ref in PARTITIONS:
-            rows: list[Row] = []
-            while batches := await engine.log.read(ref, len(rows), 1 << 40):  # a read has 20,000 rows at most
-                rows += [row for batch in batches for row in batch.rows]
-            stored.append(rows)
-            at = 0
-            while at < len(rows):
-                batch_id, total = rows[at].data[:8], rows[at].data[9]
-                begins = [row.data[:10] for row in rows[at : at + total]]
-                assert begins == [batch_id + bytes([index, total]) for index in range(total)], "no half append"
-                at += total
-        for partition, first, length, expected in acknowledged.rows:
-            assert digest(stored[partition][first : first + length]) == expected
-        left, right = await engine.catalog.get("left"), await engine.catalog.get("right")
-        assert (left and left.value) == (right and right.value), "no half transaction"
-        assert int(left.value if left else 0) >= acknowledged.pair
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -103,11 +79,12 @@ async def test_a_backup_beside_a_writer(tmp_path: Path) -> None:
             assert told.server == writer.pid
             writer.wait(10)  # it goes on
             assert len(writer.lines) > before + 10  # and did so meanwhile
-        acknowledged = Acknowledged()
-        for line in writer.lines[:before]:
-            acknowledged.add(line)
+        ledger = Ledger()
+        for number, line in enumerate(writer.lines):
+            (ledger.add if number < before else ledger.add_possible)(line)
         assert report(target).clean
-        await verify(target, acknowledged)
+        async with opened(EmbeddedEngine(target, CONFIG)) as engine:
+            await ledger.verify(engine)
 
 
 async def test_compaction_keeps_all_and_gives_space_back(tmp_path: Path) -> None:
@@ -291,6 +268,31 @@ def test_beside_a_server_nothing_is_replaced(tmp_path: Path) -> None:
             apart(restore, CopyReport, quiet, **arguments)
         process.wait(10)
     assert report(tmp_path / "data").clean
+
+
+async def test_a_system_that_went_down_while_relaxed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the next server undoes is not read before; whoever replaces the file undoes it first, and leaves no way
+    back that leads into another file."""
+    relaxed = EmbeddedConfig(durability="relaxed", sync_interval_s=3600, map_size_bytes=1 << 30)
+    async with opened(EmbeddedEngine(tmp_path / "data", relaxed)) as engine:
+        await engine.catalog.transact({}, {"key": b"value"})
+        shutil.copytree(tmp_path / "data", tmp_path / "down")
+        shutil.copytree(tmp_path / "data", tmp_path / "replaced")
+    assert not (tmp_path / "data" / synced.NAME).exists()
+    assert report(tmp_path / "down").documents == 1
+    monkeypatch.setattr(synced, "boot_id", lambda: b"another".ljust(36))
+    for look in (report, lambda directory: backup(str(directory), str(tmp_path / "copy"), quiet)):
+        with pytest.raises(StorageError, match=r"went down .* start a server there first"):
+            look(tmp_path / "down")
+    compact(str(tmp_path / "down"), quiet)
+    backup(str(tmp_path / "data"), str(tmp_path / "copy"), quiet)
+    restore(str(tmp_path / "copy"), str(tmp_path / "replaced"), quiet, force=True)
+    for name, documents in (("down", 0), ("replaced", 1)):
+        assert not (tmp_path / name / synced.NAME).exists()
+        found = report(tmp_path / name)
+        assert (found.findings, found.documents) == ([], documents)
+        async with opened(EmbeddedEngine(tmp_path / name, relaxed)) as engine:
+            assert len(await engine.catalog.scan("")) == documents
 
 
 async def test_a_reader_that_outlives_its_server_stops_a_compaction(tmp_path: Path) -> None:

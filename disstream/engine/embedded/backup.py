@@ -29,7 +29,9 @@ import msgspec
 
 from ...errors import StorageError
 from .check import check
-from .environment import DATA, LOCK, UNFINISHED, remedy
+from .environment import DATA, LOCK, UNFINISHED
+from .faults import remedy
+from .synced import settle
 from .visit import TABLES, Tell, Visit, claimed, data_file, look, visit
 
 POLL_INTERVAL_S = 0.1
@@ -219,10 +221,13 @@ def _alone(directory: Path, doing: str) -> Iterator[None]:
     transaction of the old file: a server that found it beside the new one would write over what it holds. So nobody may
     have it open when we begin; who opens it meanwhile waits; and it is made void, so that the next one makes it anew
     and a reader that had waited fails.
+
+    The way back that durability "relaxed" keeps is one of the old file, too: it is gone, or gone back, before that is.
     """
     with claimed(directory, doing, create=True) as server:
         if server is not None:
             raise StorageError(f"process {server} serves from {directory}: stop it first")
+        settle(directory)
         try:
             readers = open(directory / _LMDB_LOCK, "r+b", buffering=0)
         except FileNotFoundError:

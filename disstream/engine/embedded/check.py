@@ -28,7 +28,7 @@ from ..api import PartitionRef
 from ..rules import MAX_KEY_BYTES, weigh
 from . import batch
 from .environment import PartitionState, parse_ref, parse_state
-from .visit import Tell, Visit, claimed, data_file, look
+from .visit import Tell, Visit, claimed, data_file, look, refuse_unsettled
 from .writers import parse_writer
 
 MAX_FINDINGS = 1_000
@@ -106,6 +106,7 @@ def check(data_dir: str, tell: Tell, judge: Judge | None = None) -> CheckReport:
     with claimed(directory, "checking") as server:
         report.server = server
         if server is None:
+            refuse_unsettled(directory)
             _check_pages(directory, report, tell)
         if report.pages != "damaged":
             with look(directory, server) as visit:

@@ -117,19 +117,8 @@ def go_back(data_dir: Path) -> None:
 
     Before LMDB opens the directory. Done twice it is the same: the record stays until the next one takes its place.
     """
-    try:
-        content = (data_dir / NAME).read_bytes()
-    except FileNotFoundError:
-        return
-    last = _latest(content)
+    last = _way_back(data_dir)
     if last is None:
-        if content:  # both slots: no torn write does that
-            raise StorageError(
-                f"{data_dir / NAME} is damaged: it tells what of data.mdb was on the disk before the system went down; "
-                "restore a copy of the data directory, or remove this file if the system did not go down"
-            )
-        return  # it was made, and nothing was committed without a sync before its first record
-    if last.boot_id == boot_id() != _NO_BOOT_ID:
         return
     page_bytes = last.meta.page_bytes
     with open(data_dir / "data.mdb", "r+b", buffering=0) as data:
@@ -149,6 +138,39 @@ def go_back(data_dir: Path) -> None:
         data_dir,
         present - last.meta.txnid,
     )
+
+
+def is_settled(data_dir: Path) -> bool:
+    """Whether there is nothing to be undone, so that the file can be read as it is. Raises StorageError."""
+    return _way_back(data_dir) is None
+
+
+def settle(data_dir: Path) -> None:
+    """Undo what is to be undone, synchronise the rest, and forget the way back: another file may take the place of
+    data.mdb, to which it does not lead. Raises StorageError, OSError.
+    """
+    if (data_dir / "data.mdb").exists():
+        go_back(data_dir)
+        with open(data_dir / "data.mdb", "r+b", buffering=0) as data:
+            os.fsync(data.fileno())
+    forget(data_dir)
+
+
+def _way_back(data_dir: Path) -> _Record | None:
+    """What to go back to; None: nothing is to be undone. Raises StorageError."""
+    try:
+        content = (data_dir / NAME).read_bytes()
+    except FileNotFoundError:
+        return None
+    last = _latest(content)
+    if last is None:
+        if content:  # both slots: no torn write does that
+            raise StorageError(
+                f"{data_dir / NAME} is damaged: it tells what of data.mdb was on the disk before the system went down; "
+                "restore a copy of the data directory, or remove this file if the system did not go down"
+            )
+        return None  # it was made, and nothing was committed without a sync before its first record
+    return None if last.boot_id == boot_id() != _NO_BOOT_ID else last
 
 
 def forget(data_dir: Path) -> None:

@@ -24,7 +24,9 @@ from pathlib import Path
 import lmdb
 
 from ...errors import StorageError
-from .environment import DATA, LOCK, refuse_newer, remedy
+from .environment import DATA, LOCK, refuse_newer
+from .faults import remedy
+from .synced import is_settled
 
 Tell = Callable[[str, int, int], None]
 """Takes how far a job is: what it does, how much of that is done, and of how much."""
@@ -130,6 +132,15 @@ def _give_back(descriptor: int) -> None:
     fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
+def refuse_unsettled(directory: Path) -> None:
+    """Raise StorageError for a directory in which the next server is going to undo something. We change nothing."""
+    if not is_settled(directory):
+        raise StorageError(
+            f"the system went down while a server wrote to {directory} with durability relaxed: start a server there "
+            "first, it undoes what was not on the disk"
+        )
+
+
 class Visit:
     """One snapshot of the tables."""
 
@@ -201,6 +212,8 @@ def look(directory: Path, server: int | None) -> Iterator[Visit]:
     """Open a claimed directory. Raises StorageError with the remedy."""
     path = data_file(directory)
     inode = path.stat().st_ino
+    if server is None:
+        refuse_unsettled(directory)
     if server is not None and not (directory / "lock.mdb").exists():
         raise StorageError(f"process {server} is just opening {directory}: run again")
     try:
