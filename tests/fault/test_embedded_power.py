@@ -14,7 +14,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,16 +21,7 @@ import pytest
 from recorded_disk import HOW, Disk, Event, recorded
 
 HERE = Path(__file__).parent
-PROMISING = [
-    "fsync",
-    pytest.param(
-        "relaxed",
-        marks=pytest.mark.skipif(
-            find_spec("disstream.engine.embedded.synced") is None,
-            reason="relaxed promises nothing about power failures without a way back to the last sync",
-        ),
-    ),
-]
+PROMISING = ["fsync", "relaxed"]
 """Which durabilities promise something about power failures; `Promised` knows what."""
 
 

@@ -65,6 +65,8 @@ class Engine:
     def __init__(self, inner: MemoryEngine) -> None:
         self.log = inner.log
         self.catalog = Catalog(inner)
+        self.stats = inner.stats
+        self.wait_failed = inner.wait_failed
 
     async def start(self) -> None: ...
 
