@@ -363,6 +363,35 @@ async def test_a_worker_that_does_not_start(monkeypatch: pytest.MonkeyPatch) -> 
         await Server(ServerConfig(data_dir=None, port=0, workers=2)).start()
 
 
+async def test_a_worker_that_cannot_be_started(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the start that ends the server. Later the others go on, and it is tried again."""
+    start = fronts_module._start
+    failures = 0
+
+    def fail(*lines: int) -> subprocess.Popen[bytes]:
+        nonlocal failures
+        failures += 1
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(fronts_module, "_start", fail)
+    with pytest.raises(DisError, match=r"worker [12] did not start \(.*unavailable\): give workers=1"):
+        await Server(ServerConfig(data_dir=None, port=0, workers=2)).start()
+    monkeypatch.setattr(fronts_module, "_start", start)
+    monkeypatch.setattr(fronts_module, "_AGAIN_S", (0.0, 0.0))
+    async with world(caplog) as server:
+        failures = 0
+        monkeypatch.setattr(fronts_module, "_start", fail)
+        os.kill(server.pids[0][1], signal.SIGKILL)
+        await until(lambda: failures >= 3)
+        pair = await server.connect()
+        assert await ask(pair, "GET", "/v2/p/streams") == 200
+        pair[1].close()
+        monkeypatch.setattr(fronts_module, "_start", start)
+        await until(lambda: len(server.pids) == 3)
+
+
 async def test_a_worker_of_another_release(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     """A front that speaks otherwise is not served: the files were replaced under a running server."""
     monkeypatch.setattr(fronts_module, "PROTOCOL", -1)
