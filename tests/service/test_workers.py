@@ -33,7 +33,7 @@ from disstream.server import App, Server, ServerConfig
 from disstream.server import fronts as fronts_module
 from disstream.server.fronts import Fronts
 from disstream.wire.http import Request, Response
-from disstream.wire.notices import Watched, encode_notices
+from disstream.wire.notices import Pushed, Watched, encode_notices
 
 PROJECT = "p"
 ALL = [Watched("s", "", [(0, 0)])]
@@ -201,6 +201,29 @@ async def test_a_front_that_is_killed_is_replaced(caplog: pytest.LogCaptureFixtu
             assert (await late.records.put("s", [NewRecord(b"y")]))[0].sequence_number == 1
         (error,) = [r.getMessage() for r in caplog.records if r.levelno == logging.ERROR]
         assert f"worker {worker} ended and is started again: exit code -9" in error
+
+
+async def test_pages_are_pushed_through_a_front(caplog: pytest.LogCaptureFixture) -> None:
+    """As they are: what a GET through the other front tells, byte by byte; and nothing of them is held in the end."""
+    async with (
+        world(caplog) as server,
+        Client(server.url, PROJECT, config=ONCE) as writer,
+        Client(server.url, PROJECT, config=ONCE) as reader,
+    ):
+        server.log.gate.set()
+        cursor = await writer.cursors.get("s", "0", "TRIM_HORIZON")
+        await reader.streams.describe("s")
+        async with reader.notices.open(ALL, push_bytes=1_000) as frames:
+            assert await anext(frames) == []
+            (await writer.records.put("s", [NewRecord(b"x", "k", timestamp=5), NewRecord(b"")])).raise_for_failed()
+            while (frame := await anext(frames)) == []:
+                pass
+            assert isinstance(frame, Pushed)
+            page, asked = frame.page("s", "shardId-0000000000"), await writer.records.get(cursor)
+            assert (page.records, page.changes) == (asked.records, asked.changes)
+            assert [record.sequence_number for record in page.records] == [0, 1]
+            assert not (await writer.records.get(page.next_cursor)).records
+        await until(lambda: server.app.notices.open_answers == server.app.pushing.held_bytes == 0)
 
 
 async def test_a_client_that_hangs_up_ends_its_answer(caplog: pytest.LogCaptureFixture) -> None:
