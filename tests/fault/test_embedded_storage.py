@@ -6,10 +6,12 @@ import asyncio
 import contextlib
 import errno
 import os
+import queue
 import resource
 import struct
 import subprocess
 import sys
+import threading
 import zlib
 from collections.abc import Iterator
 from itertools import count
@@ -174,6 +176,41 @@ async def test_failed_commit_stops_the_engine(tmp_path: Path) -> None:
     await engine.close()
     async with opened(EmbeddedEngine(tmp_path, CONFIG)) as again:
         assert await again.log.bounds([A]) == [Bounds(0, 1, 1)]
+
+
+class Resting(queue.SimpleQueue[Any]):
+    """The queue of the thread; tells whether that waits for as long as it takes."""
+
+    def __init__(self) -> None:
+        self.event = threading.Event()
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        if timeout is None:
+            self.event.set()
+        return super().get(block, timeout)
+
+
+async def test_an_engine_that_has_stopped_rests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sync of relaxed that is due when a commit fails does not keep the thread, and the loop, busy until it is
+    closed."""
+    resting = Resting()
+    stop = commit.Committer._stop_thread
+
+    def stopping(*args: Any) -> StorageError:
+        resting.event.clear()
+        return stop(*args)
+
+    monkeypatch.setattr(commit.Committer, "_stop_thread", stopping)
+    config = EmbeddedConfig(map_size_bytes=1 << 30, durability="relaxed", sync_interval_s=0.001)
+    engine = EmbeddedEngine(tmp_path, config)
+    engine._log._committer._queue = resting
+    async with opened(engine):
+        await engine.log.open({A: 1})
+        env = environment(engine)
+        env.env = FailingEnv(env.env, "meta")  # type: ignore[assignment]
+        with pytest.raises(OutcomeUnknown):
+            await append(engine, b"1")
+        assert await asyncio.to_thread(resting.event.wait, 10)
 
 
 async def test_failed_sync_stops_a_relaxed_engine(tmp_path: Path) -> None:

@@ -267,6 +267,7 @@ class Committer:
         while not closing:
             jobs, closing = self._take(sync_at)
             if broken is not None:
+                sync_at = None  # its time would come again and again
                 refused = f"nothing was stored, the engine has stopped: {broken}"
                 self._call(self._deliver, {}, [(job.future, StorageError(refused)) for job in jobs], broken)
                 continue
@@ -412,7 +413,7 @@ class Committer:
 
     def _stop_thread(self, told: str, answers: list[tuple[asyncio.Future[Any], Any]]) -> StorageError:
         _log.error("%s", told)
-        self._may_sweep = False
+        self._may_sweep = self._may_merge = False
         broken = StorageError(told)
         self._call(self._deliver, {}, answers, broken)
         return broken
