@@ -138,6 +138,17 @@ async def test_a_damaged_table(tmp_path: Path) -> None:
         await EmbeddedEngine(tmp_path, CONFIG).start()
 
 
+@pytest.mark.parametrize("stored", [b"\0\5zz\0\0\0\0", b"\0\1\xff\0\0\0\0", b"\0"], ids=["length", "text", "short"])
+async def test_a_damaged_partition(tmp_path: Path, stored: bytes) -> None:
+    """Likewise a key that names no partition, at which a start ends."""
+    await make(tmp_path)
+    with lmdb.Environment(str(tmp_path), max_dbs=6) as env, env.begin(write=True) as txn:
+        txn.put(stored, bytes(40), db=env.open_db(b"partitions", txn=txn))
+    for _ in range(2):  # twice: the first refusal has released the directory
+        with pytest.raises(StorageError, match=rf"{tmp_path} is damaged.*restore a copy"):
+            await EmbeddedEngine(tmp_path, CONFIG).start()
+
+
 async def test_an_empty_file_is_no_new_directory(tmp_path: Path) -> None:
     """A data.mdb of no bytes is what is left of one: beginning anew would hand out old sequence numbers again."""
     await make(tmp_path)

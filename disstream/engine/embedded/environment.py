@@ -221,9 +221,9 @@ class Environment:
                 yield txn
         except lmdb.Error as exc:
             raise StorageError(f"cannot read from {self.env.path()}: {exc}; {remedy(exc)}") from exc
-        except struct.error as exc:
+        except (struct.error, UnicodeDecodeError) as exc:
             raise StorageError(
-                f"{self.env.path()} is damaged: a key or a value has the wrong size ({exc}); restore a copy of it"
+                f"{self.env.path()} is damaged: a key or a value is not what it should be ({exc}); restore a copy of it"
             ) from exc
 
     def count_up(self, txn: lmdb.Transaction[Any], counter: bytes) -> int:
@@ -329,11 +329,11 @@ def refuse_newer(data_dir: Path, found: int) -> None:
 
 
 def parse_ref(stored: bytes | memoryview) -> PartitionRef:
-    """The partition that a key of the table `partitions` names. Raises ValueError or struct.error if it names none."""
+    """The partition that a key of the table `partitions` names. If none: UnicodeDecodeError or struct.error."""
     (length,) = _REF_HEAD.unpack_from(stored)
     end = len(stored) - _REF_TAIL.size
     if _REF_HEAD.size + length != end:
-        raise ValueError(f"it tells of a stream id of {length} bytes and has {len(stored)} bytes in all")
+        raise struct.error(f"it tells of a stream id of {length} bytes and has {len(stored)} bytes in all")
     return PartitionRef(str(stored[_REF_HEAD.size : end], "utf-8"), *_REF_TAIL.unpack(stored[end:]))
 
 
