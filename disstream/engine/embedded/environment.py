@@ -42,7 +42,7 @@ from .ballast import NO_ROOM, Ballast
 from .faults import remedy
 from .header import HEADER_BYTES, latest
 from .merging import Merge
-from .synced import Synced, forget, go_back, sync_directory
+from .synced import Synced, distrusting, forget, go_back, sync_directory
 from .writers import Writers
 
 FORMAT = 3
@@ -143,7 +143,8 @@ class Environment:
         self.file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         try:
             sync_directory(data_dir)
-            self.env.sync(True)  # what an earlier process has left to the system's memory, too
+            with distrusting(data_dir):
+                self.env.sync(True)  # what an earlier process has left to the system's memory, too
             if config.durability == "relaxed":
                 self.env.close()
                 self._map(data_dir, config, sync=False)
