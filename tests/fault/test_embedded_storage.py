@@ -178,6 +178,20 @@ async def test_failed_commit_stops_the_engine(tmp_path: Path) -> None:
         assert await again.log.bounds([A]) == [Bounds(0, 1, 1)]
 
 
+async def test_a_thread_that_cannot_be_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the user may have no more threads a start fails, and closing what was not started ends."""
+
+    def refused(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    engine = EmbeddedEngine(tmp_path, CONFIG)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refused)
+        with pytest.raises(RuntimeError, match="thread"):
+            await engine.start()
+    await asyncio.wait_for(engine.close(), 10)
+
+
 class Resting(queue.SimpleQueue[Any]):
     """The queue of the thread; tells whether that waits for as long as it takes."""
 

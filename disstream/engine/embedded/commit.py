@@ -132,8 +132,9 @@ class Committer:
         self._failed = asyncio.Event()
         opened: asyncio.Future[Environment] = self._loop.create_future()
         self._pending.add(opened)
-        self._thread = threading.Thread(target=self._main, args=(opened,), name="disstream-commit", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._main, args=(opened,), name="disstream-commit", daemon=True)
+        thread.start()  # the system may refuse it: then there is nobody whose end `close` could wait for
+        self._thread = thread
         try:
             self._env = await opened
         except BaseException:
