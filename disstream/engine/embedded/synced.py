@@ -202,13 +202,21 @@ def boot_id() -> bytes:
 
 
 def sync_directory(data_dir: Path) -> None:
-    """Make the names of new files durable: LMDB synchronises their content only. Raises OSError."""
-    for directory in (data_dir, data_dir.absolute().parent):
-        descriptor = os.open(directory, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    """Make the names of new files durable: LMDB synchronises their content only. Raises OSError.
+
+    The directory's own name as well, unless we may pass its parent but not read it: then others made it for us.
+    """
+    _sync(data_dir)
+    with contextlib.suppress(PermissionError):
+        _sync(data_dir.absolute().parent)
+
+
+def _sync(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _write(file: int, record: _Record) -> None:
