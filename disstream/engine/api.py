@@ -208,6 +208,15 @@ class Log(Protocol):
         """The first sequence number appended at or after `time_ms`; the next one to be written if there is none yet."""
         ...
 
+    async def surplus(self, partitions: Collection[PartitionRef], keep_bytes: int) -> dict[PartitionRef, int]:
+        """Before which number to trim which of these, for them to hold at most `keep_bytes` together. Trims nothing.
+
+        Bytes are payload and keys (`Row.weight`). The oldest rows go first, by append time over all partitions, in
+        batches as they are stored, of which at most one more goes than has to; a batch that is trimmed in part counts
+        as a whole. Empty: they hold no more. Cheap then; else it may tell a part only: trim, and ask again.
+        """
+        ...
+
     async def trim(self, partition: PartitionRef, before: int) -> None:
         """Forget rows below `before` (at most all). Never moves backwards.
 

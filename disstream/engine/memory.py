@@ -22,6 +22,7 @@ from .rules import (
     check_transaction,
     weigh,
 )
+from .surplus import Piece, surplus
 from .waiters import Waiters
 from .writers import WriterState, judge, overdue, stored
 
@@ -125,6 +126,12 @@ class _Partition:
         index = bisect_left(self.batches, time_ms, key=lambda batch: batch.append_ms)
         return max(self.batches[index].first_sequence, self.oldest) if index < len(self.batches) else self.next
 
+    def pieces(self) -> list[Piece]:
+        return [
+            Piece(append_ms, first + len(rows), sum(row.weight for row in rows))
+            for first, append_ms, rows in self.batches
+        ]
+
     def trim(self, before: int) -> None:
         self.oldest = max(self.oldest, min(before, self.next))
         whole = bisect_right(self.batches, self.oldest, key=lambda batch: batch.first_sequence + len(batch.rows))
@@ -212,6 +219,12 @@ class MemoryLog:
         self._life.check()
         known = self._partitions.get(partition)
         return known.seek(time_ms) if known else 0
+
+    async def surplus(self, partitions: Collection[PartitionRef], keep_bytes: int) -> dict[PartitionRef, int]:
+        self._life.check()
+        stored = {ref: self._partitions[ref].pieces() for ref in partitions if ref in self._partitions}
+        held = sum(piece.weight for pieces in stored.values() for piece in pieces)
+        return surplus(held - keep_bytes, {ref: iter(pieces) for ref, pieces in stored.items()})
 
     async def trim(self, partition: PartitionRef, before: int) -> None:
         """Does nothing for a partition that is not open."""

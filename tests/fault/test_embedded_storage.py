@@ -20,7 +20,7 @@ import msgspec
 import pytest
 
 from disstream.engine.api import Batch, Bounds, Entry, PartitionRef, Replayed, Row, Span, Writer
-from disstream.engine.embedded import EmbeddedConfig, EmbeddedEngine, commit
+from disstream.engine.embedded import EmbeddedConfig, EmbeddedEngine, sweeping
 from disstream.engine.embedded.environment import Environment
 from disstream.errors import ConfigError, OutcomeUnknown, StorageError
 from disstream.testing.engine import opened
@@ -296,7 +296,7 @@ async def test_newer_format_is_refused(tmp_path: Path) -> None:
     with lmdb.Environment(str(tmp_path), max_dbs=5) as env, env.begin(write=True) as txn:
         txn.put(b"format", (7).to_bytes(4, "big"), db=env.open_db(b"meta", txn=txn))
     for _ in range(2):  # twice: the first refusal has released the directory
-        with pytest.raises(StorageError, match=r"format 7.*format 2"):
+        with pytest.raises(StorageError, match=r"format 7.*format 3"):
             await EmbeddedEngine(tmp_path, CONFIG).start()
     with lmdb.Environment(str(tmp_path), max_dbs=5, readonly=True) as env:
         assert env.dbs() == [b"meta"]
@@ -335,7 +335,7 @@ async def test_directory_of_format_1(tmp_path: Path) -> None:
     async with opened(EmbeddedEngine(tmp_path, CONFIG)) as engine:
         assert await engine.log.bounds([A]) == [Bounds(0, 4, 1)]
         assert [row for batch in await engine.log.read(A, 0, 999) for row in batch.rows] == rows[:4]
-    assert stored_format(tmp_path) == 2
+    assert stored_format(tmp_path) == 3
     async with opened(EmbeddedEngine(tmp_path, CONFIG)) as engine:
         assert await engine.log.append([Entry(A, new, 1)], 2000) == [4]
         for begin in range(7):
@@ -347,7 +347,7 @@ async def test_directory_of_format_1(tmp_path: Path) -> None:
         assert [row for batch in await engine.log.read(A, 2, 999) for row in batch.rows] == rows[2:]
     async with opened(EmbeddedEngine(tmp_path, CONFIG)) as engine:
         assert [row for batch in await engine.log.read(A, 2, 999) for row in batch.rows] == rows[2:]
-    assert stored_format(tmp_path) == 2
+    assert stored_format(tmp_path) == 3
 
 
 P = "0123456789abcdef" * 2
@@ -446,7 +446,7 @@ async def test_forgotten_rows_are_swept(tmp_path: Path, monkeypatch: pytest.Monk
 
     So does what is remembered of producers in a dropped partition.
     """
-    monkeypatch.setattr(commit, "SWEEP_BATCHES", 10)
+    monkeypatch.setattr(sweeping, "SWEEP_BATCHES", 10)
     other = PartitionRef("other", 0)
     async with opened(EmbeddedEngine(tmp_path, CONFIG)) as engine:
         await engine.log.open({A: 1, B: 1, other: 1})

@@ -3,8 +3,11 @@
 environment  the directory: its configuration, lock, format version, and the tables in the LMDB file
 batch        how a stored batch looks, byte by byte (pure)
 writers      what is remembered of producers, byte by byte
-commit       the one thread that writes: group commit, sweeping of forgotten rows, what happens when storage fails
-log          `Log`: reads on the loop, writes as jobs for the thread
+commit       the one thread that writes: group commit, what happens when storage fails
+sweeping     what is forgotten leaves the file, in pieces that hold up nobody; who keeps it from becoming free
+heat         which rows are certainly in memory (pure)
+reading      where a read happens: on the loop if it is hot, else in a thread
+log          `Log`: reads, and writes as jobs for the thread
 catalog      `Catalog`, likewise
 
 The server opens it with a data directory. One process at a time; after a crash nothing needs repair.

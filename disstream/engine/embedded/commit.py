@@ -17,7 +17,7 @@ answers all with one call into the loop. While it commits the next jobs gather: 
   and writes its pages anew. Fails the meta page, nobody can know: LMDB refuses to go on and so do we; the jobs get
   OutcomeUnknown, later calls StorageError. So it is when the periodic sync of "relaxed" fails, which had been trusted
   with transactions that were answered already.
-- Forgotten rows (trim, drop) are swept in small pieces, one in each transaction, so that they never hold up a commit.
+- Forgotten rows (trim, drop) are swept in small pieces, which ride along: see sweeping.py.
 
 The thread is a daemon: a process that ends without closing the engine ends, and the file is as after any crash.
 """
@@ -28,7 +28,7 @@ import asyncio
 import logging
 import queue
 import threading
-from collections import deque
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -39,6 +39,8 @@ from ...errors import DisError, OutcomeUnknown, StorageError
 from ..api import PartitionRef
 from ..waiters import Waiters
 from .environment import EmbeddedConfig, Environment, PartitionState, remedy
+from .reading import Reading
+from .sweeping import Garbage, Snapshots, Sweeper, left_over
 
 T = TypeVar("T")
 
@@ -48,21 +50,21 @@ MAX_GROUP_BYTES = 32 * 1024**2
 """How much one transaction takes from the queue: enough to amortise any fsync, little enough to commit within a second
 on a slow disk, and far from the 512 MiB of changed pages that LMDB can hold."""
 
-SWEEP_BATCHES = 1000
-"""How many forgotten batches one transaction deletes; some 2 ms."""
-
 
 class Write:
-    """What a job works with: the transaction, and the partitions as this transaction has left them so far."""
+    """What a job works with: the transaction, and the partitions as this transaction has left them so far.
+
+    What is read in the transaction are views of the file, good until the next write in it.
+    """
 
     def __init__(
-        self, env: Environment, txn: lmdb.Transaction[bytes], states: dict[PartitionRef, PartitionState]
+        self, env: Environment, txn: lmdb.Transaction[memoryview], states: dict[PartitionRef, PartitionState]
     ) -> None:
         self.env = env
         self.txn = txn
         self._states = states
         self.changed: dict[PartitionRef, PartitionState | None] = {}
-        self.garbage: list[tuple[int, int]] = []
+        self.garbage: list[Garbage] = []
 
     def state(self, ref: PartitionRef) -> PartitionState | None:
         return self.changed[ref] if ref in self.changed else self._states.get(ref)
@@ -87,6 +89,7 @@ class Committer:
     def __init__(self, data_dir: Path, config: EmbeddedConfig) -> None:
         self.states: dict[PartitionRef, PartitionState] = {}
         self.waiters = Waiters()
+        self.reading = Reading()
         self._data_dir = data_dir
         self._config = config
         self._phase = "not started"
@@ -96,8 +99,8 @@ class Committer:
         self._thread: threading.Thread | None = None
         # What the thread owns.
         self._states: dict[PartitionRef, PartitionState] = {}
-        self._garbage: deque[tuple[int, int]] = deque()
-        self._may_sweep = True
+        self._sweeper = Sweeper()
+        self._snapshots = Snapshots()
 
     # --- on the loop ---------------------------------------------------------------------------------------------
 
@@ -117,6 +120,7 @@ class Committer:
             self._queue.put(_CLOSE)
             self._phase = "closed"
             raise
+        self.reading.opened(self.states)
         self._phase = "running"
 
     async def close(self) -> None:
@@ -177,6 +181,7 @@ class Committer:
             self._thread.join()  # it has nothing left to do but to return
         self._phase = "closed"
         self.waiters.close()
+        self.reading.close()
         if env is not None:
             env.close()
         for future in self._pending:  # only if the thread died of a bug, whose traceback it has printed
@@ -194,7 +199,7 @@ class Committer:
             try:
                 env = Environment(self._data_dir, self._config)
                 self._states = env.load()
-                self._garbage.extend(env.garbage(self._states))
+                self._sweeper.add(left_over(env, self._states))
             except StorageError as exc:
                 self._call(self._deliver, {}, [(opened, exc)], None)
                 return
@@ -205,6 +210,7 @@ class Committer:
             try:
                 self._call(self._end, env)
             except _LoopClosed:
+                self.reading.close()
                 if env is not None:
                     env.close()
 
@@ -220,8 +226,9 @@ class Committer:
                 refused = f"nothing was stored, the engine has stopped: {broken}"
                 self._call(self._deliver, {}, [(job.future, StorageError(refused)) for job in jobs], broken)
                 continue
-            if jobs or (self._garbage and self._may_sweep):
+            if jobs or self._sweeper.pause_s() == 0:
                 broken = self._commit(env, jobs)
+                self._snapshots.look(env.env)
                 if relaxed and sync_at is None:
                     sync_at = self._loop.time() + self._config.sync_interval_s
             if sync_at is not None and (closing or self._loop.time() >= sync_at):
@@ -233,10 +240,10 @@ class Committer:
         jobs: list[_Job] = []
         size = 0
         try:
-            if self._garbage and self._may_sweep:
-                job = self._queue.get_nowait()
-            else:
-                job = self._queue.get(timeout=None if sync_at is None else max(sync_at - self._loop.time(), 0))
+            pauses = [] if sync_at is None else [max(sync_at - self._loop.time(), 0)]
+            if (sweep_s := self._sweeper.pause_s()) is not None:
+                pauses.append(sweep_s)
+            job = self._queue.get(timeout=min(pauses, default=None))
             while job is not _CLOSE:
                 jobs.append(job)
                 size += job.size
@@ -253,18 +260,19 @@ class Committer:
         broken: StorageError | None = None
         transaction = 0
         write: Write | None = None
+        began = time.monotonic()
         try:
-            with env.env.begin(write=True) as txn:
+            with env.env.begin(write=True, buffers=True) as txn:
                 write = Write(env, txn, self._states)
                 for job in jobs:
                     try:
                         answers.append((job.future, job.apply(write)))
                     except DisError as exc:
                         answers.append((job.future, exc))
-                swept = self._sweep(env, txn)
+                self._sweeper.sweep(write, alone=not jobs)
                 transaction = txn.id()  # leaving the block commits it
         except lmdb.Error as exc:
-            self._may_sweep = False  # not again and again for nothing: the next success allows it
+            self._sweeper.failed()
             if not transaction or _never_counted(env, transaction):
                 told = f"nothing was stored in {self._data_dir}: {exc}; {remedy(exc)}"
                 answers = [(job.future, StorageError(told)) for job in jobs]
@@ -274,31 +282,22 @@ class Committer:
                 answers = [(job.future, OutcomeUnknown(told)) for job in jobs]
             self._call(self._deliver, {}, answers, broken)
             return broken
-        self._may_sweep = True
-        if swept:
-            self._garbage.popleft()
-        self._garbage.extend(write.garbage)
+        self._sweeper.committed(began, alone=not jobs)
+        self._sweeper.add(write.garbage)
         for ref, state in write.changed.items():
             if state is None:
                 self._states.pop(ref, None)
             else:
                 self._states[ref] = state
-        if answers:
+        if answers or write.changed:
             self._call(self._deliver, write.changed, answers, None)
         return None
-
-    def _sweep(self, env: Environment, txn: lmdb.Transaction[bytes]) -> bool:
-        """Delete a piece of the oldest garbage; True if that is all of it."""
-        if not self._garbage or not self._may_sweep:
-            return False
-        slot, before = self._garbage[0]
-        return env.sweep(txn, slot, before, SWEEP_BATCHES)
 
     def _sync(self, env: Environment) -> StorageError | None:
         try:
             env.env.sync(True)
         except lmdb.Error as exc:
-            self._may_sweep = False
+            self._sweeper.failed()
             broken = StorageError(f"synchronising {self._data_dir} failed: {exc}; check the disk, then start again")
             _log.error("the engine in %s stops: %s", self._data_dir, exc)
             self._call(self._deliver, {}, [], broken)

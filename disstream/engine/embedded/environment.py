@@ -7,15 +7,16 @@
 Tables, numbers big endian:
 
     meta         "format" -> 4 bytes: FORMAT         "slot", "version" -> 8 bytes: the last one given out
-    partitions   stream id length (2 bytes), stream id, partition number (4 bytes) -> PartitionState, 5 x 8 bytes
+    partitions   stream id length (2 bytes), stream id, partition number (4 bytes) -> PartitionState, 6 x 8 bytes; the
+                 last one, `held`, is missing in records of earlier versions
     batches      see batch.py
     writers      see writers.py
     dropped      slot (8 bytes) -> nothing: partitions whose rows and writers are still to be swept
     catalog      key -> version (8 bytes), value
 
-A partition's record is written when it is opened and trimmed, not when it is appended to: what `next` and `last_ms`
-have become since then is told by its last batch. So an append writes one key, and the numbers still survive that all
-rows are forgotten.
+A partition's record is written when it is opened, trimmed and swept, and by every UNRECORDED_BATCHES-th append only: what
+`next`, `last_ms` and `held` have become since then is told by its last batches. So an append writes one key, the numbers
+still survive that all rows are forgotten, and opening the directory looks at a few batches of each partition.
 """
 
 from __future__ import annotations
@@ -33,17 +34,22 @@ import lmdb
 
 from ...errors import ConfigError, StorageError
 from ..api import PartitionRef
-from ..rules import MAX_KEY_BYTES
+from ..rules import MAX_KEY_BYTES, weigh
 from . import batch
 from .writers import Writers
 
-FORMAT = 2
-"""2: batches are stored as columns. Those of format 1 are still read, so its directories are taken over; a version that
-knows no columns must not open them any more."""
+FORMAT = 3
+"""2: batches are stored as columns. 3: a partition's record tells what its batches weigh. What earlier formats hold is
+still read, so their directories are taken over; a version that knows less must not open them any more."""
+
+UNRECORDED_BATCHES = 4
+"""How many batches a partition's record may be behind. Each of them is a page to be read when the directory is opened,
+on a disk that may be slow; a record costs an append 1.5 us and the commit a page."""
 
 _NUMBER = struct.Struct(">Q")
 _FORMAT = struct.Struct(">I")
-_STATE = struct.Struct(">QQQQQ")
+_STATE = struct.Struct(">QQQQQQ")
+_STATE_BEFORE_HELD = struct.Struct(">QQQQQ")
 _REF_HEAD = struct.Struct(">H")
 _REF_TAIL = struct.Struct(">I")
 
@@ -73,13 +79,19 @@ class EmbeddedConfig:
 
 
 class PartitionState(NamedTuple):
-    """Where a partition stands. `last_ms`: the time of the latest append, below which no later one is stamped."""
+    """Where a partition stands. `last_ms`: the time of the latest append, below which no later one is stamped.
+
+    `held`: payload and key bytes of all stored batches, those included that are forgotten and not swept yet.
+    `unrecorded`: how many batches are younger than the partition's record; this alone is not stored.
+    """
 
     slot: int
     epoch: int
     oldest: int = 0
     next: int = 0
     last_ms: int = 0
+    held: int = 0
+    unrecorded: int = 0
 
 
 class Environment:
@@ -161,8 +173,15 @@ class Environment:
         txn.put(counter, _NUMBER.pack(number), db=self.meta)
         return number
 
-    def put_state(self, txn: lmdb.Transaction[Any], ref: PartitionRef, state: PartitionState) -> None:
-        txn.put(_stream_prefix(ref.stream_id) + _REF_TAIL.pack(ref.number), _STATE.pack(*state), db=self.partitions)
+    def put_state(self, txn: lmdb.Transaction[Any], ref: PartitionRef, state: PartitionState) -> PartitionState:
+        """Write the partition's record; returns the state as it is then."""
+        txn.put(_partition_key(ref), _STATE.pack(*state[:-1]), db=self.partitions)
+        return state._replace(unrecorded=0)
+
+    def state(self, txn: lmdb.Transaction[Any], cursor: lmdb.Cursor[Any], ref: PartitionRef) -> PartitionState | None:
+        """Where the partition stands in this transaction, told by its record and its last batches."""
+        stored = txn.get(_partition_key(ref), db=self.partitions)
+        return None if stored is None else _current(cursor, ref, stored)
 
     def drop_states(self, txn: lmdb.Transaction[Any], stream_id: str) -> list[tuple[PartitionRef, int]]:
         """Take the stream's partitions out of the table, their slots into `dropped`; returns both."""
@@ -174,8 +193,7 @@ class Environment:
         cursor.set_range(prefix)
         while bytes(cursor.key()[: len(prefix)]) == prefix:  # the key is empty behind the last one of all
             (number,) = _REF_TAIL.unpack(cursor.key()[len(prefix) :])
-            state = PartitionState._make(_STATE.unpack(cursor.value()))
-            gone.append((PartitionRef(stream_id, number), state.slot))
+            gone.append((PartitionRef(stream_id, number), _recorded(cursor.value()).slot))
             cursor.delete()  # and stand on the next
         for _, slot in gone:
             txn.put(_NUMBER.pack(slot), b"", db=self.dropped)
@@ -184,51 +202,29 @@ class Environment:
     def load(self) -> dict[PartitionRef, PartitionState]:
         """All partitions as they stand, each brought up to date by its last batch."""
         states: dict[PartitionRef, PartitionState] = {}
+        uncounted: list[PartitionRef] = []
         with self.reading() as txn:
             cursor = txn.cursor(db=self.batches)
             for stored, value in txn.cursor(db=self.partitions):
                 size = _REF_HEAD.size
                 ref = PartitionRef(str(stored[size : -_REF_TAIL.size], "utf-8"), *_REF_TAIL.unpack(stored[-4:]))
-                states[ref] = _current(cursor, ref, PartitionState._make(_STATE.unpack(value)))
+                states[ref] = _current(cursor, ref, value)
+                if len(value) != _STATE.size:
+                    uncounted.append(ref)
+        if uncounted:  # by an earlier version: counting once is enough, and a disk that is full lets it be done again
+            with contextlib.suppress(lmdb.Error), self.env.begin(write=True) as write:
+                for ref in uncounted:
+                    self.put_state(write, ref, states[ref])
         return states
-
-    def garbage(self, states: dict[PartitionRef, PartitionState]) -> list[tuple[int, int]]:
-        """(slot, before) of everything an earlier process forgot without sweeping it."""
-        with self.reading() as txn:
-            dropped = [(int.from_bytes(stored, "big"), EVERYTHING) for stored, _ in txn.cursor(db=self.dropped)]
-        return dropped + [(state.slot, state.oldest) for state in states.values() if state.oldest]
-
-    def sweep(self, txn: lmdb.Transaction[Any], slot: int, before: int, limit: int) -> bool:
-        """Delete up to `limit` batches whose rows are all below `before`; True if none is left.
-
-        Before EVERYTHING the partition's writers go as well.
-        """
-        cursor = txn.cursor(db=self.batches)
-        cursor.set_range(batch.key(slot, 0))
-        for _ in range(limit):
-            stored = cursor.key()  # empty behind the last batch of all
-            if not stored:
-                break
-            found, last = batch.parse_key(stored)
-            if found != slot or last >= before:
-                break
-            cursor.delete()  # and stand on the next
-        else:
-            return False
-        if before == EVERYTHING:
-            self.writers.drop(txn, slot)
-            txn.delete(_NUMBER.pack(slot), db=self.dropped)
-        return True
-
-
-EVERYTHING = 2**64 - 1
-"""As a `before`: beyond every sequence number."""
-
 
 def _stream_prefix(stream_id: str) -> bytes:
     """How the keys of a stream's partitions begin. With its length: no id is the beginning of another."""
     encoded = stream_id.encode("utf-8", "surrogatepass")
     return _REF_HEAD.pack(len(encoded)) + encoded
+
+
+def _partition_key(ref: PartitionRef) -> bytes:
+    return _stream_prefix(ref.stream_id) + _REF_TAIL.pack(ref.number)
 
 
 def remedy(exc: lmdb.Error) -> str:
@@ -246,19 +242,37 @@ def remedy(exc: lmdb.Error) -> str:
     return "check the disk, the directory's owner and its permissions"
 
 
-def _current(cursor: lmdb.Cursor[memoryview], ref: PartitionRef, state: PartitionState) -> PartitionState:
-    """`state` brought up to date by the partition's last batch, if there is one."""
-    found = cursor.prev() if cursor.set_range(batch.key(state.slot + 1, 0)) else cursor.last()
-    if not found:
-        return state
-    slot, last = batch.parse_key(cursor.key())
-    if slot != state.slot:
-        return state
-    try:
-        append_ms = batch.header(cursor.value()).append_ms
-    except batch.Damaged as exc:
-        raise StorageError(f"the last batch of {ref} is damaged: {exc}; restore a copy of the directory") from exc
-    return state._replace(next=max(state.next, last + 1), last_ms=max(state.last_ms, append_ms))
+def _recorded(stored: bytes | memoryview) -> PartitionState:
+    """A partition's record. One without `held` counts from the first batch on, and so takes a look at all of them."""
+    if len(stored) == _STATE_BEFORE_HELD.size:
+        return PartitionState(*_STATE_BEFORE_HELD.unpack(stored))
+    return PartitionState(*_STATE.unpack(stored))
+
+
+def _current(cursor: lmdb.Cursor[Any], ref: PartitionRef, stored: bytes | memoryview) -> PartitionState:
+    """The partition's record brought up to date by the batches behind it."""
+    state = _recorded(stored)
+    counted = state.next if len(stored) == _STATE.size else 0
+    more = cursor.set_range(batch.key(state.slot, counted))
+    while more:
+        slot, last = batch.parse_key(cursor.key())
+        if slot != state.slot:
+            break
+        try:
+            head = batch.header(cursor.value())
+            weight = head.weight
+            if head.first < counted:  # written anew since, together with batches that are counted
+                weight = weigh(batch.rows(cursor.value())[counted - head.first :])
+        except batch.Damaged as exc:
+            raise StorageError(f"the last batch of {ref} is damaged: {exc}; restore a copy of the directory") from exc
+        state = state._replace(
+            next=max(state.next, last + 1),
+            last_ms=max(state.last_ms, head.append_ms),
+            held=state.held + weight,
+            unrecorded=state.unrecorded + 1,
+        )
+        more = cursor.next()
+    return state
 
 
 def _check_length(data_dir: Path, env: lmdb.Environment) -> None:

@@ -1,0 +1,214 @@
+"""Sweeping: deleting the batches that are forgotten already (trim, drop), without holding anybody up.
+
+A trim moves a number and is answered; what lies below it is *garbage*, and goes piece by piece with later transactions.
+How large a piece is decides how long the appends of its transaction wait, and those that come while it is committed:
+
+- beside jobs a piece ends after BESIDE_S, a small part of what a commit takes. A log that is trimmed as fast as it is
+  written needs one batch swept per batch stored, and a transaction has time for hundreds.
+- alone a piece goes only when there was no job for QUIET_S, and then rests REST times as long as it took: whoever appends
+  steadily never meets one, and of those who append now and then a tenth does, and waits for one commit.
+- no piece frees more than SWEEP_BYTES. LMDB keeps what a transaction freed as one list of page numbers, reads it as a
+  whole, and writes what is left of it with each commit that takes pages from it: a gigabyte freed at once is two
+  megabytes more to write with each commit for a long time (docs/decisions/0025-retention-bytes.md has the figures).
+- no piece takes less than SWEEP_LEAST batches, or a slow disk would let garbage grow for ever.
+
+Deleting a batch reads its first page, from the disk if it is no longer cached: that is why time is measured, and not
+only batches counted.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+import lmdb
+
+from ..api import PartitionRef
+from . import batch
+from .environment import Environment, PartitionState
+
+if TYPE_CHECKING:
+    from .commit import Write
+
+_log = logging.getLogger("disstream.engine")
+
+EVERYTHING = 2**64 - 1
+"""As a `before`: beyond every sequence number."""
+
+BESIDE_S = 0.0005
+ALONE_S = 0.003
+QUIET_S = 0.05
+REST = 9
+SWEEP_BYTES = 16 * 1024**2
+SWEEP_BATCHES = 1000
+SWEEP_LEAST = 4
+
+LOOK_S = 10.0
+"""How often the table of readers is looked at while there are commits."""
+
+OLD_S = 60.0
+"""From when on a snapshot is told of. Reads take milliseconds, a backup of 10 GB a minute."""
+
+
+class Garbage(NamedTuple):
+    """Batches of a slot whose rows are all below `before`. `partition` None: it is dropped, and its writers go as well."""
+
+    slot: int
+    before: int
+    partition: PartitionRef | None = None
+
+
+def left_over(env: Environment, states: Mapping[PartitionRef, PartitionState]) -> list[Garbage]:
+    """What an earlier process forgot without sweeping it."""
+    with env.reading() as txn:
+        dropped = [Garbage(int.from_bytes(stored, "big"), EVERYTHING) for stored, _ in txn.cursor(db=env.dropped)]
+    return dropped + [Garbage(state.slot, state.oldest, ref) for ref, state in states.items() if state.oldest]
+
+
+class Sweeper:
+    """The garbage, and when how much of it goes. Belongs to the commit thread."""
+
+    def __init__(self) -> None:
+        self._garbage: deque[Garbage] = deque()
+        self._finished = 0
+        self._allowed = True
+        self._alone_at = 0.0
+
+    def add(self, garbage: Iterable[Garbage]) -> None:
+        self._garbage.extend(garbage)
+
+    def pause_s(self) -> float | None:
+        """In how many seconds a piece may go alone; None: there is none, or it would be in vain."""
+        if not self._garbage or not self._allowed:
+            return None
+        return max(self._alone_at - time.monotonic(), 0.0)
+
+    def sweep(self, write: Write, *, alone: bool) -> None:
+        """Delete a piece of the oldest garbage. It is gone once the transaction counts: see `committed` and `failed`."""
+        self._finished = 0
+        if not self._garbage or not self._allowed:
+            return
+        budget = _Budget(ALONE_S if alone else BESIDE_S)
+        with write.txn.cursor(db=write.env.batches) as cursor:
+            for garbage in self._garbage:
+                whole = _sweep(write, cursor, garbage, budget)
+                if not whole:
+                    break
+                self._finished += 1
+                if budget.spent():
+                    break
+
+    def committed(self, began: float, *, alone: bool) -> None:
+        """The transaction that began then (monotonic) counts."""
+        for _ in range(self._finished):
+            self._garbage.popleft()
+        self._allowed = True
+        now = time.monotonic()
+        self._alone_at = now + (REST * (now - began) if alone else QUIET_S)
+
+    def failed(self) -> None:
+        """It does not. There is no other try before something else succeeds: not again and again for nothing."""
+        self._allowed = False
+
+
+class _Budget:
+    """What is left of a piece."""
+
+    def __init__(self, seconds: float) -> None:
+        self._ends = time.monotonic() + seconds
+        self._weight = 0
+        self._batches = 0
+
+    def take(self, weight: int) -> None:
+        self._weight += weight
+        self._batches += 1
+
+    def spent(self) -> bool:
+        if self._weight >= SWEEP_BYTES or self._batches >= SWEEP_BATCHES:
+            return True
+        return self._batches >= SWEEP_LEAST and time.monotonic() >= self._ends
+
+
+def _sweep(write: Write, cursor: lmdb.Cursor[memoryview], garbage: Garbage, budget: _Budget) -> bool:
+    """Delete what the budget allows; True if nothing is left."""
+    env, txn = write.env, write.txn
+    slot, before, ref = garbage
+    swept = 0
+    whole = False
+    cursor.set_range(batch.key(slot, 0))
+    while not whole:
+        stored = cursor.key()  # empty behind the last batch of all
+        found, last = batch.parse_key(stored) if stored else (-1, 0)
+        if found != slot or last >= before:
+            whole = True
+        elif budget.spent():
+            break
+        else:
+            try:
+                weight = batch.header(cursor.value()).weight
+            except batch.Damaged:
+                weight = 0
+            budget.take(weight)
+            swept += weight
+            cursor.delete()  # and stand on the next
+    if ref is None:
+        if whole:
+            env.writers.drop(txn, slot)
+            txn.delete(slot.to_bytes(8, "big"), db=env.dropped)
+    elif swept and (state := write.state(ref)) is not None and state.slot == slot:
+        empty = whole and before >= state.next
+        held = 0 if empty else max(state.held - swept, 0)
+        write.set_state(ref, env.put_state(txn, ref, state._replace(held=held)))
+    return whole
+
+
+class _Reader(NamedTuple):
+    process: str
+    thread: str
+    transaction: str
+
+
+def _readers(told: str) -> list[_Reader]:
+    """What LMDB tells: a title, then process, thread and transaction ("-": none this moment) in a line for each."""
+    found = [line.split() for line in told.splitlines()]
+    return [_Reader(*words) for words in found if len(words) == 3 and words[0].isdigit() and words[2].isdigit()]
+
+
+class Snapshots:
+    """Who reads an old state of the file, which keeps everything that was forgotten since from being used again.
+
+    Reads of this process end within milliseconds. Another process may read too (backup, statistics): one that died is
+    taken out of LMDB's table of readers, one that takes long is told of in the log, once.
+    """
+
+    def __init__(self) -> None:
+        self._look_at = 0.0
+        self._since: dict[_Reader, float] = {}
+        self._told: set[_Reader] = set()
+
+    def look(self, env: lmdb.Environment) -> None:
+        """Look, if it is time to."""
+        now = time.monotonic()
+        if now < self._look_at:
+            return
+        self._look_at = now + LOOK_S
+        if cleared := env.reader_check():
+            _log.info("readers that died were forgotten: path=%s readers=%d", env.path(), cleared)
+        held = {reader: self._since.get(reader, now) for reader in _readers(env.readers())}
+        for reader, since in held.items():
+            if now - since >= OLD_S and reader not in self._told:
+                self._told.add(reader)
+                _log.warning(
+                    "process %s has been reading an old state of %s for %d s: until it ends, what is forgotten frees "
+                    "no space, and the file grows",
+                    reader.process,
+                    env.path(),
+                    now - since,
+                )
+        for reader in self._told - held.keys():
+            self._told.discard(reader)
+            _log.info("process %s ended its old snapshot of %s", reader.process, env.path())
+        self._since = held
