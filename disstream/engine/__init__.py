@@ -26,6 +26,7 @@ from .api import (
     Replayed,
     Row,
     Span,
+    Surplus,
     Versioned,
     Writer,
 )
@@ -45,6 +46,7 @@ __all__ = [
     "Replayed",
     "Row",
     "Span",
+    "Surplus",
     "Versioned",
     "Writer",
     "sizes_of",

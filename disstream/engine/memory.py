@@ -7,11 +7,24 @@ The oracle of the contract tests, so it is written to be obviously right rather 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 
 from ..errors import CatalogConflict, StorageError
-from .api import AppendRefused, Batch, Bounds, Entry, Known, PartitionRef, Replayed, Row, Span, Versioned, Writer
+from .api import (
+    AppendRefused,
+    Batch,
+    Bounds,
+    Entry,
+    Known,
+    PartitionRef,
+    Replayed,
+    Row,
+    Span,
+    Surplus,
+    Versioned,
+    Writer,
+)
 from .rules import (
     MAX_READ_ROWS,
     MAX_WRITERS,
@@ -67,7 +80,7 @@ class _Life:
 
 
 class _Partition:
-    """`batches` may reach below `oldest`: only whole ones are forgotten."""
+    """`batches` may reach below `oldest`: only whole ones are forgotten. `weights`: what each of them weighs."""
 
     def __init__(self, epoch: int) -> None:
         self.epoch = epoch
@@ -75,12 +88,16 @@ class _Partition:
         self.next = 0
         self.last_ms = 0
         self.batches: list[Batch] = []
+        self.weights: list[int] = []
+        self.held = 0
         self.writers: dict[str, WriterState] = {}
 
     def append(self, rows: Sequence[Row], now_ms: int) -> int:
         first = self.next
         self.last_ms = max(self.last_ms, now_ms)
         self.batches.append(Batch(first, self.last_ms, list(rows)))
+        self.weights.append(weigh(rows))
+        self.held += self.weights[-1]
         self.next += len(rows)
         return first
 
@@ -126,16 +143,15 @@ class _Partition:
         index = bisect_left(self.batches, time_ms, key=lambda batch: batch.append_ms)
         return max(self.batches[index].first_sequence, self.oldest) if index < len(self.batches) else self.next
 
-    def pieces(self) -> list[Piece]:
-        return [
-            Piece(append_ms, first + len(rows), sum(row.weight for row in rows))
-            for first, append_ms, rows in self.batches
-        ]
+    def pieces(self) -> Iterator[Piece]:
+        for batch, weight in zip(self.batches, self.weights, strict=True):
+            yield Piece(batch.append_ms, batch.first_sequence + len(batch.rows), weight)
 
     def trim(self, before: int) -> None:
         self.oldest = max(self.oldest, min(before, self.next))
         whole = bisect_right(self.batches, self.oldest, key=lambda batch: batch.first_sequence + len(batch.rows))
-        del self.batches[:whole]
+        self.held -= sum(self.weights[:whole])
+        del self.batches[:whole], self.weights[:whole]
 
 
 class MemoryLog:
@@ -220,11 +236,11 @@ class MemoryLog:
         known = self._partitions.get(partition)
         return known.seek(time_ms) if known else 0
 
-    async def surplus(self, partitions: Collection[PartitionRef], keep_bytes: int) -> dict[PartitionRef, int]:
+    async def surplus(self, partitions: Collection[PartitionRef], keep_bytes: int) -> Surplus:
         self._life.check()
-        stored = {ref: self._partitions[ref].pieces() for ref in partitions if ref in self._partitions}
-        held = sum(piece.weight for pieces in stored.values() for piece in pieces)
-        return surplus(held - keep_bytes, {ref: iter(pieces) for ref, pieces in stored.items()})
+        known = {ref: self._partitions[ref] for ref in partitions if ref in self._partitions}
+        held = sum(partition.held for partition in known.values())
+        return surplus(held - keep_bytes, {ref: partition.pieces() for ref, partition in known.items()})
 
     async def trim(self, partition: PartitionRef, before: int) -> None:
         """Does nothing for a partition that is not open."""

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from heapq import heapify, heappop, heappush
 from typing import NamedTuple
 
-from .api import PartitionRef
+from .api import PartitionRef, Surplus
 
 MAX_PIECES = 10_000
 """Looked at in one call: some 20 ms, and 500 MB of common batches."""
@@ -24,17 +24,15 @@ class Piece(NamedTuple):
     weight: int
 
 
-def surplus(
-    over_bytes: int, stored: Mapping[PartitionRef, Iterator[Piece]], limit: int = MAX_PIECES
-) -> dict[PartitionRef, int]:
-    """Before which number each partition is to be trimmed for `over_bytes` to go, or the oldest `limit` pieces.
+def surplus(over_bytes: int, stored: Mapping[PartitionRef, Iterator[Piece]], limit: int = MAX_PIECES) -> Surplus:
+    """What is to be trimmed for `over_bytes` to go, or the oldest `limit` pieces of it.
 
     `stored`: what each holds, in order, asked for no further than needed.
     """
     before: dict[PartitionRef, int] = {}
     oldest: list[tuple[int, PartitionRef, Piece]] = []
     if over_bytes <= 0:
-        return before
+        return Surplus(before)
     for ref, pieces in stored.items():
         for piece in pieces:
             oldest.append((piece.append_ms, ref, piece))
@@ -48,4 +46,4 @@ def surplus(
         for following in stored[ref]:
             heappush(oldest, (following.append_ms, ref, following))
             break
-    return before
+    return Surplus(before, more=bool(oldest) and over_bytes > 0)

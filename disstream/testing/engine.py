@@ -7,8 +7,8 @@ Each check proves one promise of `disstream.engine.api`. A test runner can take 
     @pytest.mark.parametrize("check", ENGINE_CHECKS, ids=lambda check: check.__name__)
     async def test_contract(check): await check(make)
 
-Here are those of a log without writers, and of an engine's life; what is promised of rows as they come back, of what has to
-go, to writers and of the catalog is checked in `contents`, `keeping`, `writers` and `catalog`.
+Here are those of a log without writers, and of an engine's life; what is promised of rows as they come back, of what
+has to go, to writers and of the catalog is checked in `contents`, `keeping`, `writers` and `catalog`.
 """
 
 from __future__ import annotations

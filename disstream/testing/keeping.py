@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..engine.api import Bounds, Engine, Entry, PartitionRef, Row
+from ..engine.api import Bounds, Engine, Entry, PartitionRef, Row, Surplus
 from .checks import LOTS, NOW, A, B, C, durable_promise, flat, opened, promise, put, same
 
 
@@ -22,12 +22,20 @@ async def the_oldest_rows_are_surplus(engine: Engine) -> None:
     await _fill(engine)
     for keep, gone in ((10**30, 0), (200, 0), (199, 1), (180, 1), (179, 2), (95, 6), (20, 9), (19, 10), (0, 10)):
         expected = {ref: 2 * count for ref, count in ((A, (gone + 1) // 2), (B, gone // 2)) if count}
-        same(await engine.log.surplus([A, B], keep), expected, f"surplus over {keep} of 200 bytes in ten batches")
-    same(await engine.log.surplus([A], 60), {A: 4}, "surplus of one partition")
-    same(await engine.log.surplus([A, B, C], 250), {C: 1}, "surplus with a partition that is older, and over alone")
-    same(await engine.log.surplus([], 0), {}, "surplus of nothing")
+        same(
+            await engine.log.surplus([A, B], keep),
+            Surplus(expected),
+            f"surplus over {keep} of 200 bytes in ten batches",
+        )
+    same(await engine.log.surplus([A], 60), Surplus({A: 4}), "surplus of one partition")
+    same(
+        await engine.log.surplus([A, B, C], 250),
+        Surplus({C: 1}),
+        "surplus with a partition that is older, and over alone",
+    )
+    same(await engine.log.surplus([], 0), Surplus({}), "surplus of nothing")
     unknown = PartitionRef("never was", 0)
-    same(await engine.log.surplus([unknown], 0), {}, "surplus of a partition that was never opened")
+    same(await engine.log.surplus([unknown], 0), Surplus({}), "surplus of a partition that was never opened")
     same(await engine.log.bounds([A]), [Bounds(0, 10, 1)], "bounds after asking")
 
 
@@ -36,18 +44,18 @@ async def what_is_trimmed_is_no_surplus(engine: Engine) -> None:
     await _fill(engine)
     await engine.log.trim(A, 5)  # two batches, and half of the third, which counts as a whole
     for keep, expected in ((160, {}), (159, {B: 2}), (140, {B: 2}), (139, {B: 4}), (119, {A: 6, B: 4})):
-        same(await engine.log.surplus([A, B], keep), expected, f"surplus over {keep} bytes behind a trim")
+        same(await engine.log.surplus([A, B], keep), Surplus(expected), f"surplus over {keep} bytes behind a trim")
     await engine.log.trim(A, 10)
-    same(await engine.log.surplus([A, B], 100), {}, "surplus when one of two partitions is empty")
-    same(await engine.log.surplus([A], 0), {}, "surplus of an empty partition")
+    same(await engine.log.surplus([A, B], 100), Surplus({}), "surplus when one of two partitions is empty")
+    same(await engine.log.surplus([A], 0), Surplus({}), "surplus of an empty partition")
     await put(engine, A, Row(b"x" * 50), now_ms=NOW + 20_000)
-    same(await engine.log.surplus([A, B], 130), {B: 2}, "surplus after another append")
+    same(await engine.log.surplus([A, B], 130), Surplus({B: 2}), "surplus after another append")
     await engine.log.drop(A.stream_id)
-    same(await engine.log.surplus([A, B], 0), {}, "surplus of what was dropped")
+    same(await engine.log.surplus([A, B], 0), Surplus({}), "surplus of what was dropped")
     await engine.log.open({A: 1})
     await put(engine, A, Row(b"x" * 50))
-    same(await engine.log.surplus([A], 50), {}, "surplus of a stream opened anew")
-    same(await engine.log.surplus([A], 49), {A: 1}, "surplus of a stream opened anew that holds too much")
+    same(await engine.log.surplus([A], 50), Surplus({}), "surplus of a stream opened anew")
+    same(await engine.log.surplus([A], 49), Surplus({A: 1}), "surplus of a stream opened anew that holds too much")
 
 
 @promise
@@ -57,7 +65,9 @@ async def asking_and_trimming_ends(engine: Engine) -> None:
         ref = B if step % 3 else A
         await engine.log.append([Entry(ref, [Row(b"x" * (step % 7)), Row(b"y" * 5)], 1)], NOW + step)
     for keep in (2000, 1000, 999, 300, 3):
-        while found := await engine.log.surplus([A, B], keep):
+        more = True
+        while more:
+            found, more = await engine.log.surplus([A, B], keep)
             for ref, before in found.items():
                 await engine.log.trim(ref, before)
         left = 0
@@ -78,9 +88,13 @@ async def surplus_survives(make: Callable[[], Engine]) -> None:
     for _ in range(2):
         async with opened(make()) as again:
             for keep, expected in ((160, {}), (159, {B: 2}), (139, {B: 4}), (119, {A: 6, B: 4})):
-                same(await again.log.surplus([A, B], keep), expected, f"surplus over {keep} bytes after reopening")
+                same(
+                    await again.log.surplus([A, B], keep),
+                    Surplus(expected),
+                    f"surplus over {keep} bytes after reopening",
+                )
     async with opened(make()) as again:
         await put(again, B, Row(b"x" * 50), now_ms=NOW + 60_000)
     async with opened(make()) as again:
-        same(await again.log.surplus([A, B], 210), {}, "surplus after an append and reopening")
-        same(await again.log.surplus([A, B], 209), {B: 2}, "surplus over one byte less")
+        same(await again.log.surplus([A, B], 210), Surplus({}), "surplus after an append and reopening")
+        same(await again.log.surplus([A, B], 209), Surplus({B: 2}), "surplus over one byte less")

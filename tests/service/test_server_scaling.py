@@ -193,7 +193,10 @@ def test_bounds_are_told_while_they_matter() -> None:
         await bench.put("s", {"data": ""}, {"data": ""})
         assert await bench.scale(2) == ""
         answer = await bench.call("GET", "/v2/p/streams/s")
-        assert answer.headers["x-disstream"] == "bounds, caps, columns, layouts, pages, places, resets, sessions, wait"
+        assert (
+            answer.headers["x-disstream"]
+            == "bounds, caps, columns, layouts, pages, places, resets, retention, sessions, wait"
+        )
         assert [p.get("bounds") for p in answer.told["partitions"]] == [
             [{"change": 1, "sequence_number": "2"}],
             [{"change": 1, "sequence_number": "0"}],

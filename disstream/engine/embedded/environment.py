@@ -14,9 +14,9 @@ Tables, numbers big endian:
     dropped      slot (8 bytes) -> nothing: partitions whose rows and writers are still to be swept
     catalog      key -> version (8 bytes), value
 
-A partition's record is written when it is opened, trimmed and swept, and by every UNRECORDED_BATCHES-th append only: what
-`next`, `last_ms` and `held` have become since then is told by its last batches. So an append writes one key, the numbers
-still survive that all rows are forgotten, and opening the directory looks at a few batches of each partition.
+A partition's record is written when it is opened, trimmed and swept, and by every UNRECORDED_BATCHES-th append only:
+what `next`, `last_ms` and `held` have become since then is told by its last batches. So an append mostly writes one
+key, the numbers survive that all rows are forgotten, and opening the directory looks at a few batches per partition.
 """
 
 from __future__ import annotations
@@ -216,6 +216,7 @@ class Environment:
                 for ref in uncounted:
                     self.put_state(write, ref, states[ref])
         return states
+
 
 def _stream_prefix(stream_id: str) -> bytes:
     """How the keys of a stream's partitions begin. With its length: no id is the beginning of another."""

@@ -1,8 +1,8 @@
 """Which rows are certainly in memory: those that were written a short while ago. Pure.
 
-Nobody tells whether a page of the file is in the system's cache. What was written within the last HOT_BYTES is, unless the
-machine is out of memory. So the ends of all partitions are noted whenever half of that was written, and what lies behind
-the note before the last one is hot:
+Nobody tells whether a page of the file is in the system's cache. What was written within the last HOT_BYTES is, unless
+the machine is out of memory. So the ends of all partitions are noted whenever half of that was written, and what lies
+behind the note before the last one is hot:
 
     ── opened ──┬────── half ──────┬────── half ──────┬── now
                 └ cold before this  └ noted            └ noted; from now on the first note is the mark
@@ -18,7 +18,7 @@ from itertools import pairwise
 from ..api import PartitionRef
 
 HOT_BYTES = 256 * 1024**2
-"""Little beside the memory of a machine that is written to at a rate where it matters; a second or more of that rate."""
+"""Little beside the memory of a machine where it matters, and what such a one writes in a second or more."""
 
 
 class Heat:

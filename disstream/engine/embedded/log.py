@@ -10,7 +10,7 @@ from typing import NamedTuple
 import lmdb
 
 from ...errors import StorageError
-from ..api import AppendRefused, Batch, Bounds, Entry, Known, PartitionRef, Replayed, Span, Writer
+from ..api import AppendRefused, Batch, Bounds, Entry, Known, PartitionRef, Replayed, Span, Surplus, Writer
 from ..columns import Columns
 from ..rules import MAX_READ_ROWS, check_append, check_open, check_recall, weigh
 from ..surplus import Piece, surplus
@@ -107,12 +107,12 @@ class EmbeddedLog:
             env, partition, state.oldest, lambda _, cursor: _seek(cursor, partition, state, time_ms)
         )
 
-    async def surplus(self, partitions: Collection[PartitionRef], keep_bytes: int) -> dict[PartitionRef, int]:
+    async def surplus(self, partitions: Collection[PartitionRef], keep_bytes: int) -> Surplus:
         env = self._committer.check()
         states = self._committer.states
         refs = [ref for ref in partitions if ref in states]
         if sum([states[ref].held for ref in refs]) <= keep_bytes:
-            return {}
+            return Surplus({})
         return await self._committer.reading.run_aside(
             env, lambda txn, cursor: _surplus(env, txn, cursor, refs, keep_bytes)
         )
@@ -282,7 +282,7 @@ def _surplus(
     cursor: lmdb.Cursor[memoryview],
     refs: list[PartitionRef],
     keep_bytes: int,
-) -> dict[PartitionRef, int]:
+) -> Surplus:
     """All of it told by one snapshot, for while it is looked at there are appends, trims and sweeping."""
     over = -keep_bytes
     stored: dict[PartitionRef, Iterator[Piece]] = {}

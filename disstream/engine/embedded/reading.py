@@ -1,8 +1,8 @@
 """Where a read of the file happens: on the loop if it is hot (heat.py), else in one of a few threads.
 
-A read of cached pages costs less than to hand it to a thread and back (some 100 us). One of pages that are not has to wait
-for the disk, and on the loop everybody would wait with it: the appends of the moment for somebody who reads yesterday. In a
-thread only he does: LMDB's bindings touch the pages of a value with the GIL released.
+A read of cached pages costs less than to hand it to a thread and back (some 100 us). One of pages that are not has to
+wait for the disk, and on the loop everybody would wait with it: the appends of the moment for somebody who reads
+yesterday. In a thread only he does: LMDB's bindings touch the pages of a value with the GIL released.
 
 A snapshot is opened and closed where the read happens, and never held over an await. So it lasts as long as one page of
 records, and what is forgotten meanwhile becomes free behind it.

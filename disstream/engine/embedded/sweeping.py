@@ -3,14 +3,15 @@
 A trim moves a number and is answered; what lies below it is *garbage*, and goes piece by piece with later transactions.
 How large a piece is decides how long the appends of its transaction wait, and those that come while it is committed:
 
-- beside jobs a piece ends after BESIDE_S, a small part of what a commit takes. A log that is trimmed as fast as it is
-  written needs one batch swept per batch stored, and a transaction has time for hundreds.
-- alone a piece goes only when there was no job for QUIET_S, and then rests REST times as long as it took: whoever appends
-  steadily never meets one, and of those who append now and then a tenth does, and waits for one commit.
+- beside jobs a piece takes BESIDE of the time that such transactions took lately, so that they take hardly longer than
+  without, on a fast disk as on a slow one.
+- alone a piece goes only when there was no job for QUIET_S, and then rests REST times as long as it took: whoever
+  appends steadily never meets one, and of those who append now and then a tenth does, and waits for one commit.
 - no piece frees more than SWEEP_BYTES. LMDB keeps what a transaction freed as one list of page numbers, reads it as a
   whole, and writes what is left of it with each commit that takes pages from it: a gigabyte freed at once is two
   megabytes more to write with each commit for a long time (docs/decisions/0025-retention-bytes.md has the figures).
-- no piece takes less than SWEEP_LEAST batches, or a slow disk would let garbage grow for ever.
+- no piece takes less than SWEEP_LEAST batches, and two for each partition that the transaction appended to: a log that
+  is trimmed as fast as it is written needs one, and garbage must not grow for ever.
 
 Deleting a batch reads its first page, from the disk if it is no longer cached: that is why time is measured, and not
 only batches counted.
@@ -38,7 +39,8 @@ _log = logging.getLogger("disstream.engine")
 EVERYTHING = 2**64 - 1
 """As a `before`: beyond every sequence number."""
 
-BESIDE_S = 0.0005
+BESIDE = 0.3
+BESIDE_S = 0.0001, 0.002
 ALONE_S = 0.003
 QUIET_S = 0.05
 REST = 9
@@ -54,7 +56,7 @@ OLD_S = 60.0
 
 
 class Garbage(NamedTuple):
-    """Batches of a slot whose rows are all below `before`. `partition` None: it is dropped, and its writers go as well."""
+    """Batches of a slot whose rows are all below `before`. No `partition`: it is dropped, and its writers go too."""
 
     slot: int
     before: int
@@ -74,8 +76,10 @@ class Sweeper:
     def __init__(self) -> None:
         self._garbage: deque[Garbage] = deque()
         self._finished = 0
+        self._swept_s = 0.0
         self._allowed = True
         self._alone_at = 0.0
+        self._usual_s = 0.0
 
     def add(self, garbage: Iterable[Garbage]) -> None:
         self._garbage.extend(garbage)
@@ -87,19 +91,25 @@ class Sweeper:
         return max(self._alone_at - time.monotonic(), 0.0)
 
     def sweep(self, write: Write, *, alone: bool) -> None:
-        """Delete a piece of the oldest garbage. It is gone once the transaction counts: see `committed` and `failed`."""
+        """Delete a piece of the oldest garbage. Tell then whether the transaction counts: `committed` or `failed`."""
         self._finished = 0
+        self._swept_s = 0.0
         if not self._garbage or not self._allowed:
             return
-        budget = _Budget(ALONE_S if alone else BESIDE_S)
+        if alone:
+            budget = _Budget(ALONE_S, SWEEP_LEAST)
+        else:
+            low, high = BESIDE_S
+            budget = _Budget(min(max(BESIDE * self._usual_s, low), high), max(SWEEP_LEAST, 2 * len(write.changed)))
+        began = time.monotonic()
         with write.txn.cursor(db=write.env.batches) as cursor:
             for garbage in self._garbage:
-                whole = _sweep(write, cursor, garbage, budget)
-                if not whole:
+                if not _sweep(write, cursor, garbage, budget):
                     break
                 self._finished += 1
                 if budget.spent():
                     break
+        self._swept_s = time.monotonic() - began
 
     def committed(self, began: float, *, alone: bool) -> None:
         """The transaction that began then (monotonic) counts."""
@@ -107,7 +117,11 @@ class Sweeper:
             self._garbage.popleft()
         self._allowed = True
         now = time.monotonic()
-        self._alone_at = now + (REST * (now - began) if alone else QUIET_S)
+        if alone:
+            self._alone_at = now + REST * (now - began)
+        else:
+            self._alone_at = now + QUIET_S
+            self._usual_s += (now - began - self._swept_s - self._usual_s) / 8
 
     def failed(self) -> None:
         """It does not. There is no other try before something else succeeds: not again and again for nothing."""
@@ -117,7 +131,8 @@ class Sweeper:
 class _Budget:
     """What is left of a piece."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, least: int) -> None:
+        self._least = least
         self._ends = time.monotonic() + seconds
         self._weight = 0
         self._batches = 0
@@ -129,7 +144,7 @@ class _Budget:
     def spent(self) -> bool:
         if self._weight >= SWEEP_BYTES or self._batches >= SWEEP_BATCHES:
             return True
-        return self._batches >= SWEEP_LEAST and time.monotonic() >= self._ends
+        return self._batches >= self._least and time.monotonic() >= self._ends
 
 
 def _sweep(write: Write, cursor: lmdb.Cursor[memoryview], garbage: Garbage, budget: _Budget) -> bool:
