@@ -335,6 +335,8 @@ async def test_directory_of_format_1(tmp_path: Path) -> None:
     async with opened(EmbeddedEngine(tmp_path, CONFIG)) as engine:
         assert await engine.log.bounds([A]) == [Bounds(0, 4, 1)]
         assert [row for batch in await engine.log.read(A, 0, 999) for row in batch.rows] == rows[:4]
+        (state,) = engine.log._committer.states.values()
+        assert state.held == sum(row.weight for row in rows[:4])
     assert stored_format(tmp_path) == 3
     async with opened(EmbeddedEngine(tmp_path, CONFIG)) as engine:
         assert await engine.log.append([Entry(A, new, 1)], 2000) == [4]
@@ -347,6 +349,8 @@ async def test_directory_of_format_1(tmp_path: Path) -> None:
         assert [row for batch in await engine.log.read(A, 2, 999) for row in batch.rows] == rows[2:]
     async with opened(EmbeddedEngine(tmp_path, CONFIG)) as engine:
         assert [row for batch in await engine.log.read(A, 2, 999) for row in batch.rows] == rows[2:]
+        (state,) = engine.log._committer.states.values()
+        assert state.held == sum(row.weight for row in rows)
     assert stored_format(tmp_path) == 3
 
 

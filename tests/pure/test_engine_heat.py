@@ -16,7 +16,7 @@ REFS = [PartitionRef("s", number) for number in range(3)]
     st.lists(st.tuples(st.sampled_from(REFS), st.integers(1, 5), st.integers(0, 60)), max_size=80),
 )
 def test_what_is_hot(opened: dict[PartitionRef, int], appends: list[tuple[PartitionRef, int, int]]) -> None:
-    """Rows that less than half of the bytes were written after are hot, those from before the opening and older ones not."""
+    """Rows with less than half of the bytes written since are hot; older ones and those found when opening not."""
     heat = Heat(hot_bytes=100)
     heat.opened(opened)
     ends = dict(opened)

@@ -28,7 +28,7 @@ PARTITIONS = st.dictionaries(
 
 @given(PARTITIONS, st.integers(-5, 300), st.integers(1, 40))
 def test_the_oldest_go(stored: dict[PartitionRef, list[Piece]], over: int, limit: int) -> None:
-    """It is what one gets by sorting all pieces by their time and taking from the front, and no piece is looked at twice."""
+    """It is what one gets by sorting all pieces by their time and taking from the front."""
     found = surplus(over, {ref: iter(held) for ref, held in stored.items()}, limit)
     expected: dict[PartitionRef, int] = {}
     left = over

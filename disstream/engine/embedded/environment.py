@@ -173,6 +173,15 @@ class Environment:
         txn.put(counter, _NUMBER.pack(number), db=self.meta)
         return number
 
+    def room(self, txn: lmdb.Transaction[Any]) -> tuple[int, int]:
+        """How much of the file is free for what is stored next, as far as this transaction knows, and where it ends."""
+        used = 0
+        for table in (None, self.meta, self.partitions, self.batches, self.writers.db, self.dropped, self.catalog):
+            found = txn.stat(table) if table is not None else txn.stat()
+            used += found["branch_pages"] + found["leaf_pages"] + found["overflow_pages"]
+        pages, page_bytes = self.env.info()["last_pgno"] + 1, found["psize"]
+        return (pages - used) * page_bytes, pages * page_bytes
+
     def put_state(self, txn: lmdb.Transaction[Any], ref: PartitionRef, state: PartitionState) -> PartitionState:
         """Write the partition's record; returns the state as it is then."""
         txn.put(_partition_key(ref), _STATE.pack(*state[:-1]), db=self.partitions)

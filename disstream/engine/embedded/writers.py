@@ -37,21 +37,21 @@ class Writers:
     """The table `writers`. What writes belongs to the commit thread."""
 
     def __init__(self, env: lmdb.Environment) -> None:
-        self._db = env.open_db(b"writers")
+        self.db = env.open_db(b"writers")
         # Slot -> how many producers it has at most, for those that got a new one. Whoever fails to store leaves it too
         # high: then they are counted too early.
         self._counts: dict[int, int] = {}
 
     def get(self, txn: lmdb.Transaction[Any], slot: int, producer: str) -> WriterState | None:
         """Raises StorageError if what is stored is damaged."""
-        value = txn.get(_key(slot, producer), db=self._db)
+        value = txn.get(_key(slot, producer), db=self.db)
         return None if value is None else _decode(slot, producer, value)
 
     def put(self, txn: lmdb.Transaction[Any], slot: int, producer: str, state: WriterState, *, new: bool) -> None:
         """Keep it. If it is `new`, those that were quiet longest may have to go. Raises StorageError as `get`."""
         if new:
             self._make_room(txn, slot)
-        txn.put(_key(slot, producer), _encoder.encode(state), db=self._db)
+        txn.put(_key(slot, producer), _encoder.encode(state), db=self.db)
 
     def _make_room(self, txn: lmdb.Transaction[Any], slot: int) -> None:
         count = self._counts.get(slot)
@@ -63,7 +63,7 @@ class Writers:
             ]
             gone = overdue(seen)
             for producer in gone:
-                txn.delete(_key(slot, producer), db=self._db)
+                txn.delete(_key(slot, producer), db=self.db)
             count = len(seen) - len(gone)
         self._counts[slot] = count + 1
 
@@ -71,11 +71,11 @@ class Writers:
         """Forget all of a partition. There are so few that they need no pieces."""
         self._counts.pop(slot, None)
         for producer in [producer for producer, _ in self._of(txn, slot)]:
-            txn.delete(_key(slot, producer), db=self._db)
+            txn.delete(_key(slot, producer), db=self.db)
 
     def _of(self, txn: lmdb.Transaction[Any], slot: int) -> Iterator[tuple[str, lmdb.Cursor[Any]]]:
         prefix = _SLOT.pack(slot)
-        with txn.cursor(db=self._db) as cursor:
+        with txn.cursor(db=self.db) as cursor:
             more = cursor.set_range(prefix)
             while more and bytes(cursor.key()[: len(prefix)]) == prefix:
                 yield bytes(cursor.key()[len(prefix) :]).hex(), cursor
