@@ -65,6 +65,7 @@ class Write:
         self._states = states
         self.changed: dict[PartitionRef, PartitionState | None] = {}
         self.garbage: list[Garbage] = []
+        self.stored_bytes = 0
 
     def state(self, ref: PartitionRef) -> PartitionState | None:
         return self.changed[ref] if ref in self.changed else self._states.get(ref)

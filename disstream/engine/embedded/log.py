@@ -156,6 +156,7 @@ def _append(write: Write, entries: list[_Encoded], now_ms: int) -> list[int | Ap
 def _store(write: Write, ref: PartitionRef, state: PartitionState, rows: batch.Encoded, append_ms: int) -> int:
     following = state.next + rows.length
     write.txn.put(batch.key(state.slot, following - 1), rows.value(state.next, append_ms), db=write.env.batches)
+    write.stored_bytes += rows.weight
     grown = state._replace(
         next=following, last_ms=append_ms, held=state.held + rows.weight, unrecorded=state.unrecorded + 1
     )

@@ -12,13 +12,13 @@ How large a piece is decides how long the appends of its transaction wait, and t
   megabytes more to write with each commit for a long time (docs/decisions/0025-retention-bytes.md has the figures).
 - while STOCK_BYTES of the file are free nothing more is swept, unless the file grows all the same, because what is free
   is in runs too short: then twice of what it grew by. The file never shrinks, so garbage costs no more than free pages
-  do. But LMDB looks through all of these for a run that a batch fits into, in each transaction anew: with 250 MB free in
-  runs too short an append took 30 ms.
-- no piece takes less than SWEEP_LEAST batches, and two for each partition that the transaction appended to: a log that
-  is trimmed as fast as it is written needs one, and garbage must not grow for ever.
+  do. But LMDB looks through all of these for a run that a batch fits into, in each transaction anew: with 250 MB free
+  in runs too short an append took 30 ms.
+- a piece takes twice what its transaction stores, and one batch at least, however long that takes: a log that is
+  trimmed as fast as it is written needs as much as it stores, and garbage must not grow for ever.
 
-Deleting a batch reads its first page, from the disk if it is no longer cached: that is why time is measured, and not
-only batches counted.
+Deleting a batch reads it, from the disk if it is no longer cached: that is why time is measured, and not only batches
+counted.
 """
 
 from __future__ import annotations
@@ -51,7 +51,6 @@ REST = 9
 SWEEP_BYTES = 16 * 1024**2
 STOCK_BYTES = 64 * 1024**2
 SWEEP_BATCHES = 1000
-SWEEP_LEAST = 4
 
 LOOK_S = 10.0
 """How often the table of readers is looked at while there are commits."""
@@ -113,11 +112,10 @@ class Sweeper:
             return
         most = min(2 * grown, SWEEP_BYTES) if self._stocked else SWEEP_BYTES
         if alone:
-            budget = _Budget(ALONE_S, SWEEP_LEAST, most)
+            budget = _Budget(ALONE_S, 0, most)
         else:
             low, high = BESIDE_S
-            least = max(SWEEP_LEAST, 2 * len(write.changed))
-            budget = _Budget(min(max(BESIDE * self._usual_s, low), high), least, most)
+            budget = _Budget(min(max(BESIDE * self._usual_s, low), high), 2 * write.stored_bytes, most)
         began = time.monotonic()
         with write.txn.cursor(db=write.env.batches) as cursor:
             for garbage in self._garbage:
@@ -148,8 +146,8 @@ class Sweeper:
 class _Budget:
     """What is left of a piece."""
 
-    def __init__(self, seconds: float, least: int, most_bytes: int) -> None:
-        self._least = least
+    def __init__(self, seconds: float, least_bytes: int, most_bytes: int) -> None:
+        self._least_bytes = least_bytes
         self._most_bytes = most_bytes
         self._ends = time.monotonic() + seconds
         self._weight = 0
@@ -162,7 +160,7 @@ class _Budget:
     def spent(self) -> bool:
         if self._weight >= self._most_bytes or self._batches >= SWEEP_BATCHES:
             return True
-        return self._batches >= self._least and time.monotonic() >= self._ends
+        return self._batches > 0 and self._weight >= self._least_bytes and time.monotonic() >= self._ends
 
 
 def _sweep(write: Write, cursor: lmdb.Cursor[memoryview], garbage: Garbage, budget: _Budget) -> bool:
