@@ -229,7 +229,8 @@ class Committer:
                 continue
             if jobs or self._sweeper.pause_s() == 0:
                 broken = self._commit(env, jobs)
-                self._snapshots.look(env.env)
+                if broken is None:
+                    self._snapshots.look(env.env)
                 if relaxed and sync_at is None:
                     sync_at = self._loop.time() + self._config.sync_interval_s
             if sync_at is not None and (closing or self._loop.time() >= sync_at):

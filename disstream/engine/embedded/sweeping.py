@@ -226,6 +226,12 @@ class Snapshots:
         if now < self._look_at:
             return
         self._look_at = now + LOOK_S
+        try:
+            self._look(env, now)
+        except lmdb.Error as exc:  # of its table of readers: no reason to store nothing
+            _log.warning("the readers of %s cannot be looked at: %s", env.path(), exc)
+
+    def _look(self, env: lmdb.Environment, now: float) -> None:
         if cleared := env.reader_check():
             _log.info("readers that died were forgotten: path=%s readers=%d", env.path(), cleared)
         held = {reader: self._since.get(reader, now) for reader in _readers(env.readers())}
