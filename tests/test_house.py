@@ -48,6 +48,7 @@ PURE = [
     "engine/columns.py",
     "engine/embedded/batch.py",
     "engine/embedded/heat.py",
+    "engine/embedded/merging.py",
     "engine/rules.py",
     "engine/surplus.py",
     "engine/writers.py",

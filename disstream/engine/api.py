@@ -38,11 +38,16 @@ class Row(msgspec.Struct, gc=False, array_like=True):
 
 
 class Batch(NamedTuple):
-    """Consecutive rows of one partition that were appended in one call at `append_ms`."""
+    """Consecutive rows of one partition that were appended at `append_ms`, or each at its own time.
+
+    Rows of one append may come in several batches, and those of several appends in one: it then has `times`, one for
+    each row, and `append_ms` is that of the last one.
+    """
 
     first_sequence: int
     append_ms: int
     rows: Sequence[Row]
+    times: Sequence[int] | None = None
 
 
 class Bounds(NamedTuple):

@@ -127,7 +127,7 @@ class _Partition:
         index = bisect_right(self.batches, from_sequence, key=lambda batch: batch.first_sequence) - 1
         left = max_bytes
         limit = from_sequence + MAX_READ_ROWS
-        for first, append_ms, rows in self.batches[index:]:
+        for first, append_ms, rows, _ in self.batches[index:]:
             begin = max(from_sequence - first, 0)
             end = begin
             while end < len(rows) and first + end < limit and rows[end].weight <= left:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import repeat
 from typing import NamedTuple
@@ -290,11 +290,11 @@ class Records:
 
 
 _Stored = tuple[int, int, Columns]
-"""A batch: its first sequence number, when it was appended, its rows."""
+"""A batch: its first sequence number, when it was appended, its rows, which tell their times if these differ."""
 
 
 def _as_columns(batch: Batch) -> _Stored:
-    return batch.first_sequence, batch.append_ms, Columns.of(batch.rows)
+    return batch.first_sequence, batch.append_ms, Columns.of(batch.rows, batch.times)
 
 
 def _page(call: Call, batches: list[_Stored], next_cursor: str) -> tuple[str, bytes]:
@@ -302,7 +302,7 @@ def _page(call: Call, batches: list[_Stored], next_cursor: str) -> tuple[str, by
     if call.media_type == PROTOBUF:
         return PROTOBUF, encode_page_protobuf(_page_rows(batches), next_cursor)
     if call.columns:
-        told = [PageBatch(first, append_ms, rows.packed, rows.data) for first, append_ms, rows in batches]
+        told = [PageBatch(first, append_ms, rows.stamped, rows.data) for first, append_ms, rows in batches]
         return COLUMNS, encode_page_columns(told, next_cursor)
     return JSON, encode_page(_page_rows(batches), next_cursor)
 
@@ -312,8 +312,6 @@ def _page_rows(batches: list[_Stored]) -> list[PageRow]:
 
 
 def _rows_of(first: int, append_ms: int, columns: Columns) -> Iterator[PageRow]:
-    times: Iterable[int] = repeat(append_ms)
-    if columns.timestamps is not None:
-        times = [append_ms if timestamp is None else timestamp for timestamp in columns.timestamps]
+    times = columns.stamps(columns.times or repeat(append_ms))
     numbers = map(str, range(first, first + len(columns)))
     return map(PageRow, numbers, columns.payloads, times, repeat("CreateTime"), columns.keys)

@@ -77,6 +77,18 @@ def flat(batches: Sequence[Batch]) -> list[tuple[int, bytes]]:
     return [(batch.first_sequence + i, row.data) for batch in batches for i, row in enumerate(batch.rows)]
 
 
+def timed(batches: Sequence[Batch]) -> list[tuple[int, int, Row]]:
+    """Number, time of the append and row of each, however they are batched."""
+    found: list[tuple[int, int, Row]] = []
+    for first, append_ms, rows, times in batches:
+        if times is not None and (len(times) != len(rows) or times[-1] != append_ms):
+            raise AssertionError(
+                f"the batch at {first}: {len(rows)} rows, the last of {append_ms}, and times {times!r}"
+            )
+        found += zip(range(first, first + len(rows)), times or [append_ms] * len(rows), rows, strict=True)
+    return found
+
+
 def numbered(first: int, last: int) -> list[tuple[int, bytes]]:
     return [(n, b"%d" % n) for n in range(first, last)]
 

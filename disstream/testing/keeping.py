@@ -7,6 +7,13 @@ from collections.abc import Callable
 from ..engine.api import Bounds, Engine, Entry, PartitionRef, Row, Surplus
 from .checks import LOTS, NOW, A, B, C, durable_promise, flat, opened, promise, put, same
 
+ROWS = 40
+"""In a batch: as many as no engine joins with others, so that it is known where each begins."""
+
+
+def _rows(*first: Row) -> list[Row]:
+    return [*first, *[Row(b"")] * (ROWS - len(first))]
+
 
 async def _fill(engine: Engine) -> None:
     """Ten batches of 20 bytes, by turns in A and B, a second apart; in C one that is older than all of them."""
@@ -14,20 +21,20 @@ async def _fill(engine: Engine) -> None:
     await put(engine, C, Row(b"x" * 1000), now_ms=NOW - 1000)
     for step in range(10):
         ref = B if step % 2 else A
-        await put(engine, ref, Row(b"12345678", "ké"), Row(b"1234567", "kk"), now_ms=NOW + step * 1000)
+        await put(engine, ref, *_rows(Row(b"12345678", "ké"), Row(b"1234567", "kk")), now_ms=NOW + step * 1000)
 
 
 @promise
 async def the_oldest_rows_are_surplus(engine: Engine) -> None:
     await _fill(engine)
     for keep, gone in ((10**30, 0), (200, 0), (199, 1), (180, 1), (179, 2), (95, 6), (20, 9), (19, 10), (0, 10)):
-        expected = {ref: 2 * count for ref, count in ((A, (gone + 1) // 2), (B, gone // 2)) if count}
+        expected = {ref: ROWS * count for ref, count in ((A, (gone + 1) // 2), (B, gone // 2)) if count}
         same(
             await engine.log.surplus([A, B], keep),
             Surplus(expected),
             f"surplus over {keep} of 200 bytes in ten batches",
         )
-    same(await engine.log.surplus([A], 60), Surplus({A: 4}), "surplus of one partition")
+    same(await engine.log.surplus([A], 60), Surplus({A: 2 * ROWS}), "surplus of one partition")
     same(
         await engine.log.surplus([A, B, C], 250),
         Surplus({C: 1}),
@@ -36,20 +43,22 @@ async def the_oldest_rows_are_surplus(engine: Engine) -> None:
     same(await engine.log.surplus([], 0), Surplus({}), "surplus of nothing")
     unknown = PartitionRef("never was", 0)
     same(await engine.log.surplus([unknown], 0), Surplus({}), "surplus of a partition that was never opened")
-    same(await engine.log.bounds([A]), [Bounds(0, 10, 1)], "bounds after asking")
+    same(await engine.log.bounds([A]), [Bounds(0, 5 * ROWS, 1)], "bounds after asking")
 
 
 @promise
 async def what_is_trimmed_is_no_surplus(engine: Engine) -> None:
     await _fill(engine)
-    await engine.log.trim(A, 5)  # two batches, and half of the third, which counts as a whole
-    for keep, expected in ((160, {}), (159, {B: 2}), (140, {B: 2}), (139, {B: 4}), (119, {A: 6, B: 4})):
+    await engine.log.trim(A, 2 * ROWS + 1)  # two batches, and a row of the third, which counts as a whole
+    once, twice = {B: ROWS}, {B: 2 * ROWS}
+    behind = {A: 3 * ROWS, B: 2 * ROWS}
+    for keep, expected in ((160, {}), (159, once), (140, once), (139, twice), (119, behind)):
         same(await engine.log.surplus([A, B], keep), Surplus(expected), f"surplus over {keep} bytes behind a trim")
-    await engine.log.trim(A, 10)
+    await engine.log.trim(A, 5 * ROWS)
     same(await engine.log.surplus([A, B], 100), Surplus({}), "surplus when one of two partitions is empty")
     same(await engine.log.surplus([A], 0), Surplus({}), "surplus of an empty partition")
     await put(engine, A, Row(b"x" * 50), now_ms=NOW + 20_000)
-    same(await engine.log.surplus([A, B], 130), Surplus({B: 2}), "surplus after another append")
+    same(await engine.log.surplus([A, B], 130), Surplus({B: ROWS}), "surplus after another append")
     await engine.log.drop(A.stream_id)
     same(await engine.log.surplus([A, B], 0), Surplus({}), "surplus of what was dropped")
     await engine.log.open({A: 1})
@@ -84,10 +93,15 @@ async def asking_and_trimming_ends(engine: Engine) -> None:
 async def surplus_survives(make: Callable[[], Engine]) -> None:
     async with opened(make()) as engine:
         await _fill(engine)
-        await engine.log.trim(A, 4)
+        await engine.log.trim(A, 2 * ROWS)
     for _ in range(2):
         async with opened(make()) as again:
-            for keep, expected in ((160, {}), (159, {B: 2}), (139, {B: 4}), (119, {A: 6, B: 4})):
+            for keep, expected in (
+                (160, {}),
+                (159, {B: ROWS}),
+                (139, {B: 2 * ROWS}),
+                (119, {A: 3 * ROWS, B: 2 * ROWS}),
+            ):
                 same(
                     await again.log.surplus([A, B], keep),
                     Surplus(expected),
@@ -97,4 +111,4 @@ async def surplus_survives(make: Callable[[], Engine]) -> None:
         await put(again, B, Row(b"x" * 50), now_ms=NOW + 60_000)
     async with opened(make()) as again:
         same(await again.log.surplus([A, B], 210), Surplus({}), "surplus after an append and reopening")
-        same(await again.log.surplus([A, B], 209), Surplus({B: 2}), "surplus over one byte less")
+        same(await again.log.surplus([A, B], 209), Surplus({B: ROWS}), "surplus over one byte less")

@@ -7,12 +7,13 @@ An extension: a server that offers it names `pages` in X-Disstream; a client the
 and tells by the content type of the answer whether it got it. The body is msgpack, an array of
 
     0  next_cursor   str, as in the JSON body
-    1  batches       array: neighbours that were appended at one moment, each an array of
+    1  batches       array: neighbours, each an array of
                          first      int: the sequence number of the first record; the others follow without a gap
                          append_ms  int: when they were appended, ms since the epoch
                          columns    bin, in msgpack: an array of keys (array of str or nil), sizes (array of int: the
                                     bytes of each payload) and timestamps (array of int or nil, or nil for no array;
-                                    nil: append_ms)
+                                    nil: append_ms). Neighbours that were appended at different times have a timestamp
+                                    each, which is that of the append where the producer gave none
     2  data          bin: the payloads of all batches, one behind the other, up to the end of the body
 
 `columns` are a bin within the page because our engine stores them so: the server sends what lies on the disk.

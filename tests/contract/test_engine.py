@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from disstream.engine.api import Engine, Entry, PartitionRef, Row, Writer
-from disstream.engine.embedded import EmbeddedConfig, EmbeddedEngine
+from disstream.engine.embedded import EmbeddedConfig, EmbeddedEngine, commit, merging
 from disstream.engine.memory import MemoryEngine
 from disstream.engine.rules import MAX_READ_ROWS
 from disstream.errors import DisError
+from disstream.testing.checks import timed
 from disstream.testing.engine import DURABLE_CHECKS, ENGINE_CHECKS, Check, check_engine, opened
 
 SMALL = EmbeddedConfig(map_size_bytes=1 << 30)
@@ -31,6 +32,20 @@ async def test_memory(check: Check) -> None:
 @pytest.mark.parametrize("check", ENGINE_CHECKS + DURABLE_CHECKS, ids=_name)
 async def test_embedded(check: Check, tmp_path: Path) -> None:
     """The embedded engine keeps one promise."""
+    await check(lambda name: EmbeddedEngine(tmp_path / name, SMALL))
+
+
+@pytest.fixture
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches are merged as soon as two of them follow each other."""
+    monkeypatch.setattr(merging, "FEW", 2)
+    monkeypatch.setattr(commit, "MERGE_PAUSE_S", 0)
+
+
+@pytest.mark.usefixtures("eager")
+@pytest.mark.parametrize("check", ENGINE_CHECKS + DURABLE_CHECKS, ids=_name)
+async def test_embedded_that_merges_all(check: Check, tmp_path: Path) -> None:
+    """It keeps the promise as well while whatever can be merged is."""
     await check(lambda name: EmbeddedEngine(tmp_path / name, SMALL))
 
 
@@ -81,14 +96,15 @@ async def _compare(tmp_path: Path, seed: int, steps: int) -> None:
                 await engine.catalog.transact(expect, args[1], args[2])
                 return None
             if call == "scan":
-                found = await engine.catalog.scan(*args)
-                known[index].update({key: value.version for key, value in found})
-                return [(key, value.value) for key, value in found]
+                page = await engine.catalog.scan(*args)
+                known[index].update({key: value.version for key, value in page})
+                return [(key, value.value) for key, value in page]
             if call == "get":
                 value = await engine.catalog.get(*args)
                 known[index][args[0]] = value.version if value else 0
                 return value and value.value
-            return await getattr(engine.log, call)(*args)
+            found = await getattr(engine.log, call)(*args)
+            return timed(found) if call == "read" else found
         except DisError as exc:
             return type(exc)
 
@@ -131,6 +147,13 @@ async def _compare(tmp_path: Path, seed: int, steps: int) -> None:
 @pytest.mark.parametrize("seed", range(4))
 async def test_embedded_answers_as_memory(seed: int, tmp_path: Path) -> None:
     """Embedded answers 400 random calls exactly as the oracle does, reopened in between."""
+    await _compare(tmp_path, seed, 400)
+
+
+@pytest.mark.usefixtures("eager")
+@pytest.mark.parametrize("seed", range(4, 8))
+async def test_embedded_that_merges_all_answers_as_memory(seed: int, tmp_path: Path) -> None:
+    """So it does while whatever can be merged is."""
     await _compare(tmp_path, seed, 400)
 
 

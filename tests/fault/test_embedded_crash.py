@@ -24,6 +24,8 @@ class Acknowledged:
     written: dict[tuple[str, int], dict[int, int]] = field(default_factory=dict)
     """(producer, partition) -> number -> sequence number"""
     pair: int = 0
+    merged: bool = False
+    """Some of the appends were found in one batch."""
 
     def add(self, line: str) -> None:
         kind, *words = line.split()
@@ -57,13 +59,19 @@ async def verify(directory: Path, acknowledged: Acknowledged) -> None:
         for ref, bounds in zip(PARTITIONS, await engine.log.bounds(PARTITIONS), strict=True):
             assert bounds is not None
             rows: list[Row] = []
+            begins_of_batches: set[int] = set()
             for batch in await engine.log.read(ref, 0, 1 << 40):
                 assert batch.first_sequence == len(rows), "numbers are contiguous"
-                batch_id, total = batch.rows[0].data[:8], batch.rows[0].data[9]
-                begins = [row.data[:10] for row in batch.rows]
-                assert begins == [batch_id + bytes([index, total]) for index in range(total)], "no half batch"
+                begins_of_batches.add(len(rows))
                 rows += batch.rows
             assert len(rows) == bounds.next
+            at = 0
+            while at < len(rows):  # appends, of which several may have become one batch
+                batch_id, total = rows[at].data[:8], rows[at].data[9]
+                begins = [row.data[:10] for row in rows[at : at + total]]
+                assert begins == [batch_id + bytes([index, total]) for index in range(total)], "no half append"
+                at += total
+                acknowledged.merged |= at < len(rows) and at not in begins_of_batches
             stored.append(rows)
         for partition, first, length, expected in acknowledged.rows:
             assert digest(stored[partition][first : first + length]) == expected
@@ -98,6 +106,7 @@ async def crash(directory: Path, rounds: int, seed: int) -> None:
         await verify(directory, acknowledged)
     assert len(acknowledged.rows) > rounds
     assert acknowledged.written
+    assert acknowledged.merged
 
 
 async def test_acknowledged_rows_survive_kill(tmp_path: Path) -> None:

@@ -11,13 +11,19 @@ from typing import Any
 import pytest
 
 from disstream.engine.api import Batch, Bounds, Entry, PartitionRef, Row, Surplus
-from disstream.engine.embedded import EmbeddedConfig, EmbeddedEngine, heat, reading
+from disstream.engine.embedded import EmbeddedConfig, EmbeddedEngine, heat, merging, reading
 from disstream.errors import StorageError
 from disstream.testing.engine import opened
 
 RELAXED = EmbeddedConfig(map_size_bytes=1 << 30, durability="relaxed", sync_interval_s=3600)
 A, B = PartitionRef("s", 0), PartitionRef("s", 1)
 LOTS = 1 << 30
+
+
+@pytest.fixture(autouse=True)
+def as_appended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is small enough to be merged, so that it is known which batches there are."""
+    monkeypatch.setattr(merging, "SMALL_ROWS", 0)
 
 
 class SlowDisk:

@@ -20,7 +20,7 @@ import msgspec
 import pytest
 
 from disstream.engine.api import Batch, Bounds, Entry, PartitionRef, Replayed, Row, Span, Writer
-from disstream.engine.embedded import EmbeddedConfig, EmbeddedEngine, sweeping
+from disstream.engine.embedded import EmbeddedConfig, EmbeddedEngine, merging, sweeping
 from disstream.engine.embedded.environment import Environment
 from disstream.errors import ConfigError, OutcomeUnknown, StorageError
 from disstream.testing.engine import opened
@@ -244,8 +244,8 @@ async def test_batches_that_lost_their_end(tmp_path: Path) -> None:
         try:
             async with opened(EmbeddedEngine(tmp_path, CONFIG)) as engine:
                 for number, row in enumerate(rows):
-                    ((_, _, found),) = await engine.log.read(A, number, 150_000)
-                    assert found[0].data == row
+                    (found,) = await engine.log.read(A, number, 150_000)
+                    assert found.rows[0].data == row
         except StorageError as exc:
             told.append(str(exc))
     assert len(told) == 39
@@ -451,6 +451,7 @@ async def test_forgotten_rows_are_swept(tmp_path: Path, monkeypatch: pytest.Monk
     So does what is remembered of producers in a dropped partition.
     """
     monkeypatch.setattr(sweeping, "SWEEP_BATCHES", 10)
+    monkeypatch.setattr(merging, "FEW", 1000)
     other = PartitionRef("other", 0)
     async with opened(EmbeddedEngine(tmp_path, CONFIG)) as engine:
         await engine.log.open({A: 1, B: 1, other: 1})

@@ -18,7 +18,7 @@ import lmdb
 import pytest
 
 from disstream.engine.api import Entry, PartitionRef, Row, Surplus
-from disstream.engine.embedded import EmbeddedConfig, EmbeddedEngine, batch, sweeping
+from disstream.engine.embedded import EmbeddedConfig, EmbeddedEngine, batch, commit, merging, sweeping
 from disstream.engine.embedded.environment import Environment
 from disstream.errors import StorageError
 from disstream.testing.engine import opened
@@ -26,6 +26,12 @@ from disstream.testing.engine import opened
 RELAXED = EmbeddedConfig(map_size_bytes=1 << 30, durability="relaxed", sync_interval_s=3600)
 A, B = PartitionRef("s", 0), PartitionRef("s", 1)
 OTHER = PartitionRef("other", 0)
+
+
+@pytest.fixture(autouse=True)
+def as_appended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is small enough to be merged, so that it is known which batches there are."""
+    monkeypatch.setattr(merging, "SMALL_ROWS", 0)
 
 
 def environment(engine: EmbeddedEngine) -> Environment:
@@ -60,14 +66,21 @@ async def sweep_all(engine: EmbeddedEngine) -> None:
     await nudge(engine)  # the states of the last piece arrive before the answer to what comes behind it
 
 
+@pytest.mark.parametrize("merges", [False, True])
 @pytest.mark.parametrize("seed", range(3))
-async def test_what_is_held_is_what_is_stored(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Through appends, trims, drops, pieces of sweeping, crashes at any moment and re-opening, byte for byte."""
+async def test_what_is_held_is_what_is_stored(
+    seed: int, merges: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Through appends, merging, trims, drops, pieces of sweeping, crashes at any moment, re-opening: byte for byte."""
+    if merges:
+        monkeypatch.setattr(merging, "SMALL_ROWS", 32)
+        monkeypatch.setattr(merging, "FEW", 2)
+        monkeypatch.setattr(commit, "MERGE_PAUSE_S", 0)
     monkeypatch.setattr(sweeping, "SWEEP_BATCHES", 3)
     monkeypatch.setattr(sweeping, "QUIET_S", 3600.0)
     dice = random.Random(seed)
     refs = [A, B, OTHER]
-    directory = tmp_path / "0"
+    directory = tmp_path / "first"
     engine = EmbeddedEngine(directory, RELAXED)
     await engine.start()
     for step in range(250):

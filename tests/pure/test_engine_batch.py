@@ -33,14 +33,20 @@ def test_worked_example() -> None:
     key = bytes.fromhex(drawn[begin].removeprefix("key"))
     value = bytes.fromhex(drawn[begin + 1].removeprefix("value") + drawn[begin + 2])
     assert batch.key(1, 5) == key
-    assert batch.encode([Row(b"hi", "k")]).value(5, 1000) == value
+    stored = batch.encode([Row(b"hi", "k")]).value(5, 1000)
+    assert stored == value
+    begin = next(index for index, line in enumerate(drawn[begin + 3 :], begin + 3) if line.startswith("key "))
+    key = bytes.fromhex(drawn[begin].removeprefix("key"))
+    value = bytes.fromhex(drawn[begin + 1].removeprefix("value") + drawn[begin + 2])
+    assert batch.key(1, 6) == key
+    assert batch.merge([bytes(stored), bytes(batch.encode([Row(b"!", None, 7)]).value(6, 1001))]) == value
 
 
 @given(rows=ROWS, first=st.integers(0, 2**63), append_ms=st.integers(0, 2**63))
 def test_round_trip(rows: list[Row], first: int, append_ms: int) -> None:
     """What is encoded is decoded, and the header tells number, time and weight."""
     value = batch.encode(rows).value(first, append_ms)
-    assert batch.verify(value) == (len(rows), first, append_ms, sum(row.weight for row in rows))
+    assert batch.verify(value) == batch.Header(len(rows), first, append_ms, sum(row.weight for row in rows))
     assert batch.rows(value) == rows
     assert batch.parse_key(batch.key(first, append_ms)) == (first, append_ms)
 
@@ -54,6 +60,74 @@ def test_every_flipped_bit_is_noticed(rows: list[Row], at: int, bit: int) -> Non
         batch.verify(bytes(value))
     with pytest.raises(batch.Damaged):
         batch.verify(bytes(value[: at % len(value)]))
+
+
+APPENDS = st.lists(st.tuples(ROWS, st.integers(0, 2) | st.integers(0, 2**40)), min_size=1, max_size=8)
+
+
+def stored(appends: list[tuple[list[Row], int]], first: int) -> tuple[list[bytes], list[Row], list[int]]:
+    """The batches of these appends, each so long after the one before, and their rows and times."""
+    values: list[bytes] = []
+    rows: list[Row] = []
+    times: list[int] = []
+    now_ms = 1000
+    for appended, pause in appends:
+        now_ms += pause
+        values.append(bytes(batch.encode(appended).value(first + len(rows), now_ms)))
+        rows += appended
+        times += [now_ms] * len(appended)
+    return values, rows, times
+
+
+@given(appends=APPENDS, first=st.integers(0, 2**62), cuts=st.tuples(st.integers(0, 8), st.integers(0, 8)))
+def test_merged_batches(appends: list[tuple[list[Row], int]], first: int, cuts: tuple[int, int]) -> None:
+    """Merged at once or by and by, it is one value, with all rows, the time of each, and what readers get of them."""
+    values, rows, times = stored(appends, first)
+    value = bytes(batch.merge(values))
+    head = batch.verify(value)
+    assert head[:4] == (len(rows), first, times[-1], sum(row.weight for row in rows))
+    found = batch.rows(value)
+    assert found == rows
+    assert head.timed == found.timed == (times[0] != times[-1])
+    assert found.times == (times if head.timed else None)
+    stamps = [time if row.timestamp is None else row.timestamp for row, time in zip(rows, times, strict=True)]
+    assert [*found.stamps(times)] == stamps
+    low, high = sorted(cuts)
+    parts = [part for part in (values[:low], values[low:high], values[high:]) if part]
+    assert batch.merge([bytes(batch.merge(part)) for part in parts]) == value
+
+
+def test_old_batches_are_merged() -> None:
+    """One of format 1 as well as the others."""
+    old = sealed(2, msgspec.msgpack.encode([Row(b"a", "k"), Row(b"b", None, 7)]), old=True)
+    value = bytes(batch.merge([old, bytes(batch.encode([Row(b"c")]).value(7, 1001))]))
+    assert batch.verify(value)[:3] == (3, 5, 1001)
+    assert batch.rows(value) == [Row(b"a", "k"), Row(b"b", None, 7), Row(b"c")]
+    assert batch.rows(value).times == [1000, 1000, 1001]
+
+
+def test_only_neighbours_are_merged() -> None:
+    """A gap, an overlap and a damaged one are told, and nothing is made of them."""
+    one = bytes(batch.encode([Row(b"a"), Row(b"b")]).value(5, 1000))
+    for first in (4, 6, 8):
+        with pytest.raises(batch.Damaged, match=f"begins with {first}"):
+            batch.merge([one, bytes(batch.encode([Row(b"c")]).value(first, 1001))])
+    with pytest.raises(batch.Damaged, match="checksum"):
+        batch.merge([one, one[:-1] + b"c"])
+    for wrong in (sealed(2, b"\0"), sealed(2, columns([["k"], [2], None], b"hi"))):
+        with pytest.raises(batch.Damaged):
+            batch.merge([wrong])
+
+
+@given(appends=APPENDS, at=st.integers(0), bit=st.integers(0, 7))
+def test_every_flipped_bit_of_a_merged_batch_is_noticed(
+    appends: list[tuple[list[Row], int]], at: int, bit: int
+) -> None:
+    """Its times are under the checksum too."""
+    value = batch.merge(stored(appends, 7)[0])
+    value[at % len(value)] ^= 1 << bit
+    with pytest.raises(batch.Damaged):
+        batch.verify(bytes(value))
 
 
 def test_rows_that_cannot_be_stored() -> None:
@@ -137,10 +211,49 @@ def test_damage_below_the_checksum(value: bytes) -> None:
         batch.rows(value)
 
 
+def timed(told: object, kept: object, payloads: bytes = b"") -> bytes:
+    """Columns with times, and a header that says so."""
+    packed, times = msgspec.msgpack.encode(told), msgspec.msgpack.encode(kept)
+    return len(packed).to_bytes(4, "big") + len(times).to_bytes(4, "big") + packed + times + payloads
+
+
+def test_the_tests_own_timed_form_is_the_right_one() -> None:
+    """What the next test damages is a batch that is read."""
+    value = sealed(2 | 1 << 30, timed([["k", None], [2, 0], [7, 1000]], [999, None], b"hi"))
+    assert batch.verify(value) == batch.Header(2, 5, 1000, 3, True)
+    assert batch.rows(value) == [Row(b"hi", "k", 7), Row(b"")]
+    assert batch.rows(value).times == [999, 1000]
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        b"",
+        b"\0\0\0\0\0\0\0",
+        timed([["k", None], [2, 0], None], None, b"hi"),  # no times at all
+        timed([["k", None], [2, 0], [7, None]], None, b"hi"),  # of one row neither timestamp nor time
+        timed([["k", None], [2, 0], [7, 1000]], [999], b"hi"),
+        timed([["k", None], [2, 0], [7, 1000]], [999, None, None], b"hi"),
+        timed([["k", None], [2, 0], [7, 1000]], ["999", None], b"hi"),
+        timed([["k", None], [2, 0], [7, 1000]], 7, b"hi"),
+        timed([["k", None], [2, 0], [7, 1000]], [999, None], b"hi!"),
+        timed([["k", None], [2, 0], [7, 1000]], [999, None], b"hi")[:-4],
+        columns([["k", None], [2, 0], [7, 1000]], b"hi"),  # not timed, under the mark of such
+    ],
+)
+def test_damage_of_times(rest: bytes) -> None:
+    """Times that do not fit the rows are noticed though the checksum is right."""
+    value = sealed(2 | 1 << 30, rest)
+    batch.verify(value)
+    with pytest.raises(batch.Damaged):
+        batch.rows(value)
+
+
 @given(rest=st.binary(max_size=60), length=st.integers(1, 3), old=st.booleans())
 def test_nonsense_below_the_checksum(rest: bytes, length: int, old: bool) -> None:
     """Whatever stands there, it is as many rows as the header tells, or it is damaged."""
-    for value in (sealed(length, rest, old=old), sealed(length, columns(None)[:3] + rest)):
+    values = [sealed(length, rest, old=old), sealed(length, columns(None)[:3] + rest), sealed(length | 1 << 30, rest)]
+    for value in [*values, sealed(length | 1 << 30, timed([[None], [0], [1]], None)[:9] + rest)]:
         batch.verify(value)
         try:
             found = batch.rows(value)

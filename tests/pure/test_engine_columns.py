@@ -12,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from disstream.engine import Columns, sizes_of
 from disstream.engine.api import Row
+from disstream.engine.columns import Times
 from disstream.engine.rules import weigh
 from disstream.errors import StorageError
 
@@ -40,7 +41,7 @@ def stored(model: list[Row]) -> Columns:
     return Columns.of_packed(len(model), columns.packed, bytes(columns.data))
 
 
-FORMS = {"joined": joined, "one by one": Columns.of, "stored": stored}
+FORMS: dict[str, Callable[[list[Row]], Columns]] = {"joined": joined, "one by one": Columns.of, "stored": stored}
 forms = st.sampled_from([*FORMS.values()])
 
 
@@ -220,3 +221,66 @@ def test_columns_of_different_lengths() -> None:
         Columns([None], [])
     with pytest.raises(AssertionError):
         Columns([None], [0], [])
+
+
+# --- rows that were appended at different times -------------------------------------------------------------------
+
+timed_lists = st.lists(st.tuples(rows, st.integers(0, 2**63)), min_size=1, max_size=9)
+Timed = list[tuple[Row, int]]
+
+
+def timed_forms(model: Timed) -> list[Columns]:
+    """As they are made of rows, of columns, and come from the disk."""
+    told = [row for row, _ in model]
+    times = [time for _, time in model]
+    made = Columns.of(told, times)
+    packed = Columns.of_packed(len(told), made.stamped, bytes(made.data), made.packed_times)
+    return [made, Columns.of(joined(told), times), packed]
+
+
+def stamps_of(model: Timed) -> list[int]:
+    return [time if row.timestamp is None else row.timestamp for row, time in model]
+
+
+@given(model=timed_lists, begin=places, end=places)
+def test_rows_of_different_times(model: Timed, begin: int | None, end: int | None) -> None:
+    """Each keeps its time and its own timestamp, cut or shortened; stamped, a reader gets one of them."""
+    for form in range(3):
+        columns = timed_forms(model)[form]
+        assert columns.timed
+        assert len(Times(columns)) == len(model)
+        times = [time for _, time in model]
+        assert Times(columns) == times == list(Times(columns)) == columns.times
+        assert repr(Times(columns)) == repr(times)
+        assert [Times(columns)[i] for i in range(-len(times), 0)] == times
+        assert Times(columns)[begin:end] == times[begin:end]
+        agree(columns, [row for row, _ in model])
+        assert msgspec.msgpack.decode(columns.stamped)[2] == stamps_of(model)
+        assert columns.packed == Columns.of([row for row, _ in model]).packed
+        cut = columns[begin:end]
+        assert (cut.timed, cut.times) == (True, times[begin:end])
+        agree(cut, [row for row, _ in model][begin:end])
+        if len(cut):
+            cut.pop()
+            assert cut.times == times[begin:end][:-1]
+            assert msgspec.msgpack.decode(cut.stamped)[2] == stamps_of(model[begin:end][:-1])
+        assert columns.times == times
+
+
+@given(model=timed_lists)
+def test_times_are_given_to_columns(model: Timed) -> None:
+    """What tells its times already stays what it is; other columns become new ones, which share nothing with them."""
+    for columns in timed_forms(model):
+        assert Columns.of(columns, Times(columns)) is columns
+        assert Columns.of(columns) is columns
+    plain = Columns.of([row for row, _ in model])
+    again = Columns.of(plain, [time for _, time in model])
+    assert (plain.timed, plain.times, again.timed) == (False, None, True)
+    again.pop()
+    agree(plain, [row for row, _ in model])
+
+
+def test_times_of_nobody() -> None:
+    """They are as many as the rows."""
+    with pytest.raises(AssertionError):
+        Columns([None], [0], times=[])

@@ -2,6 +2,7 @@
 
 environment  the directory: its configuration, lock, format version, and the tables in the LMDB file
 batch        how a stored batch looks, byte by byte (pure)
+merging      which stored batches become one (pure)
 writers      what is remembered of producers, byte by byte
 commit       the one thread that writes: group commit, what happens when storage fails
 sweeping     what is forgotten leaves the file, in pieces that hold up nobody; who keeps it from becoming free

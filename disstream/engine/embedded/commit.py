@@ -18,6 +18,8 @@ answers all with one call into the loop. While it commits the next jobs gather: 
   OutcomeUnknown, later calls StorageError. So it is when the periodic sync of "relaxed" fails, which had been trusted
   with transactions that were answered already.
 - Forgotten rows (trim, drop) are swept in small pieces, which ride along: see sweeping.py.
+- Small batches are merged likewise (`merging`), beside what else a transaction writes, and after a pause if there is
+  nothing else: the transaction of its own is then in nobody's way.
 
 The thread is a daemon: a process that ends without closing the engine ends, and the file is as after any crash.
 """
@@ -39,8 +41,9 @@ from ...errors import DisError, OutcomeUnknown, StorageError
 from ..api import PartitionRef
 from ..waiters import Waiters
 from .environment import EmbeddedConfig, Environment, PartitionState, remedy
+from .merging import Merging
 from .reading import Reading
-from .sweeping import Garbage, Snapshots, Sweeper, left_over
+from .sweeping import EVERYTHING, Garbage, Snapshots, Sweeper, left_over
 
 T = TypeVar("T")
 
@@ -49,6 +52,9 @@ _log = logging.getLogger("disstream.engine")
 MAX_GROUP_BYTES = 32 * 1024**2
 """How much one transaction takes from the queue: enough to amortise any fsync, little enough to commit within a second
 on a slow disk, and far from the 512 MiB of changed pages that LMDB can hold."""
+
+MERGE_PAUSE_S = 0.05
+"""How long the thread waits for something to write before it merges what is due without: then nobody appends."""
 
 
 class Write:
@@ -66,6 +72,8 @@ class Write:
         self.changed: dict[PartitionRef, PartitionState | None] = {}
         self.garbage: list[Garbage] = []
         self.stored_bytes = 0
+        self.stored: list[tuple[int, int, int, int]] = []
+        """Slot, first number, rows and bytes of each batch."""
 
     def state(self, ref: PartitionRef) -> PartitionState | None:
         return self.changed[ref] if ref in self.changed else self._states.get(ref)
@@ -102,6 +110,8 @@ class Committer:
         self._states: dict[PartitionRef, PartitionState] = {}
         self._sweeper = Sweeper()
         self._snapshots = Snapshots()
+        self._merging = Merging()
+        self._may_merge = True
 
     # --- on the loop ---------------------------------------------------------------------------------------------
 
@@ -227,7 +237,7 @@ class Committer:
                 refused = f"nothing was stored, the engine has stopped: {broken}"
                 self._call(self._deliver, {}, [(job.future, StorageError(refused)) for job in jobs], broken)
                 continue
-            if jobs or self._sweeper.pause_s() == 0:
+            if jobs or self._sweeper.pause_s() == 0 or (self._merging.due and self._may_merge):
                 broken = self._commit(env, jobs)
                 if broken is None:
                     self._snapshots.look(env.env)
@@ -245,6 +255,8 @@ class Committer:
             pauses = [] if sync_at is None else [max(sync_at - self._loop.time(), 0)]
             if (sweep_s := self._sweeper.pause_s()) is not None:
                 pauses.append(sweep_s)
+            if self._merging.due and self._may_merge:
+                pauses.append(MERGE_PAUSE_S)
             job = self._queue.get(timeout=min(pauses, default=None))
             while job is not _CLOSE:
                 jobs.append(job)
@@ -262,6 +274,7 @@ class Committer:
         broken: StorageError | None = None
         transaction = 0
         write: Write | None = None
+        merges = self._merging.take() if self._may_merge else []
         began = time.monotonic()
         try:
             with env.env.begin(write=True, buffers=True) as txn:
@@ -271,10 +284,14 @@ class Committer:
                         answers.append((job.future, job.apply(write)))
                     except DisError as exc:
                         answers.append((job.future, exc))
+                for merge in merges:
+                    env.merge(txn, merge)
                 self._sweeper.sweep(write, alone=not jobs)
                 transaction = txn.id()  # leaving the block commits it
         except lmdb.Error as exc:
             self._sweeper.failed()
+            self._may_merge = False  # it takes room, and there may be none: the next append that succeeds allows it
+            self._merging.put_back(merges)
             if not transaction or _never_counted(env, transaction):
                 told = f"nothing was stored in {self._data_dir}: {exc}; {remedy(exc)}"
                 answers = [(job.future, StorageError(told)) for job in jobs]
@@ -286,6 +303,7 @@ class Committer:
             return broken
         self._sweeper.committed(began, alone=not jobs)
         self._sweeper.add(write.garbage)
+        self._remember(write)
         for ref, state in write.changed.items():
             if state is None:
                 self._states.pop(ref, None)
@@ -294,6 +312,15 @@ class Committer:
         if answers or write.changed:
             self._call(self._deliver, write.changed, answers, None)
         return None
+
+    def _remember(self, write: Write) -> None:
+        """What is to be merged, now that it is stored."""
+        for batch in write.stored:
+            self._merging.stored(*batch)
+            self._may_merge = True
+        for slot, before, _ in write.garbage:
+            if before == EVERYTHING:
+                self._merging.forget(slot)
 
     def _sync(self, env: Environment) -> StorageError | None:
         try:

@@ -36,11 +36,13 @@ from ...errors import ConfigError, StorageError
 from ..api import PartitionRef
 from ..rules import MAX_KEY_BYTES, weigh
 from . import batch
+from .merging import Merge
 from .writers import Writers
 
 FORMAT = 3
-"""2: batches are stored as columns. 3: a partition's record tells what its batches weigh. What earlier formats hold is
-still read, so their directories are taken over; a version that knows less must not open them any more."""
+"""2: batches are stored as columns. 3: the rows of one may have been appended at different times, and a partition's
+record tells what its batches weigh. What was stored in an older format is read, so its directories are taken over; a
+version that knows less must not open them any more."""
 
 UNRECORDED_BATCHES = 4
 """How many batches a partition's record may be behind. Each of them is a page to be read when the directory is opened,
@@ -225,6 +227,30 @@ class Environment:
                 for ref in uncounted:
                     self.put_state(write, ref, states[ref])
         return states
+
+    def merge(self, txn: lmdb.Transaction[Any], merge: Merge) -> None:
+        """Make its batches one, those of them that are left. A damaged one, and all beside it, stay as they are."""
+        cursor = txn.cursor(db=self.batches)
+        values: list[memoryview] = []
+        last = 0
+        more = cursor.set_range(batch.key(merge.slot, merge.begin))
+        while more:
+            slot, found = batch.parse_key(cursor.key())
+            if slot != merge.slot or found >= merge.end:
+                break
+            last = found
+            values.append(cursor.value())
+            more = cursor.next()
+        if len(values) < 2:
+            return
+        try:
+            merged = batch.merge(values)
+        except batch.Damaged:
+            return  # whoever reads it is told
+        cursor.set_range(batch.key(merge.slot, merge.begin))
+        for _ in values[1:]:
+            cursor.delete()  # and stand on the next; the last one is replaced
+        txn.put(batch.key(merge.slot, last), merged, db=self.batches)
 
 
 def _stream_prefix(stream_id: str) -> bytes:

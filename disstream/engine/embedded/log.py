@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from itertools import chain
@@ -11,7 +12,7 @@ import lmdb
 
 from ...errors import StorageError
 from ..api import AppendRefused, Batch, Bounds, Entry, Known, PartitionRef, Replayed, Span, Surplus, Writer
-from ..columns import Columns
+from ..columns import Columns, Times
 from ..rules import MAX_READ_ROWS, check_append, check_open, check_recall, weigh
 from ..surplus import Piece, surplus
 from ..writers import judge
@@ -156,6 +157,7 @@ def _append(write: Write, entries: list[_Encoded], now_ms: int) -> list[int | Ap
 def _store(write: Write, ref: PartitionRef, state: PartitionState, rows: batch.Encoded, append_ms: int) -> int:
     following = state.next + rows.length
     write.txn.put(batch.key(state.slot, following - 1), rows.value(state.next, append_ms), db=write.env.batches)
+    write.stored.append((state.slot, state.next, rows.length, len(rows.buffer)))
     write.stored_bytes += rows.weight
     grown = state._replace(
         next=following, last_ms=append_ms, held=state.held + rows.weight, unrecorded=state.unrecorded + 1
@@ -222,7 +224,7 @@ def _read(
                 raise batch.Damaged("it has not as many rows as its header tells")
             whole = wanted == head.first and last < end and head.weight <= left
             # What goes out whole may never be looked at here.
-            rows = batch.unopened(value) if whole else batch.rows(value)
+            rows = batch.unopened(value, head) if whole else batch.rows(value)
         except batch.Damaged as exc:
             if found:
                 break
@@ -234,13 +236,22 @@ def _read(
         if weight > left:
             rows = _fitting(rows, left)
             if rows:
-                found.append(Batch(wanted, head.append_ms, rows))
+                found.append(_batch(wanted, head, rows))
             break
         left -= weight
-        found.append(Batch(wanted, head.append_ms, rows))
+        found.append(_batch(wanted, head, rows))
         wanted = last + 1
         more = cursor.next()
     return found
+
+
+def _batch(first: int, head: batch.Header, rows: Columns) -> Batch:
+    """These rows, of the batch with that header, from number `first` on."""
+    if not rows.timed:
+        return Batch(first, head.append_ms, rows)
+    times = Times(rows)
+    to_its_end = first + len(rows) == head.first + head.length
+    return Batch(first, head.append_ms if to_its_end else times[-1], rows, times)
 
 
 def _fitting(rows: Columns, left: int) -> Columns:
@@ -255,7 +266,8 @@ def _fitting(rows: Columns, left: int) -> Columns:
 def _seek(cursor: lmdb.Cursor[memoryview], ref: PartitionRef, state: PartitionState, time_ms: int) -> int:
     """Bisect the sequence numbers: append times never decrease, and each probe answers for a whole batch.
 
-    The oldest one first: retention asks again and again, and mostly it is that one.
+    Of a batch with rows of different times it is that of the last one; only in the batch that is found in the end, its
+    rows are looked at. The oldest one first: retention asks again and again, and mostly it is that one.
     """
     low, high = state.oldest, state.next
     middle = low
@@ -274,7 +286,25 @@ def _seek(cursor: lmdb.Cursor[memoryview], ref: PartitionRef, state: PartitionSt
         else:
             low = min(last + 1, state.next)
         middle = (low + high) // 2
-    return low
+    return _seek_row(cursor, ref, state, low, time_ms)
+
+
+def _seek_row(
+    cursor: lmdb.Cursor[memoryview], ref: PartitionRef, state: PartitionState, sequence: int, time_ms: int
+) -> int:
+    """The first row at or after `time_ms` in the batch that holds `sequence`, none before it; its last row is one."""
+    if sequence >= state.next or not cursor.set_range(batch.key(state.slot, sequence)):
+        return state.next
+    if batch.parse_key(cursor.key())[0] != state.slot:
+        return state.next
+    try:
+        if not batch.header(cursor.value()).timed:
+            return sequence
+        head = batch.verify(cursor.value())
+        times = batch.rows(cursor.value()).times
+    except batch.Damaged as exc:
+        raise _damaged(ref, sequence, exc) from exc
+    return min(max(sequence, head.first + bisect_left(times or [], time_ms)), state.next)
 
 
 def _surplus(

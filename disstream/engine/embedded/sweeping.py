@@ -100,10 +100,13 @@ class Sweeper:
         return max(self._alone_at - time.monotonic(), 0.0)
 
     def sweep(self, write: Write, *, alone: bool) -> None:
-        """Delete a piece of the oldest garbage. Tell then whether the transaction counts: `committed` or `failed`."""
+        """Delete a piece of the oldest garbage. Tell then whether the transaction counts: `committed` or `failed`.
+
+        `alone`: without jobs, if only to merge: then it may not be time yet.
+        """
         self._finished = 0
         self._swept_s = 0.0
-        if not self._garbage or not self._allowed:
+        if not self._garbage or not self._allowed or (alone and time.monotonic() < self._alone_at):
             return
         free, size = write.env.room(write.txn)
         grown, self._file_bytes = size - self._file_bytes, size
