@@ -20,7 +20,7 @@ setup: $(STAMP) ## make .venv and install disstream with its development tools
 demo: $(STAMP) ## the main job on real data, checked, and a worker that is killed; about a minute (ARGS="--help")
 	@$(BIN)/disstream demo --png build/takeover.png $(ARGS)
 
-servers: ## PostgreSQL and Redis for the tests of lease stores, with apt, if they are missing (without them: skipped)
+servers: ## PostgreSQL, Redis and a C compiler for the tests, with apt, if they are missing (what needs them is skipped)
 	@.ci/servers
 
 test: $(STAMP) $(SDK)/.installed ## the tests, without the long ones (ARGS="-k producer")

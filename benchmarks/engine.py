@@ -1,39 +1,48 @@
-"""How fast the embedded engine is alone, without HTTP, and what the two forms of storing a batch cost.
+"""How fast the embedded engine is alone, without HTTP, and how close it comes to the disk.
 
-    python benchmarks/engine.py [--directory DIR] [--seconds S] [append] [read] [forms]
+    python benchmarks/engine.py [--directory DIR] [--seconds S] [--rounds N] [--json FILE] [append] [read] [disk]
 
-Appends are 500 records of one partition each, random payload, keys out of 97. `predicted` was written down before the
-first run. Append figures count acknowledged records only, and the run ends by reading all of them back.
+`append` and `read`: batches of 500 records of one partition each, random payload, keys out of 97, given as columns, as
+the server gives them, or as rows. Durability "relaxed" is the engine without the disk: nothing waits for a sync.
+Appends count acknowledged records only, and each run ends by reading all of them back.
+
+`disk`: appends of so many bytes, two at a time: while one is written the next is encoded, and each commit has one.
+Beside it, in turn, what the disk does with as many bytes and no engine: written to the end of a file that grows, or
+over a file that is there, each followed by fdatasync. The engine's file grows too, or ("again") takes the space of rows
+that were forgotten. Bytes are payload; commits are counted by the engine's own numbers.
+
+The predictions were written down before the first run.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import math
 import os
-import platform
 import random
 import statistics
+import sys
 import tempfile
 import time
-import zlib
-from array import array
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import lmdb
 import msgspec
-from rich.console import Console
-from rich.table import Table
 
-from disstream.engine.api import Entry, PartitionRef, Row
-from disstream.engine.embedded import EmbeddedConfig, EmbeddedEngine, batch
+from disstream.bench.machine import Origin
+from disstream.engine import Columns, Entry, PartitionRef, Row
+from disstream.engine.embedded import EmbeddedConfig, EmbeddedEngine
 from disstream.testing.engine import opened
-from disstream.wire.records import PageRow, encode_page
 
 BATCH = 500
 PAGE_BYTES = 2 * 1024**2
 NOW = 1_700_000_000_000
+KEYS = 97
+DISK_SIZES = (64 * 1024, 1024**2)
+WRITERS = 2
+"""Appends at once: while one is committed the next is encoded."""
 
 # (durability, appenders, payload bytes) -> million records/s
 PREDICTED_APPEND = {
@@ -47,208 +56,286 @@ PREDICTED_APPEND = {
     ("fsync", 8, 1024): 0.45,
 }
 PREDICTED_READ = {100: 7.0, 1024: 2.6}
-# ns per record in a throw-away prototype with 1,000 records a batch
-PREDICTED_FORMS = {
-    ("raw: put", 100): 97,
-    ("raw: get", 100): 440,
-    ("text: put", 100): 315,
-    ("text: put with offsets", 100): 447,
-    ("text: get", 100): 210,
-    ("raw: put", 1024): 125,
-    ("raw: get", 1024): 1410,
-    ("text: put", 1024): 1230,
-    ("text: put with offsets", 1024): 2524,
-    ("text: get", 1024): 1650,
-}
-
-console = Console(width=110)
+PREDICTED_DISK = {64 * 1024: 0.5, 1024**2: 0.75}
+"""The share of the disk's bandwidth: a commit syncs twice, its pages and then the one that makes them count."""
 
 
-def make_rows(size: int) -> list[Row]:
+class Appended(msgspec.Struct, frozen=True):
+    durability: str
+    appenders: int
+    size: int
+    form: str
+    records_per_s: float
+    cpu_us: float
+    """Of processor time a record, both threads."""
+    p50_ms: float
+    p99_ms: float
+
+
+class Read(msgspec.Struct, frozen=True):
+    size: int
+    form: str
+    records_per_s: float
+    cpu_us: float
+
+
+class Disk(msgspec.Struct, frozen=True):
+    """Bytes of payload a second."""
+
+    commit_bytes: int
+    size: int
+    engine: float
+    again: float
+    growing: float
+    there: float
+
+
+class Tables(msgspec.Struct, frozen=True):
+    origin: Origin
+    append: list[Appended]
+    read: list[Read]
+    disk: list[Disk]
+
+
+Make = Callable[[], Sequence[Row]]
+"""Gives the rows of an append, which nobody has seen before."""
+
+
+def make_rows(size: int, count: int = BATCH) -> list[Row]:
     dice = random.Random(size)
-    return [Row(dice.randbytes(size), f"key-{index % 97}") for index in range(BATCH)]
+    return [Row(dice.randbytes(size), f"key-{index % KEYS}") for index in range(count)]
 
 
-# --- the engine ---------------------------------------------------------------------------------------------------
+def makers(size: int, count: int = BATCH) -> dict[str, Make]:
+    """Form -> rows in it, all payloads in one piece as they come from a body."""
+    rows = make_rows(size, count)
+    keys, data = [row.key for row in rows], memoryview(b"".join(row.data for row in rows))
+    return {"columns": lambda: Columns(list(keys), [size] * count, None, data), "rows": lambda: rows}
 
 
-async def measure_append(directory: Path, config: EmbeddedConfig, appenders: int, size: int, seconds: float) -> str:
-    """Million records/s, and how long one append took."""
-    rows = make_rows(size)
+# --- append and read ----------------------------------------------------------------------------------------------
+
+
+async def measure_append(
+    directory: Path, config: EmbeddedConfig, appenders: int, size: int, form: str, seconds: float
+) -> Appended:
+    make = makers(size)[form]
     refs = [PartitionRef("bench", number) for number in range(appenders)]
     took: list[float] = []
     async with opened(EmbeddedEngine(directory, config)) as engine:
         await engine.log.open(dict.fromkeys(refs, 1))
-        begin = time.perf_counter()
+        begin, cpu = time.perf_counter(), time.process_time()
         end = begin + seconds
 
         async def append(ref: PartitionRef) -> None:
             while (at := time.perf_counter()) < end:
-                await engine.log.append([Entry(ref, rows, 1)], NOW)
+                await engine.log.append([Entry(ref, make(), 1)], NOW)
                 took.append(time.perf_counter() - at)
 
         await asyncio.gather(*[append(ref) for ref in refs])
-        rate = len(took) * BATCH / (time.perf_counter() - begin) / 1e6
+        records = len(took) * BATCH
+        rate, used = records / (time.perf_counter() - begin), time.process_time() - cpu
         found = 0
         for ref in refs:
             found += await count_rows(engine, ref)
-    if found != len(took) * BATCH:
-        raise SystemExit(f"lost records: {len(took) * BATCH} acknowledged, {found} found")
+    if found != records:
+        raise SystemExit(f"lost records: {records} acknowledged, {found} found")
     marks = statistics.quantiles(took, n=100)
-    return f"{rate:.2f} M/s   p50 {marks[49] * 1e3:.2f} ms   p99 {marks[98] * 1e3:.2f} ms"
+    return Appended(
+        config.durability, appenders, size, form, rate, used / records * 1e6, marks[49] * 1e3, marks[98] * 1e3
+    )
 
 
-async def count_rows(engine: EmbeddedEngine, ref: PartitionRef) -> int:
+async def count_rows(engine: EmbeddedEngine, ref: PartitionRef, *, look: bool = False) -> int:
+    """How many there are. `look`: at each key, size and payload, for which columns are unpacked."""
     at = 0
     while page := await engine.log.read(ref, at, PAGE_BYTES):
-        at = page[-1].first_sequence + len(page[-1].rows)
+        for batch in page:
+            at += len(batch.rows)
+            if look:
+                columns = Columns.of(batch.rows)
+                assert len(columns.keys) == len(columns.payloads)
     return at
 
 
-async def measure_read(directory: Path, size: int, seconds: float) -> str:
-    """Million records/s, reading pages of 2 MiB out of the page cache."""
-    rows = make_rows(size)
+async def measure_read(directory: Path, size: int, seconds: float) -> list[Read]:
+    """Pages of 2 MiB out of the page cache: as they are sent to our own clients, and taken apart for others."""
+    make = makers(size)["columns"]
     ref = PartitionRef("bench", 0)
+    tables = []
     async with opened(EmbeddedEngine(directory, EmbeddedConfig(durability="relaxed"))) as engine:
         await engine.log.open({ref: 1})
         for _ in range(200):
-            await engine.log.append([Entry(ref, rows, 1)], NOW)
-        found = 0
+            await engine.log.append([Entry(ref, make(), 1)], NOW)
+        for form, look in (("columns", False), ("taken apart", True)):
+            found = 0
+            begin, cpu = time.perf_counter(), time.process_time()
+            while time.perf_counter() < begin + seconds:
+                found += await count_rows(engine, ref, look=look)
+            lasted, used = time.perf_counter() - begin, time.process_time() - cpu
+            tables.append(Read(size, form, found / lasted, used / found * 1e6))
+    return tables
+
+
+# --- the disk -----------------------------------------------------------------------------------------------------
+
+
+async def measure_engine(directory: Path, size: int, payload: int, seconds: float) -> tuple[float, float, int]:
+    """(bytes/s with a file that grows, with the space of forgotten rows, bytes a commit)."""
+    make = makers(payload, max(size // payload, 1))["columns"]
+    refs = [PartitionRef("bench", number) for number in range(WRITERS)]
+    each = max(size // payload, 1) * payload
+
+    async def write(engine: EmbeddedEngine, most: float = math.inf) -> tuple[float, int]:
+        """(bytes/s, appends), after so many at most."""
         begin = time.perf_counter()
+        end = begin + seconds
+        count = 0
+
+        async def append(ref: PartitionRef) -> None:
+            nonlocal count
+            while time.perf_counter() < end and count < most:
+                count += 1
+                await engine.log.append([Entry(ref, make(), 1)], NOW)
+
+        await asyncio.gather(*[append(ref) for ref in refs])
+        return count * each / (time.perf_counter() - begin), count
+
+    async with opened(EmbeddedEngine(directory)) as engine:
+        await engine.log.open(dict.fromkeys(refs, 1))
+        grown, appends = await write(engine)
+    with lmdb.Environment(str(directory), readonly=True, lock=False) as found:
+        commits = int(found.info()["last_txnid"])
+    length = (directory / "data.mdb").stat().st_size
+    async with opened(EmbeddedEngine(directory)) as engine:
+        for ref in refs:
+            (bounds,) = await engine.log.bounds([ref])
+            assert bounds is not None
+            await engine.log.trim(ref, bounds.next)
+        # What is forgotten is swept piece by piece, with each transaction; then it is free for the one after the next.
+        for index in range(appends // 100 + 10):
+            await engine.catalog.transact({}, {f"sweep-{index}": b""})
+        again, _ = await write(engine, 0.9 * appends)
+    if (now := (directory / "data.mdb").stat().st_size) > 1.2 * length + 4 * size:
+        raise SystemExit(f"the file grew from {length} to {now} bytes: no space was used again")
+    return grown, again, appends * each // commits
+
+
+def measure_disk(directory: Path, size: int, seconds: float, *, there: bool) -> float:
+    """Bytes/s, each write synchronised. `there`: over a file that has its bytes already."""
+    data = os.urandom(size)
+    path = directory / "disk.probe"
+    most = max(int(seconds * 2e9) // size, 1)
+    with path.open("wb", buffering=0) as file:
+        if there:
+            most = min(most, 512 * 1024**2 // size)
+            for _ in range(most):
+                file.write(data)
+            os.fsync(file.fileno())
+            file.seek(0)
+        begin = time.perf_counter()
+        count = 0
         while time.perf_counter() < begin + seconds:
-            found += await count_rows(engine, ref)
-        return f"{found / (time.perf_counter() - begin) / 1e6:.2f} M/s"
+            if there and count % most == 0:
+                file.seek(0)
+            file.write(data)
+            os.fdatasync(file.fileno())
+            count += 1
+        rate = count * size / (time.perf_counter() - begin)
+    path.unlink()
+    return rate
 
 
-# --- the two forms of a stored batch ------------------------------------------------------------------------------
-
-
-def page_rows(rows: Sequence[Row], first: int) -> list[PageRow]:
-    return [
-        PageRow(str(first + index), row.data, row.timestamp or NOW, "CreateTime", row.key)
-        for index, row in enumerate(rows)
-    ]
-
-
-def raw_put(rows: list[Row]) -> bytearray:
-    return batch.encode(rows).value(1_000_000, NOW)
-
-
-def raw_get(value: bytearray) -> bytes:
-    batch.verify(value)
-    return encode_page(page_rows(batch.rows(value), 1_000_000), "cursor")
-
-
-def text_put(rows: list[Row]) -> bytes:
-    """Records as they stand in a page, joined; the whole batch is read or nothing of it."""
-    text = msgspec.json.encode(page_rows(rows, 1_000_000))[1:-1]
-    return zlib.crc32(text).to_bytes(4, "big") + text
-
-
-def text_put_with_offsets(rows: list[Row]) -> bytes:
-    """The same with the end of each record, so that a page can begin and end inside the batch."""
-    encode = msgspec.json.Encoder().encode
-    parts = [encode(row) for row in page_rows(rows, 1_000_000)]
-    ends = array("I", [len(part) for part in parts]).tobytes()
-    text = b",".join(parts)
-    return zlib.crc32(text).to_bytes(4, "big") + ends + text
-
-
-def text_get(value: bytes) -> bytes:
-    view = memoryview(value)
-    if zlib.crc32(view[4:]) != int.from_bytes(view[:4], "big"):
-        raise SystemExit("the checksum does not match")
-    return b"".join((b'{"records":[', view[4:], b'],"next_partition_cursor":"cursor"}'))
-
-
-def ns_per_record(function: Callable[[], object], seconds: float) -> float:
-    """The best of many runs: what it costs when nobody else takes the processor."""
-    best = float("inf")
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        begin = time.perf_counter()
-        function()
-        best = min(best, time.perf_counter() - begin)
-    return best / BATCH * 1e9
-
-
-def measure_forms(size: int, seconds: float) -> tuple[dict[str, float], dict[str, float]]:
-    """(ns per record, bytes per record on disk), by form."""
-    rows = make_rows(size)
-    raw, text, indexed = raw_put(rows), text_put(rows), text_put_with_offsets(rows)
-    if msgspec.json.decode(raw_get(raw)) != msgspec.json.decode(text_get(text)):
-        raise SystemExit("the two forms give different pages")
-    costs = {
-        "raw: put": ns_per_record(lambda: raw_put(rows), seconds),
-        "raw: get": ns_per_record(lambda: raw_get(raw), seconds),
-        "text: put": ns_per_record(lambda: text_put(rows), seconds),
-        "text: put with offsets": ns_per_record(lambda: text_put_with_offsets(rows), seconds),
-        "text: get": ns_per_record(lambda: text_get(text), seconds),
-    }
-    sizes = {"raw": len(raw) / BATCH, "text": len(text) / BATCH, "text with offsets": len(indexed) / BATCH}
-    return costs, sizes
+def compare_with_disk(root: Path, size: int, payload: int, seconds: float, rounds: int) -> Disk:
+    found: list[tuple[float, float, float, float]] = []
+    commit_bytes = size
+    for turn in range(rounds + 1):
+        with tempfile.TemporaryDirectory(dir=root) as name:
+            directory = Path(name)
+            growing = measure_disk(directory, commit_bytes, seconds, there=False)
+            there = measure_disk(directory, commit_bytes, seconds, there=True)
+            engine, again, commit_bytes = asyncio.run(measure_engine(directory / "data", size, payload, seconds))
+        if turn:  # the first round tells how much a commit has
+            found.append((engine, again, growing, there))
+    return Disk(commit_bytes, payload, *(statistics.median(column) for column in zip(*found, strict=True)))
 
 
 # --- the tables ---------------------------------------------------------------------------------------------------
 
 
-def table(title: str, *columns: str) -> Table:
-    made = Table(title=title, title_justify="left")
-    for index, column in enumerate(columns):
-        made.add_column(column, justify="right" if index else "left", no_wrap=True)
-    return made
-
-
-def show_append(root: Path, seconds: float) -> None:
-    shown = table("append: acknowledged records", "durability", "appenders", "payload", "predicted", "measured")
+def show_append(root: Path, seconds: float) -> list[Appended]:
+    print("\n| append | appenders | payload | given as | predicted | M records/s | CPU us/record | p50 ms | p99 ms |")
+    print("|---|---:|---:|---|" + "---:|" * 5)
+    found = []
     for (durability, appenders, size), predicted in PREDICTED_APPEND.items():
         config = EmbeddedConfig(durability="fsync" if durability == "fsync" else "relaxed")
-        with tempfile.TemporaryDirectory(dir=root) as directory:
-            found = asyncio.run(measure_append(Path(directory), config, appenders, size, seconds))
-        shown.add_row(durability, str(appenders), f"{size} B", f"{predicted:.2f} M/s", found)
-    console.print(shown)
+        for form in ("columns", "rows"):
+            with tempfile.TemporaryDirectory(dir=root) as directory:
+                row = asyncio.run(measure_append(Path(directory), config, appenders, size, form, seconds))
+            found.append(row)
+            print(
+                f"| {durability} | {appenders} | {size} B | {form} | {predicted:.2f} | {row.records_per_s / 1e6:.2f} "
+                f"| {row.cpu_us:.2f} | {row.p50_ms:.2f} | {row.p99_ms:.2f} |",
+                flush=True,
+            )
+    return found
 
 
-def show_read(root: Path, seconds: float) -> None:
-    shown = table("read: rows decoded, pages of 2 MiB", "payload", "predicted", "measured")
+def show_read(root: Path, seconds: float) -> list[Read]:
+    print("\n| read, pages of 2 MiB | given as | predicted | M records/s | CPU us/record |")
+    print("|---|---|" + "---:|" * 3)
+    found = []
     for size, predicted in PREDICTED_READ.items():
         with tempfile.TemporaryDirectory(dir=root) as directory:
-            found = asyncio.run(measure_read(Path(directory), size, seconds))
-        shown.add_row(f"{size} B", f"{predicted:.2f} M/s", found)
-    console.print(shown)
+            rows = asyncio.run(measure_read(Path(directory), size, seconds))
+        for row in rows:
+            rate = row.records_per_s / 1e6
+            print(f"| {size} B | {row.form} | {predicted:.2f} | {rate:.2f} | {row.cpu_us:.2f} |", flush=True)
+        found += rows
+    return found
 
 
-def show_forms(seconds: float) -> None:
-    shown = table("storage forms: one batch, no disk", "payload", "what", "predicted", "measured")
-    for size in (100, 1024):
-        costs, sizes = measure_forms(size, seconds / 5)
-        for what, cost in costs.items():
-            shown.add_row(f"{size} B", what, f"{PREDICTED_FORMS[what, size]} ns/record", f"{cost:.0f} ns/record")
-        for form, found in sizes.items():
-            shown.add_row(f"{size} B", f"{form}: stored", "", f"{found:.0f} B/record")
-    console.print(shown)
+def show_disk(root: Path, seconds: float, rounds: int) -> list[Disk]:
+    print(
+        "\n| an append has | records of | bytes a commit | engine MB/s | again MB/s | disk, growing | disk, there "
+        "| predicted | engine / growing | again / there |"
+    )
+    print("|---|---:|" + "---:|" * 8)
+    found = []
+    for size in DISK_SIZES:
+        for payload in (100, 1024):
+            row = compare_with_disk(root, size, payload, seconds, rounds)
+            found.append(row)
+            rates = " | ".join(f"{rate / 1e6:.0f}" for rate in (row.engine, row.again, row.growing, row.there))
+            print(
+                f"| {size // 1024} KiB | {payload} B | {row.commit_bytes:,} | {rates} | {PREDICTED_DISK[size]:.2f} "
+                f"| **{row.engine / row.growing:.2f}** | **{row.again / row.there:.2f}** |",
+                flush=True,
+            )
+    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="*", metavar="append|read|forms", help="what to measure (default: everything)")
+    parser.add_argument("what", nargs="*", metavar="append|read|disk", help="what to measure (default: everything)")
     parser.add_argument("--directory", type=Path, default=Path(tempfile.gettempdir()), help="on which disk to store")
     parser.add_argument("--seconds", type=float, default=2.0, help="how long to measure each row of a table")
+    parser.add_argument("--rounds", type=int, default=5, help="of what is compared with the disk (default: 5)")
+    parser.add_argument("--json", type=Path, help="also write the tables to this file")
     options = parser.parse_args()
-    what = options.what or ["append", "read", "forms"]
-    if unknown := set(what) - {"append", "read", "forms"}:
-        parser.error(f"unknown: {', '.join(sorted(unknown))}; choose from append, read, forms")
-    console.print(
-        f"{os.cpu_count()} CPUs ({platform.machine()}), load {os.getloadavg()[0]:.1f}, {platform.system()} "
-        f"{platform.release()}, Python {platform.python_version()}, LMDB {'.'.join(map(str, lmdb.version()))}, "
-        f"msgspec {msgspec.__version__}, {BATCH} records an append"
+    what = options.what or ["append", "read", "disk"]
+    if unknown := set(what) - {"append", "read", "disk"}:
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; choose from append, read, disk")
+    origin = Origin.here(" ".join(["python", *sys.argv]), "no service: the engine in this process")
+    print(f"{origin.machine}; {BATCH} records an append, load {os.getloadavg()[0]:.1f}")
+    tables = Tables(
+        origin,
+        show_append(options.directory, options.seconds) if "append" in what else [],
+        show_read(options.directory, options.seconds) if "read" in what else [],
+        show_disk(options.directory, options.seconds / 4, options.rounds) if "disk" in what else [],
     )
-    if "append" in what:
-        show_append(options.directory, options.seconds)
-    if "read" in what:
-        show_read(options.directory, options.seconds)
-    if "forms" in what:
-        show_forms(options.seconds)
+    if options.json:
+        options.json.write_bytes(msgspec.json.format(msgspec.json.encode(tables), indent=1) + b"\n")
 
 
 if __name__ == "__main__":

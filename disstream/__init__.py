@@ -70,6 +70,7 @@ from .errors import (
     ServerFault,
     StaleGeneration,
     StorageError,
+    StorageFull,
     StoreUnavailable,
     ThrottledError,
     TransportError,
@@ -123,7 +124,7 @@ from .producer import (
     json,
     read_spill,
 )
-from .server import Server, ServerConfig
+from .server import Server, ServerConfig, ServerStats
 from .wire.envelope import unwrap
 from .worker import PartitionWork, Worker, WorkerConfig, WorkerStats
 
@@ -226,6 +227,7 @@ __all__ = [
     "Server",
     "ServerConfig",
     "ServerFault",
+    "ServerStats",
     "ServiceGroup",
     "SpilledRecord",
     "SqliteLeases",
@@ -234,6 +236,7 @@ __all__ = [
     "Start",
     "Static",
     "StorageError",
+    "StorageFull",
     "StoreUnavailable",
     "StreamInfo",
     "StreamSummary",

@@ -269,6 +269,12 @@ class StoreUnavailable(StorageError):
     outcome_unknown = True
 
 
+class StorageFull(StorageError):
+    """There is no room for it; nothing was stored. It can be once somebody makes room."""
+
+    retryable = True
+
+
 class CatalogConflict(StorageError):
     """A transaction expected other versions than the catalog holds; nothing was changed."""
 

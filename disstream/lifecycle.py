@@ -17,16 +17,62 @@ The body is one coroutine function `run(scope)`:
 
 If the body raises, everybody who waits in `start()` or `close()` gets the exception; a task group that failed for one
 reason raises that reason. Calls on the object in between should go through `check()`, which raises ClosedError from it.
+
+And how such tasks wait for each other: a `Bell`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 
 import anyio
 
 from .errors import ClosedError
+
+
+class Bell:
+    """One task waits, others ring.
+
+    Made of asyncio's parts, because some wait for each page: an event and a cancel scope of anyio cost five times as
+    much.
+    """
+
+    def __init__(self) -> None:
+        self._rung = False
+        self._waiter: asyncio.Future[None] | None = None
+
+    def ring(self) -> None:
+        self._rung = True
+        self._wake()
+
+    def still(self) -> None:
+        """Forget that it was rung: what it was rung for is looked at now."""
+        self._rung = False
+
+    async def wait(self, until: float | None = None) -> None:
+        """Until it is rung, also if it was since the last `still`, or until the loop's clock reads `until`."""
+        if self._rung:
+            return
+        loop = asyncio.get_running_loop()
+        self._waiter = loop.create_future()
+        timer = None if until is None or math.isinf(until) else loop.call_at(until, self._wake)
+        try:
+            await self._waiter
+        finally:
+            if timer is not None:
+                timer.cancel()
+            self._waiter = None
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+def loop_time() -> float:
+    """As `anyio.current_time()`, at a fifth of its price: for what is asked for each page."""
+    return asyncio.get_running_loop().time()
 
 
 class Scope:

@@ -115,9 +115,18 @@ def private_bytes(pid: int) -> int | None:
 
     Pages of a mapped database count as resident too: the system's cache, given up when somebody needs it.
     """
+    return _memory(pid, "RssAnon")
+
+
+def resident_bytes(pid: int) -> int | None:
+    """All memory of a process that is not swapped out, files that it maps included, in bytes; None likewise."""
+    return _memory(pid, "VmRSS")
+
+
+def _memory(pid: int, field: str) -> int | None:
     try:
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("RssAnon:"):
+            if line.startswith(f"{field}:"):
                 return int(line.split()[1]) * 1024
     except (OSError, ValueError, IndexError):
         pass

@@ -17,7 +17,7 @@ import msgspec
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 from ..errors import DisError
-from .machine import cpu_s, private_bytes
+from .machine import cpu_s, private_bytes, resident_bytes
 
 T = TypeVar("T")
 
@@ -43,6 +43,10 @@ class Child:
         self._log = log
         assert process.stdout is not None
         self._lines = BufferedByteReceiveStream(process.stdout)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     async def read_line(self) -> bytes:
         """The next line it writes. Raises ChildEnded when it writes no more."""
@@ -80,6 +84,10 @@ class Child:
     def private_bytes(self) -> int | None:
         """Memory it has now that is not backed by files, in bytes; None where the system does not tell."""
         return private_bytes(self._process.pid)
+
+    def resident_bytes(self) -> int | None:
+        """Memory it has now, files that it maps included, in bytes; None where the system does not tell."""
+        return resident_bytes(self._process.pid)
 
     def said(self, lines: int) -> str:
         """The last lines of its standard error so far."""

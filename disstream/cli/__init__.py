@@ -14,13 +14,14 @@ record     produce and consume records           formats: records as text; feed:
 worker     run handlers; resume what was suspended
 resend     a spill file, sent again
 deadletter list, send back and discard what workers gave up
+data       check, back up, restore, compact and measure the directory of a server
 demo       the main job on real data
 bench      measure and verify
 listing    rows, for people and for pipes           places: options that say where; loading: functions by their names
 session    where commands connect, the event loop they run on
 
-Stands on the public face of the library alone. Exit codes: 0 done; 1 the service said no, cannot be reached, or lost
-something; 2 bad usage.
+Stands on the public face of the library alone; `data`, which needs no service, on the server and its engine. Exit
+codes: 0 done; 1 the service said no, cannot be reached, or lost something; 2 bad usage.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from ..lifecycle import unwrap
 from .app import app
 from .bench import bench
 from .checkpoint import checkpoint
+from .data import data
 from .deadletter import deadletter
 from .demo import demo
 from .dump import dump
@@ -123,6 +125,7 @@ for _command in (
     replay,
     worker,
     deadletter,
+    data,
     demo,
     bench,
 ):

@@ -28,7 +28,7 @@ layouts*      how far partitions may be handed out while their stream is scaled
 crossing      lets them wait for each other there, also for those of other members; finds new partitions
 reader        Reader, the task that reads one partition ahead; Intake, where readers and taker meet
 cursor*       where reading of a partition stands, and what to ask the service next (the core)
-notices       has the service tell what is written, and wakes the readers of that
+notices       has the service tell what is written, wakes the readers of that, and gives them what came with it
 hints*        how long a reader may sleep, by what notices say
 opening       from records as they are stored to records as they were sent
 prefetch*     what was fetched and not handed out, under one budget of bytes

@@ -228,6 +228,10 @@ class ConsumerConfig:
     any cost nothing, for one connection more. Elsewhere, and while that connection is cut, idle partitions are polled.
     False: always poll."""
 
+    push_bytes: int = 16_384
+    """With `wait`: records of a partition that are new come with the notice itself where they are no more than this
+    (the server sends at most 64 KiB), which saves the request for them. 0: never."""
+
     idle_min_s: float = 0.02
     """Polling: the pause after the first empty page of a partition, so the delay of a record that comes right then."""
 
@@ -284,6 +288,8 @@ class ConsumerConfig:
                 f"max_fetch_bytes={self.max_fetch_bytes}: must be at least {MIN_FETCH_BYTES}, "
                 "or a record of 1 MiB could never be fetched"
             )
+        if self.push_bytes < 0:
+            raise ConfigError(f"push_bytes={self.push_bytes}: must be 0 (no records come with notices) or more")
         if self.prefetch_bytes < self.max_fetch_bytes:
             raise ConfigError(
                 f"prefetch_bytes={self.prefetch_bytes} must not be below max_fetch_bytes={self.max_fetch_bytes}"

@@ -30,7 +30,7 @@ from anyio.lowlevel import checkpoint
 
 from .. import clock
 from ..errors import ConcurrencyError, ConfigError, DisError, LeaseLost
-from ..lifecycle import Scope, Supervisor
+from ..lifecycle import Scope, Supervisor, loop_time
 from ..model import Partition, Record
 from ..wire.annotations import MAX_ANNOTATION_CHARS, Note, json_chars
 from .assignment import assign
@@ -105,7 +105,7 @@ class Consumer:
         self._intake = self._holdings.intake
         self._notices: Notices | None = None
         if config.wait and isinstance(client, NoticeSource):
-            self._notices = Notices(client.notices, self._intake.readers, rng)
+            self._notices = Notices(client.notices, self._intake.readers, rng, config.push_bytes)
             self._holdings.changed = self._notices.changed
         self._member: Membership | None = None
         if isinstance(self._coordination, ServiceGroup):
@@ -385,7 +385,7 @@ class Consumer:
             raise ConfigError(f"max_records={max_records}: must be at least 1")
         self._enter()
         try:
-            now = self._overseer.taken_at = anyio.current_time()
+            now = self._overseer.taken_at = loop_time()
             deadline = float("inf") if timeout_s is None else now + timeout_s
             self._end_run()
             self._finish_in_hand()
@@ -451,7 +451,7 @@ class Consumer:
         self._enter()
         try:
             self._finish_in_hand()
-            self._overseer.taken_at = now = anyio.current_time()
+            self._overseer.taken_at = now = loop_time()
             lasted = now - self._breathed_at
             if lasted > BREATH_S:
                 # Shorter runs for slow loop bodies. If the body waited instead, they are needless but cost it little.
@@ -480,7 +480,7 @@ class Consumer:
 
     async def _breathe(self) -> None:
         await checkpoint()
-        self._breathed_at = anyio.current_time()
+        self._breathed_at = loop_time()
 
     async def _until_ready(self, deadline: float) -> bool:
         """Wait until something may be taken (True), or until `deadline`; gives the readers one turn at least."""
@@ -492,9 +492,9 @@ class Consumer:
             if member is not None and member.stall_to_tell:
                 member.stall_to_tell = False
                 raise LeaseLost("the event loop was blocked for longer than max_stall_s: the partitions were given up")
-            if anyio.current_time() < deadline:
+            if loop_time() < deadline:
                 await self._intake.wait(deadline)
-                self._breathed_at = anyio.current_time()
+                self._breathed_at = loop_time()
             elif turns:
                 return False
             else:

@@ -3,11 +3,16 @@
 A reader asks the service what its cursor wants next, one request at a time, and puts the records into the buffer. It
 sleeps while it is paused, halted, without room, or idle, and is woken by whoever ends that; idle, by notices if there
 are any (notices.py).
+
+A notice may bring the page that begins where the reader stands. The reader then does as always, up to the request that
+it would send: the answer is there already. Some may come while it does that, or while it asks, and are looked at when
+it has done so. What it has no use for then it forgets, and asks when it can.
 """
 
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime
 from random import Random
@@ -17,8 +22,10 @@ from typing import Protocol
 import anyio
 
 from ..errors import CursorExpired, DisError, NotFoundError, ThrottledError
+from ..lifecycle import Bell, loop_time
 from ..model import Cursor, Page, Partition, SequenceRange, StreamInfo, StreamSummary
 from ..wire.cursors import CursorType, decode_cursor
+from ..wire.notices import Pushed
 from ..wire.pages import number_of
 from ..wire.partitioning import partition_id, partition_number
 from .cursor import Describe, Obtain, PartitionCursor, Read, Wait, Where
@@ -26,6 +33,10 @@ from .hints import Hint, next_action, safety_s
 from .prefetch import Prefetch
 
 log = logging.getLogger("disstream.consumer")
+
+MAX_PUSHED = 4
+"""Pages that may wait for a reader: those that came at once because the loop was late. Where there are more, one
+request brings them all."""
 
 
 class StreamsApi(Protocol):
@@ -84,7 +95,7 @@ class Intake:
         self.is_packed = is_packed
         self.readers: dict[Partition, Reader] = {}
         self._failures: dict[Partition, tuple[DisError, TracebackType | None]] = {}
-        self._arrival: anyio.Event | None = None
+        self._arrival = Bell()
         self.heed: Callable[[Partition, DisError], bool] = lambda partition, error: False
         """Asked about each failure first: whether somebody else sees to it, and nobody needs to be told."""
 
@@ -121,14 +132,12 @@ class Intake:
 
     def notify(self) -> None:
         """Wake the task in `wait`, if there is one: records, a failure, or the end."""
-        if self._arrival is not None:
-            self._arrival.set()
+        self._arrival.ring()
 
     async def wait(self, deadline: float) -> None:
         """Until the next `notify`, or until the loop's clock reads `deadline`. For one task at a time."""
-        self._arrival = anyio.Event()
-        with anyio.CancelScope(deadline=deadline):
-            await self._arrival.wait()
+        self._arrival.still()
+        await self._arrival.wait(deadline)
 
 
 class Reader:
@@ -149,6 +158,8 @@ class Reader:
         self.partition = partition
         self.cursor = cursor
         self._hint = Hint()
+        self._pushed: deque[Pushed] = deque(maxlen=MAX_PUSHED)  # one behind the other
+        self.unused_pages = 0  # pushed since one was of use
         self.pages = 0
         self.unanswered_since: float | None = (
             None  # when the page that is owed was first asked for, on the loop's clock
@@ -163,7 +174,7 @@ class Reader:
         self._intake = intake
         self._prefetch = intake.prefetch
         self._max_fetch_bytes = max_fetch_bytes
-        self._woken: anyio.Event | None = None
+        self._woken = Bell()
         self._life = anyio.CancelScope()
         self._stopped = False
 
@@ -184,18 +195,19 @@ class Reader:
 
     def wake(self) -> None:
         """Something changed: look again at what is to do."""
-        if self._woken is not None:
-            self._woken.set()
+        self._woken.ring()
 
     def seek(self, where: Where) -> None:
         """Go on at `where`."""
         self.cursor.seek(where)
+        self._pushed.clear()
         self._hint.look()  # a number that was never written must be refused now
         self.wake()
 
     def told_first(self, end: int) -> None:
         """By notices that begin: the partition ends at `end`, or behind it if they tell so next."""
         self._hint.begin(end)
+        self.unused_pages = 0
 
     def told(self, end: int | None) -> None:
         """By notices: the partition ends at `end` or behind it; None: it is not what it was."""
@@ -208,6 +220,26 @@ class Reader:
             if not self._hint.expects(self.cursor.next):
                 return
         self.wake()
+
+    def pushed(self, pushed: Pushed) -> None:
+        """By notices: the page from `pushed.first` on. At least a notice of where the partition ends."""
+        self.unused_pages += 1
+        # Without an id nobody knows whether this is the stream that is read.
+        of_use = self.stream_id and pushed.end > (self.cursor.next or 0)
+        if of_use and not (self._stopped or self._prefetch.is_paused(self.partition)):
+            if self._pushed and self._pushed[-1].end != pushed.first:
+                self._pushed.clear()
+            self._pushed.append(pushed)
+        self.told(pushed.end)
+
+    def _take_pushed(self) -> Pushed | None:
+        """The page that is wanted next, if it is there."""
+        place = self.cursor.next
+        while self._pushed:
+            page = self._pushed.popleft()
+            if page.first == place:
+                return page
+        return None
 
     def untold(self) -> None:
         """Notices come no more."""
@@ -226,7 +258,8 @@ class Reader:
 
     async def _run(self) -> None:
         while not self._stopped:
-            action = next_action(self.cursor, self._hint, anyio.current_time())
+            self._woken.still()
+            action = next_action(self.cursor, self._hint, loop_time())
             if (
                 isinstance(action, Wait)
                 or self._intake.halted
@@ -236,12 +269,14 @@ class Reader:
                 until = action.until if isinstance(action, Wait) else None
                 if until is None or self.cursor.streak == 0:
                     self.unanswered_since = None  # nobody asks, or there would be nothing to come
+                self._pushed.clear()
                 self._prefetch.release(self.partition)  # a grant may have come just before
                 self._intake.share_room()
-                await self._sleep(until)
+                await self._woken.wait(until)
             elif isinstance(action, Read) and not self._prefetch.reserve(self.partition):
                 self.unanswered_since = None
-                await self._sleep(None)
+                self._pushed.clear()
+                await self._woken.wait(None)
             else:
                 await self._ask(action)
 
@@ -250,15 +285,9 @@ class Reader:
         limit, at = self._gate.limit(self.partition), self.cursor.at
         return limit is not None and at is not None and at >= limit
 
-    async def _sleep(self, until: float | None) -> None:
-        # Nothing was awaited since the conditions were looked at, so no wake() can get lost.
-        self._woken = anyio.Event()
-        with anyio.CancelScope(deadline=float("inf") if until is None else until):
-            await self._woken.wait()
-
     async def _ask(self, action: Describe | Obtain | Read) -> None:
         if self.unanswered_since is None:
-            self.unanswered_since = anyio.current_time()
+            self.unanswered_since = loop_time()
         try:
             match action:
                 case Describe():
@@ -296,7 +325,11 @@ class Reader:
     async def _read(self, action: Read) -> None:
         self._hint.asked()
         try:
-            page = await self._source.records.get(action.cursor, max_bytes=self._max_fetch_bytes)
+            if (pushed := self._take_pushed()) is not None:
+                page = pushed.page(*self.partition)
+                self.unused_pages = 0
+            else:
+                page = await self._source.records.get(action.cursor, max_bytes=self._max_fetch_bytes)
             await self._gate.heed(self, page.changes)
             if self._first is not None and page.records:
                 await self._first(number_of(page.records, 0))
@@ -313,7 +346,7 @@ class Reader:
             log.info("%s/%s can be read again", *self.partition)
         self.unanswered_since = self.last_error = None
         expected, gap = self.cursor.next, self.cursor.gap_records
-        now = anyio.current_time()
+        now = loop_time()
         records = self.cursor.accept(epoch, page, now, self._gate.limit(self.partition))
         if epoch == self.cursor.epoch:
             poll_at = now + safety_s(len(self._intake.readers), self._intake.rng)
@@ -333,7 +366,7 @@ class Reader:
         bounds = self._bounds(info)
         if bounds is not None:
             self.heard_range(bounds)
-        skipped = self.cursor.described(action.epoch, bounds, anyio.current_time())
+        skipped = self.cursor.described(action.epoch, bounds, loop_time())
         if skipped is not None:
             log.warning(
                 "%s/%s: records %d to %d expired before they were read; going on at %d",
@@ -357,7 +390,7 @@ class Reader:
         self.last_error = error
         self.throttled += isinstance(error, ThrottledError)
         retries = self.cursor.retries
-        self.cursor.failed(epoch, error, anyio.current_time())
+        self.cursor.failed(epoch, error, loop_time())
         if self.cursor.retries > retries and self.cursor.streak == 1:
             log.warning("%s/%s cannot be read and is tried again: %s", *self.partition, error)
         self._report()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple, Protocol
 
 import msgspec
@@ -274,6 +275,30 @@ class Catalog(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """A snapshot. Counts are since `start()`."""
+
+    durability: Literal["none", "relaxed", "fsync"]
+    loss_s: float | None
+    """How far back a power failure reaches into what was acknowledged, in seconds, and the time that a sync takes more;
+    0: nothing of it is lost; None: everything is."""
+    commits: int = 0
+    syncs: int = 0
+    """How often all that was committed was made safe; with "fsync" each commit does that."""
+    sync_age_s: float | None = None
+    """Since it was for the last time; None: it was not."""
+    used_bytes: int = 0
+    """Of the file: what holds something. The rest of it is used before the file grows."""
+    file_bytes: int = 0
+    free_bytes: int = 0
+    """Of the disk, for us. As last looked at, as are the sizes: while something is written, each second."""
+    ballast_bytes: int = 0
+    """Room of the disk that is kept for deletions."""
+    refusing: str | None = None
+    """Why appends are refused; None: they are not, as far as is known."""
+
+
 class Engine(Protocol):
     """A log and a catalog with one life. Not started in `__init__`; closing twice is fine."""
 
@@ -285,6 +310,17 @@ class Engine(Protocol):
 
     async def start(self) -> None:
         """Open the storage. Raises StorageError with the remedy (in use, damaged, written by a newer version)."""
+        ...
+
+    def stats(self) -> EngineStats:
+        """What it has done and the room it has. Raises StorageError unless it runs."""
+        ...
+
+    async def wait_failed(self) -> None:
+        """Return never while the engine works; raise StorageError once it has stopped by itself.
+
+        It stores nothing from then on: whoever runs it should end, and be started again when the remedy was applied.
+        """
         ...
 
     async def close(self) -> None:

@@ -18,12 +18,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from io import BytesIO
 from itertools import repeat
-from typing import Annotated, overload
+from operator import itemgetter
+from typing import Annotated, TypeVar, overload
 
 import msgspec
 
 from ..errors import StorageError
 from .api import Row
+
+T = TypeVar("T")
 
 Data = bytes | memoryview
 
@@ -31,6 +34,10 @@ _encoder = msgspec.msgpack.Encoder()
 _Size = Annotated[int, msgspec.Meta(ge=0)]
 _decoder = msgspec.msgpack.Decoder(tuple[list[str | None], list[_Size], list[int | None] | None])
 _times_decoder = msgspec.msgpack.Decoder(list[int | None] | None)
+
+
+def _at(column: list[T], indices: Sequence[int]) -> list[T]:
+    return list(itemgetter(*indices)(column)) if len(indices) > 1 else [column[index] for index in indices]
 
 
 class Columns(Sequence[Row]):
@@ -216,6 +223,13 @@ class Columns(Sequence[Row]):
         payloads = None if self._payloads is None else self._payloads[begin:end]
         times = None if self.times is None else self.times[begin:end]
         return Columns(self.keys[begin:end], sizes, timestamps, data, payloads, times)
+
+    def pick(self, indices: Sequence[int]) -> Columns:
+        """The rows at these places, in that order. Costs a third of rows that are made and taken apart again."""
+        timestamps = None if self.timestamps is None else _at(self.timestamps, indices)
+        times = None if self.times is None else _at(self.times, indices)
+        keys, sizes, payloads = (_at(self.keys, indices), _at(self.sizes, indices), _at(self.payloads, indices))
+        return Columns(keys, sizes, timestamps, None, payloads, times)
 
     def __iter__(self) -> Iterator[Row]:
         return map(Row, self.payloads, self.keys, self.timestamps or repeat(None))

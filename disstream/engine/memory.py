@@ -6,6 +6,7 @@ The oracle of the contract tests, so it is written to be obviously right rather 
 
 from __future__ import annotations
 
+import asyncio
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -15,6 +16,7 @@ from .api import (
     AppendRefused,
     Batch,
     Bounds,
+    EngineStats,
     Entry,
     Known,
     PartitionRef,
@@ -61,6 +63,15 @@ class MemoryEngine:
         if self._life.state != "not started":
             raise StorageError(f"the memory engine is {self._life.state}: make a new one")
         self._life.state = "started"
+
+    def stats(self) -> EngineStats:
+        self._life.check()
+        return EngineStats(durability="none", loss_s=None)
+
+    async def wait_failed(self) -> None:
+        """Never returns: nothing of it can fail."""
+        self._life.check()
+        await asyncio.get_running_loop().create_future()
 
     async def close(self) -> None:
         self._life.state = "closed"

@@ -3,12 +3,16 @@
 config      ServerConfig: every setting, with the reason of its default
 server      Server: engine + app + port + background work, one supervisor task
 compression bodies that arrive compressed, within a budget
+listening   the port: its address, its socket, its certificate
 edge        the only module that knows aiohttp: bounded bodies, plain requests
+fronts      several processes before this one: started, watched, given connections; their calls answered
+front       such a process: edge, and in the place of the app a line to it
 app         App.handle: routing, projects, request ids, errors as answers
 call        one request, matched to its operation
 streams     handlers of the stream calls
 records     handlers of put, get and cursors: the hot path
 notices     answers that go on, and tell which partitions have grown
+pushing     the records that go with them
 policies    handlers of stream policies
 apps        handlers of the app calls
 checkpoints handlers of the checkpoint calls
@@ -27,15 +31,19 @@ partitions  partitions as they are told to clients
 scaling     changes of the number of partitions, step by step
 autoscaling looks once a minute which streams should scale themselves
 retention   expiry in the background
+inspection  a data directory checked and measured, for `disstream data`
 
 Pure, deciding only:
 
+frames      what goes over the lines between server and fronts
+relay       bodies and answers in forms that cost the server less than its fronts
 group       the state machine of one group
 users       projects, users and access keys, as configured
 rights      operation -> IAM action, and what patterns of actions allow
 tokens      what a user gets for a password; how often one can be guessed at
 toml        lines of the configuration file
 documents   catalog keys and the stream document
+audit       whether the documents of a catalog fit together, and to the log
 creation    what a new stream, or an update, must satisfy
 schemas     which data schemas there may be
 reshape     what a stream looks like after its partitions changed
@@ -56,8 +64,8 @@ Stands on an engine and the wire; never imports client, producer or consumer.
 
 from .app import App
 from .config import ServerConfig
-from .server import Server
+from .server import Server, ServerStats
 from .settings import read_config
 from .users import Project, User, UserKey, Users
 
-__all__ = ["App", "Project", "Server", "ServerConfig", "User", "UserKey", "Users", "read_config"]
+__all__ = ["App", "Project", "Server", "ServerConfig", "ServerStats", "User", "UserKey", "Users", "read_config"]

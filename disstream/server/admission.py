@@ -163,6 +163,11 @@ class PutPlan:
         self._groups = {}
         return bool(self._refused)
 
+    def unsettled(self) -> None:
+        """The append failed as a whole: all that it held is refused."""
+        self._refused.update(self._groups)
+        self._groups = {}
+
     def reroute(self, layout: Layout, now: float) -> None:
         """Place the refused records anew. Where they go they pay again; what they paid is given back first.
 

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 import anyio
 
 from ..engine import Engine
-from ..errors import ApiError, StorageError
+from ..errors import ApiError, StorageError, StorageFull
 from ..wire.caps import EXTENSION as CAPS
 from ..wire.checkpoints import RESETS
 from ..wire.columns import COLUMNS
@@ -19,6 +19,7 @@ from ..wire.errors import api_error, encode_error, refusal
 from ..wire.http import JSON, Request, Response, accepts, json_response, media_type, split_target
 from ..wire.layouts import EXTENSION as LAYOUTS
 from ..wire.notices import EXTENSION as WAIT
+from ..wire.notices import PUSH
 from ..wire.pages import EXTENSION as PAGES
 from ..wire.places import EXTENSION as PLACES
 from ..wire.places import HEADER as ANSWER
@@ -36,14 +37,16 @@ from .config import ServerConfig
 from .directory import Directory
 from .documents import NAME
 from .dumps import DumpTasks
-from .flow import Flow
+from .flow import Flow, no_room
 from .groups import Groups
 from .iam import Iam
 from .meter import Meter
 from .metrics import Metrics
 from .notices import Notices
 from .policies import Policies
+from .pushing import Pushing
 from .records import Records
+from .relay import Relayed
 from .scaling import Scaler
 from .streams import Streams
 from .tags import Tags
@@ -51,7 +54,9 @@ from .tokens import Tokens
 
 logger = logging.getLogger("disstream.server")
 
-EXTENSIONS = f"bounds, {CAPS}, {COLUMNS_PUT}, {LAYOUTS}, {PAGES}, {PLACES}, {RESETS}, {RETENTION}, {SESSIONS}, {WAIT}"
+EXTENSIONS = (
+    f"bounds, {CAPS}, {COLUMNS_PUT}, {LAYOUTS}, {PAGES}, {PLACES}, {PUSH}, {RESETS}, {RETENTION}, {SESSIONS}, {WAIT}"
+)
 """What this server offers beyond the API, told in the header X-Disstream of every answer that is no refusal."""
 
 
@@ -66,7 +71,8 @@ class App:
         self.scaling = Scaler(engine, self.directory, config)
         streams = Streams(engine, self.directory, self.scaling, config, flow, self._source)
         self._records = records = Records(engine, self.directory, self.scaling, config, flow, self.meter)
-        self.notices = Notices(engine, self.directory, config)
+        self.pushing = Pushing(engine, self.directory, config, flow, self.meter)
+        self.notices = Notices(engine, self.directory, config, self.pushing)
         self.scaling.on_changed = self.notices.changed
         groups = Groups(engine, self.directory, config)
         apps = Apps(engine, self.directory, groups, config, self._source)
@@ -124,10 +130,14 @@ class App:
             "group_members": groups.members,
         }
 
+    @property
+    def pending_bytes(self) -> int:
+        return self._records.admission.pending_bytes
+
     def request_id(self) -> str:
         return f"{self._source.getrandbits(128):032x}"
 
-    def precheck(self, headers: Mapping[str, str], peer: str = "") -> None:
+    async def precheck(self, headers: Mapping[str, str], peer: str = "") -> None:
         """Raise ApiError if a request with these headers, from there, will be refused whatever follows them."""
         self._check_peer(peer)
         if self._auth is not None:
@@ -145,6 +155,8 @@ class App:
         except ApiError as error:
             self.refused(request.peer, error.status, error.code)
             return refusal(error, request_id)
+        except StorageFull:  # the engine has said so, once
+            return refusal(no_room(), request_id)
         except StorageError as error:
             logger.error(
                 "request failed: id=%s method=%s target=%.200s: %s", request_id, request.method, request.target, error
@@ -187,6 +199,7 @@ class App:
         if claimed and claimed != project:
             raise api_error("DIS.4117", f"[X-Project-Id is {claimed[:80]!r}, the path has {project}]")
         handler = self._handlers[found.operation]
+        relayed = request if isinstance(request, Relayed) else None
         call = Call(
             project,
             found.params,
@@ -197,9 +210,11 @@ class App:
             request.headers.get(SESSION),
             request.headers.get(ANSWER) == PLACES,
             accepts(request.headers, COLUMNS),
+            "" if relayed is None else relayed.form,
+            relayed is not None,
         )
         try:
-            if "content-encoding" not in request.headers:
+            if "content-encoding" not in request.headers or (relayed is not None and relayed.unpacked):
                 return await handler(call)
             # After the signature, which covers the bytes as they were sent.
             async with self._unpacking.unpacked(request) as body:

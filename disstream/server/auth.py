@@ -16,6 +16,7 @@ from ..wire.errors import api_error
 from ..wire.http import Request
 from ..wire.signing import MAX_SIGNED_BODY_BYTES, Authorization, parse_authorization, parse_sdk_date, verify
 from .call import Caller
+from .relay import sent_body
 from .rights import ACTIONS
 from .tokens import Tokens, same
 from .users import User, Users
@@ -76,11 +77,12 @@ class Auth:
 
     def _signer(self, request: Request) -> User:
         authorization = self._authorization(request.headers)
-        if len(request.body) > MAX_SIGNED_BODY_BYTES:
-            told = f"[a signed body has at most {MAX_SIGNED_BODY_BYTES} bytes, not {len(request.body)}: use a token]"
+        digest, size = sent_body(request)
+        if size > MAX_SIGNED_BODY_BYTES:
+            told = f"[a signed body has at most {MAX_SIGNED_BODY_BYTES} bytes, not {size}: use a token]"
             raise api_error("DIS.4200", told, status=413)
         user, key = self._users.by_key.get(authorization.access_key, (None, None))
-        matches = verify(request, authorization, key.sk if key else self._dummy_key)
+        matches = verify(request, authorization, key.sk if key else self._dummy_key, digest)
         if user is None or key is None:
             raise api_error("DIS.4107", f"[{authorization.access_key[:80]!r}]")
         if not matches:

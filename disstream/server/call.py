@@ -37,6 +37,10 @@ class Call(NamedTuple):
     """Of a put: the answer may have the form of wire/places.py."""
     columns: bool = False
     """Of a get: the answer may have the form of wire/pages.py."""
+    form: str = ""
+    """Media type of the body, where a front changed it (relay.py)."""
+    relayed: bool = False
+    """The answer goes to a front, which finishes it."""
 
     @property
     def stream_id(self) -> str:

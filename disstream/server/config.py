@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,6 +18,9 @@ RECORD_BYTES = 100
 
 MAX_SECONDS = 315_360_000
 """Of any duration: ends of tokens are dates, and nothing is sent as infinity."""
+
+MAX_WORKERS = 64
+"""Beyond some eight the core has no time left to feed them (docs/decisions/0026-workers.md)."""
 
 MAX_SCALINGS = 50
 """Of a stream that are remembered: ten hours of the service's most. More in an hour could not be counted."""
@@ -35,7 +39,11 @@ class ServerConfig:
     token_lifetime_s: float = 86_400.0  # the service's own
     tls_certificate: Path | str | None = None  # with it, and its chain, in PEM, the server speaks HTTPS
     tls_key: Path | str | None = None  # None: the key stands in the file of the certificate
+    workers: int = 1  # more: so many processes take requests in for this one, which keeps all state (fronts.py)
     durability: Literal["fsync", "relaxed"] = "fsync"  # an answered put is on disk; "relaxed" may lose the last moments
+    sync_interval_s: float = 1.0  # of "relaxed": how much a power failure may take
+    map_size_bytes: int = 256 * 1024 * MIB  # what the directory may hold, reserved as addresses only
+    ballast_bytes: int = 8 * MIB  # room of the disk kept for deletions, or a full one could free nothing; 0: none
 
     max_body_bytes: int = 12 * MIB  # what the service's signing allows; 5 MiB of records as base64 fit
     max_request_bytes: int = 5 * MIB  # payload of one put, the service's own limit
@@ -89,9 +97,17 @@ class ServerConfig:
             raise ConfigError(f"tls_key is {self.tls_key} and tls_certificate is missing: give both")
         if not 0 <= self.port <= 65_535:
             raise ConfigError(f"port is {self.port}: give 0 (a free one) to 65535")
+        if not 1 <= self.workers <= MAX_WORKERS:
+            raise ConfigError(f"workers is {self.workers}: give 1 (no other processes) to {MAX_WORKERS}")
+        if self.workers > 1 and not hasattr(socket, "send_fds"):
+            raise ConfigError(
+                f"workers is {self.workers}: this system cannot hand connections to other processes, so give 1; "
+                "for more, run several servers, each with a data directory of its own"
+            )
         if self.durability not in ("fsync", "relaxed"):
             raise ConfigError(f"durability is {self.durability!r}: give 'fsync' or 'relaxed'")
         for name in (
+            "sync_interval_s",
             "max_body_bytes",
             "max_request_bytes",
             "max_record_bytes",
@@ -133,6 +149,10 @@ class ServerConfig:
                 raise ConfigError(f"{name} is {value}: give more than 0")
             if name.endswith("_s") and value > MAX_SECONDS:
                 raise ConfigError(f"{name} is {value}: give at most {MAX_SECONDS} (ten years)")
+        if self.map_size_bytes < MIB:
+            raise ConfigError(f"map_size_bytes is {self.map_size_bytes}: give at least {MIB}")
+        if self.ballast_bytes < 0:
+            raise ConfigError(f"ballast_bytes is {self.ballast_bytes}: give 0 (none) or more")
         if not 0 <= self.join_delay_s <= MAX_SECONDS:
             raise ConfigError(f"join_delay_s is {self.join_delay_s}: give 0 or more, at most {MAX_SECONDS}")
         if self.max_scalings_per_hour is not None and self.max_scalings_per_hour > MAX_SCALINGS:

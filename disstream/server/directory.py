@@ -46,6 +46,9 @@ logger = logging.getLogger("disstream.server")
 MAX_DECODED = 64
 """Streams whose documents and known partition keys are kept; with the bound of known keys this bounds their memory."""
 
+MAX_COUNTED = 1_000
+"""Projects of which is known how many streams they have."""
+
 
 class Stream:
     """A stream as it stood at one version of its document."""
@@ -69,6 +72,8 @@ class Directory:
         self._engine = engine
         self._config = config
         self._decoded: dict[str, Stream] = {}
+        self._counts: dict[str, int] = {}
+        self._begun = self._changing = 0  # makings and deletions: how many have begun, and how many are under way
         self._turns: dict[str, tuple[anyio.Lock, int]] = {}
         self._claims = anyio.Lock()
 
@@ -160,9 +165,10 @@ class Directory:
             await self._engine.catalog.transact({}, {tombstone: b""})
             await self._engine.log.open(doc.refs())
             try:
-                await self._engine.catalog.transact(
-                    {name: 0, by_id: 0}, {name: encode_document(doc), by_id: doc.name.encode()}, [tombstone]
-                )
+                async with self._recounted(project, +1):
+                    await self._engine.catalog.transact(
+                        {name: 0, by_id: 0}, {name: encode_document(doc), by_id: doc.name.encode()}, [tombstone]
+                    )
             except CatalogConflict:
                 await self._drop(doc.stream_id)
                 raise api_error("DIS.4307", f"[{doc.name}]") from None
@@ -220,9 +226,10 @@ class Directory:
             assert by_id is not None
             async with self.turn(doc.stream_id):
                 try:
-                    await self._engine.catalog.transact(
-                        {stream.key: stream.version}, {dropping_key(doc.stream_id): b""}, [stream.key, by_id]
-                    )
+                    async with self._recounted(project, -1):
+                        await self._engine.catalog.transact(
+                            {stream.key: stream.version}, {dropping_key(doc.stream_id): b""}, [stream.key, by_id]
+                        )
                 except CatalogConflict:
                     continue  # somebody changed it since: look again
                 self._decoded.pop(stream.key, None)
@@ -247,6 +254,49 @@ class Directory:
         """(name, encoded document) of all streams of a project, ascending by name's code points."""
         prefix = streams_of(project)
         return [(key.removeprefix(prefix), versioned.value) for key, versioned in await self._scan(prefix)]
+
+    async def page(self, project: str, after: str, limit: int) -> tuple[list[StreamDoc], bool]:
+        """Streams of a project behind that name, ascending, so many at most; and whether there are more."""
+        prefix = streams_of(project)
+        found: list[tuple[str, Versioned]] = []
+        while len(found) <= limit:
+            start = found[-1][0] if found else prefix + after
+            more = await self._engine.catalog.scan(prefix, start, limit + 1 - len(found))
+            if not more:
+                break
+            found += more
+        return [decode_document(versioned.value) for _, versioned in found[:limit]], len(found) > limit
+
+    async def count(self, project: str) -> int:
+        """How many streams a project has. Counted once, then kept right by what makes and deletes them."""
+        known = self._counts.get(project)
+        if known is not None:
+            return known
+        still, begun = not self._changing, self._begun
+        count = len(await self._scan(streams_of(project)))
+        if still and begun == self._begun:  # else it may have seen a change that is added later, or not
+            if len(self._counts) >= MAX_COUNTED:
+                self._counts.clear()
+            self._counts[project] = count
+        return count
+
+    @asynccontextmanager
+    async def _recounted(self, project: str, difference: int) -> AsyncIterator[None]:
+        """Inside, a project gets so many more streams, or does not, which CatalogConflict tells."""
+        self._begun += 1
+        self._changing += 1
+        try:
+            yield
+        except CatalogConflict:
+            raise
+        except BaseException:
+            self._counts.pop(project, None)  # nobody knows
+            raise
+        else:
+            if project in self._counts:
+                self._counts[project] += difference
+        finally:
+            self._changing -= 1
 
     async def everything(self) -> Iterator[tuple[str, StreamDoc]]:
         """(project, stream) of all there are, decoded one by one."""

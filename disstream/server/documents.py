@@ -27,6 +27,7 @@ from ..engine import PartitionRef
 from ..model import AutoScale, HashRange
 
 STREAMS = "stream/"
+STREAM_IDS = "stream-id/"
 DROPPING = "dropping/"
 TRAFFIC = "traffic/"
 
@@ -46,7 +47,7 @@ def stream_key(project: str, name: str) -> str | None:
 
 def id_key(project: str, stream_id: str) -> str | None:
     """None for what cannot be an id."""
-    return f"stream-id/{project}/{stream_id}" if _ID.fullmatch(stream_id) else None
+    return f"{STREAM_IDS}{project}/{stream_id}" if _ID.fullmatch(stream_id) else None
 
 
 def streams_of(project: str) -> str:

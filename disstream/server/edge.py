@@ -9,15 +9,11 @@ aiohttp's low-level server is used as it is, without its routing and middlewares
 from __future__ import annotations
 
 import asyncio
-import errno
-import ipaddress
 import logging
-import socket
-import ssl
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
 from http import HTTPStatus
-from typing import cast
+from typing import Protocol, cast
 
 import anyio
 from aiohttp import HttpVersion11, web
@@ -26,11 +22,11 @@ from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import RequestHandler
 
-from ..errors import ApiError, ConfigError, DisError
+from ..errors import ApiError
 from ..wire.errors import api_error, refusal
 from ..wire.http import Request, Response
-from .app import App
 from .config import ServerConfig
+from .listening import HANDSHAKE_S, bound, secure
 
 logger = logging.getLogger("disstream.server")
 
@@ -39,7 +35,6 @@ logger = logging.getLogger("disstream.server")
 _LINGER_S = 1.0
 # A larger body is not even received from somebody who cannot sign in: the room is for those who can.
 _STRANGERS_BYTES = 65_536
-_HANDSHAKE_S = 10.0  # of TLS; until it is done a connection does not count
 
 
 class _Refused(Exception):
@@ -49,12 +44,32 @@ class _Refused(Exception):
         self.error = error
 
 
-class Edge:
-    """Speaks HTTP for an `App`."""
+class Ending(Protocol):
+    def end(self) -> None: ...
 
-    def __init__(self, app: App, config: ServerConfig) -> None:
+
+class Answering(Protocol):
+    """An `App`, or what stands for it in another process (front.py)."""
+
+    @property
+    def notices(self) -> Ending: ...
+
+    def request_id(self) -> str: ...
+
+    async def precheck(self, headers: Mapping[str, str], peer: str) -> None: ...
+
+    async def handle(self, request: Request) -> Response: ...
+
+    def refused(self, peer: str, status: int, code: str) -> None: ...
+
+
+class Edge:
+    """Speaks HTTP for an `App`. `ended` is called for each connection that is over."""
+
+    def __init__(self, app: Answering, config: ServerConfig, ended: Callable[[], None] | None = None) -> None:
         self._app = app
         self.config = config
+        self.ended = ended
         self.buffered_bytes = 0
         self.answer_bytes = 0  # of them: answers that are not taken yet
         self.connections: set[_Connection] = set()
@@ -67,37 +82,45 @@ class Edge:
         them. Raises DisError if the address cannot be used.
         """
         loop = asyncio.get_running_loop()
-        host = await _resolve(self.config.host)
-        tls = _tls(self.config)
-        # Bound here, because asyncio leaks a socket of its own making if it is cancelled on the way.
-        listener = _bind(host, self.config.port)
-        port = listener.getsockname()[1]
-        server = _Server(self, loop)
-        grace_s = 0.001  # aiohttp takes 0 for no limit
+        tls = secure(self.config)
+        listener, url = await bound(self.config)
         try:
-            accepting = await loop.create_server(
-                server,
-                sock=listener,
-                start_serving=False,
-                ssl=tls,
-                ssl_handshake_timeout=_HANDSHAKE_S if tls else None,
-            )
-            try:
-                await accepting.start_serving()
-                scheme = "https" if tls else "http"
-                yield f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
-                # aiohttp waits this long for handlers, and once more for what they still write.
-                grace_s = self.config.close_timeout_s / 2
-            finally:
-                accepting.close()
-                self._app.notices.end()
-                server.pre_shutdown()
-                with anyio.CancelScope(shield=True):
-                    await server.shutdown(grace_s)
-                for connection in list(self.connections):
-                    connection.cut()
+            async with self.answering() as connection:
+                accepting = await loop.create_server(
+                    connection,
+                    sock=listener,
+                    start_serving=False,
+                    ssl=tls,
+                    ssl_handshake_timeout=HANDSHAKE_S if tls else None,
+                )
+                try:
+                    await accepting.start_serving()
+                    yield url
+                finally:
+                    accepting.close()
         finally:
             listener.close()
+
+    @asynccontextmanager
+    async def answering(self) -> AsyncIterator[Callable[[], RequestHandler]]:
+        """Serve the connections that are made with the protocol it yields; leaving is as in `listen`."""
+        server = _Server(self, asyncio.get_running_loop())
+        grace_s = 0.001  # aiohttp takes 0 for no limit
+        try:
+            yield server
+            # aiohttp waits this long for handlers, and once more for what they still write.
+            grace_s = self.config.close_timeout_s / 2
+        finally:
+            self._app.notices.end()
+            server.pre_shutdown()
+            with anyio.CancelScope(shield=True):
+                await server.shutdown(grace_s)
+            self.cut()
+
+    def cut(self) -> None:
+        """End all connections now."""
+        for connection in list(self.connections):
+            connection.cut()
 
     async def serve(self, request: web.BaseRequest) -> web.StreamResponse:
         target = request.raw_path
@@ -150,8 +173,13 @@ class Edge:
             async with aclosing(pieces):
                 await answer.prepare(request)
                 async for piece in pieces:
-                    await answer.write(piece)
-                    await request.writer.drain()
+                    weight = _weight(piece)
+                    self.buffered_bytes += weight
+                    try:
+                        await answer.write(piece)
+                        await request.writer.drain()
+                    finally:
+                        self.buffered_bytes -= weight
         connection.answering = None
         return answer
 
@@ -167,7 +195,7 @@ class Edge:
             raise _Refused(_too_large(f"{announced} bytes", limit))
         if announced > _STRANGERS_BYTES or request.content_length is None:
             try:
-                self._app.precheck(request.headers, request.remote or "")
+                await self._app.precheck(_headers(request), request.remote or "")
             except ApiError as error:
                 raise _Refused(error) from error
         if request.headers.get("Expect", "").lower() == "100-continue":
@@ -258,6 +286,8 @@ class _Connection(RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         self._edge.connections.discard(self)
         self._in_time()
+        if self._edge.ended is not None:
+            self._edge.ended()
         if self.answering is not None:
             self.answering.cancel()
         super().connection_lost(exc)
@@ -354,46 +384,3 @@ def _weight(body: object) -> int:
 
 def _too_large(what: str, limit: int) -> ApiError:
     return api_error("DIS.4200", f"[the body has {what}, more than {limit}]", status=413)
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    try:
-        return socket.create_server(
-            (host, port),
-            family=socket.AF_INET6 if ":" in host else socket.AF_INET,
-            backlog=1024,
-            dualstack_ipv6=host == "::" and socket.has_dualstack_ipv6(),
-        )
-    except OSError as exc:
-        why = "it is in use" if exc.errno == errno.EADDRINUSE else exc.strerror or exc
-        raise DisError(f"cannot listen on {host}:{port}: {why}; give another port, or 0 for a free one") from exc
-
-
-def _tls(config: ServerConfig) -> ssl.SSLContext | None:
-    if config.tls_certificate is None:
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        # A password asked for on the terminal would hang a server.
-        context.load_cert_chain(config.tls_certificate, config.tls_key, password=lambda: "")
-    except (OSError, ValueError) as exc:
-        key = config.tls_key or config.tls_certificate
-        raise ConfigError(
-            f"certificate {config.tls_certificate} with key {key} cannot be used ({exc}): "
-            "give files in PEM, the key without a passphrase"
-        ) from exc
-    return context
-
-
-async def _resolve(host: str) -> str:
-    """The address to bind. Raises ConfigError if the name localhost leads elsewhere."""
-    if host != "localhost":
-        return host
-    found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    addresses = [str(info[4][0]) for info in found]
-    for address in addresses:
-        if not ipaddress.ip_address(address).is_loopback:
-            raise ConfigError(f"localhost resolves to {address}, which is not this machine: give host='127.0.0.1'")
-    # One address only, or port 0 would become two ports; IPv4 first, as every client tries it.
-    return next((a for a in addresses if ":" not in a), addresses[0])

@@ -134,3 +134,10 @@ def exceeded() -> ThrottledError:
     """DIS.4303 for what is beyond the pace."""
     spec = ERRORS["DIS.4303"]
     return ThrottledError(spec.shape, status=spec.status, code="DIS.4303", retry_after_s=RETRY_AFTER_S)
+
+
+def no_room() -> ThrottledError:
+    """DIS.4303 for what the engine has no room for: the code at which every client waits and tries again."""
+    spec = ERRORS["DIS.4303"]
+    told = f"{spec.shape} [the server has no room left to store it]"
+    return ThrottledError(told, status=spec.status, code="DIS.4303", retry_after_s=RETRY_AFTER_S)

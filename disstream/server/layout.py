@@ -6,8 +6,10 @@ Precedence (API 5.4.1): partition_id, explicit_hash_key, partition_key, and with
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from itertools import accumulate, groupby
+from itertools import accumulate, islice, pairwise
+from operator import ne
 from typing import NamedTuple, cast
 
 from ..engine import Columns, Row
@@ -149,15 +151,19 @@ def _columns_of(records: Records) -> Columns | None:
     return Columns([record.key or None for record in records], list(map(len, payloads)), payloads=payloads)
 
 
-def _grouped_columns(rows: Columns, lanes: Sequence[int]) -> dict[int, Rows]:
-    """The rows of each lane. A producer in a session sends them lane by lane."""
+def _grouped_columns(rows: Columns, lanes: list[int]) -> dict[int, Rows]:
+    """The rows of each lane, in the order of their first ones."""
     if len(set(lanes)) == 1:
         return {lanes[0]: rows}
-    runs = [(lane, sum(1 for _ in run)) for lane, run in groupby(lanes)]
-    if len(runs) > len({lane for lane, _ in runs}):
-        return _grouped(list(rows), lanes)
-    ends = accumulate((count for _, count in runs), initial=0)
-    return {lane: rows[begin : begin + count] for (lane, count), begin in zip(runs, ends, strict=False)}
+    counts = Counter(lanes)
+    if sum(map(ne, lanes, islice(lanes, 1, None))) == len(counts) - 1:
+        # Lane by lane, as a producer in a session sends them.
+        ends = accumulate(counts.values(), initial=0)
+        return {lane: rows[begin:end] for lane, (begin, end) in zip(counts, pairwise(ends), strict=True)}
+    indices: dict[int, list[int]] = {lane: [] for lane in counts}
+    for index, lane in enumerate(lanes):
+        indices[lane].append(index)
+    return {lane: rows.pick(found) for lane, found in indices.items()}
 
 
 def _grouped(rows: list[Row], lanes: Sequence[int]) -> dict[int, Rows]:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from itertools import repeat
+from itertools import chain, repeat, starmap
 from typing import NamedTuple
 
 import anyio
 
 from .. import clock
-from ..engine import Batch, Bounds, Columns, Engine, PartitionRef
-from ..errors import ApiError
+from ..engine import AppendRefused, Batch, Bounds, Columns, Engine, Entry, PartitionRef, Replayed
+from ..errors import ApiError, StorageFull, ThrottledError
 from ..wire.columns import COLUMNS, SentColumns, decode_columns
 from ..wire.cursors import (
     LIFETIME_MS,
@@ -29,22 +29,23 @@ from ..wire.pages import PageBatch, encode_page_columns
 from ..wire.partitioning import partition_id, partition_number
 from ..wire.places import encode_put_answer_short
 from ..wire.protobuf import decode_put_protobuf, encode_page_protobuf, encode_put_answer_protobuf
-from ..wire.records import PageRow, decode_put, encode_page, too_many_records
+from ..wire.records import PageRow, counted, decode_put, encode_page, too_many_records
 from ..wire.sessions import Session, decode_session
 from .admission import Admission, PutPlan
 from .call import Call
 from .config import ServerConfig
 from .directory import Directory, Stream
-from .flow import Flow, exceeded
+from .flow import Flow, exceeded, no_room
 from .layout import Records as SentRecords
 from .meter import Meter
+from .relay import PLACED, encode_placed
 from .reshape import EXPIRED
 from .scaling import Scaler
 from .sessions import LaneKey, Refusals, SessionPlan, session_keys
 from .turns import Turns
 
 # What a policy of another account's stream must allow.
-_PUT, _GET = "putRecords", "getRecords"
+_PUT, GET = "putRecords", "getRecords"
 
 
 class _Sent(NamedTuple):
@@ -105,6 +106,8 @@ class Records:
         self._meter.put(
             stream.doc.stream_id, plan.stored, anyio.current_time() - began, clock.wall_ms(), throttled=plan.throttled
         )
+        if call.relayed:
+            return Response(status=200, headers={"content-type": PLACED}, body=plan.answer(encode_placed))
         if protobuf:
             return Response(
                 status=200, headers={"content-type": PROTOBUF}, body=plan.answer(encode_put_answer_protobuf)
@@ -114,7 +117,7 @@ class Records:
     def _request(self, call: Call) -> _Sent:
         """The body, with records, but not too many. Raises ApiError."""
         most = self._config.max_request_records
-        if call.media_type == COLUMNS:
+        if COLUMNS in (call.media_type, call.form):
             sent = _columns(decode_columns(call.body, most))
         else:
             request = (decode_put_protobuf if call.media_type == PROTOBUF else decode_put)(call.body, most)
@@ -148,7 +151,14 @@ class Records:
     async def _append(self, plan: PutPlan, stream: Stream) -> bool:
         """True: some partition refused."""
         entries = plan.entries(stream.doc.stream_id)
-        return plan.settle(await self._log.append(entries, clock.wall_ms())) if entries else False
+        return plan.settle(await self._store(entries)) if entries else False
+
+    async def _store(self, entries: Sequence[Entry]) -> list[int | AppendRefused | Replayed]:
+        """Raises ApiError DIS.4303 if the engine has no room: it stored nothing, and clients try that again."""
+        try:
+            return await self._log.append(entries, clock.wall_ms())
+        except StorageFull as exc:
+            raise no_room() from exc
 
     async def _append_again(self, plan: PutPlan, stream: Stream, call: Call) -> None:
         """The layout changed after it was looked up, or is changing; or the stream is being deleted."""
@@ -158,7 +168,13 @@ class Records:
             plan.give_up(error)
             return
         plan.reroute(stream.layout, anyio.current_time())
-        if await self._append(plan, stream):
+        try:
+            refused = await self._append(plan, stream)
+        except ThrottledError as error:  # what was stored under the layout before is told
+            plan.unsettled()
+            plan.give_up(error)
+            return
+        if refused:
             plan.give_up(api_error("DIS.4303"))
 
     async def _find_again(self, stream: Stream, call: Call) -> Stream:
@@ -181,7 +197,7 @@ class Records:
                 entries = put.entries(stream.doc.stream_id)
                 # To its end even if nobody waits any more: who repeats this must not find it half done.
                 with anyio.CancelScope(shield=True):
-                    results = await self._log.append(entries, clock.wall_ms()) if entries else []
+                    results = await self._store(entries) if entries else []
                 put.settle(results)
             plan.settle(entries, results)
             if plan.settled or again:
@@ -203,7 +219,7 @@ class Records:
     async def get_cursor(self, call: Call) -> Response:
         wanted = parse_cursor_query(call.query)
         stream = await self._directory.find(
-            call.project, wanted.stream_name, wanted.stream_id or call.stream_id, caller=call.caller, action=_GET
+            call.project, wanted.stream_name, wanted.stream_id or call.stream_id, caller=call.caller, action=GET
         )
         number = partition_number(wanted.partition)
         ref, bounds = await self._locate(stream, number, call.project)
@@ -245,7 +261,7 @@ class Records:
             raise api_error("DIS.4217", "[it was issued in the future]")
         max_bytes = self._fetch_bytes(call)
         stream = await self._directory.find(
-            call.project, cursor.stream_name, cursor.stream_id, caller=call.caller, action=_GET, exact=True
+            call.project, cursor.stream_name, cursor.stream_id, caller=call.caller, action=GET, exact=True
         )
         ref, bounds = await self._locate(stream, cursor.partition, call.project)
         if not bounds.oldest <= cursor.sequence <= bounds.next:
@@ -253,7 +269,7 @@ class Records:
         pace = self._flow.of(stream.doc)
         if pace is not None and not pace.may_get(ref, anyio.current_time()):
             raise self._throttled(ref)
-        batches = [_as_columns(batch) for batch in await self._log.read(ref, cursor.sequence, max_bytes)]
+        batches = [as_columns(batch) for batch in await self._log.read(ref, cursor.sequence, max_bytes)]
         if batches:
             # Again, behind the reading: only what was written under a layout that is in force by then was read.
             stream = await self._directory.find(stream.project, stream.doc.name, stream.doc.stream_id, exact=True)
@@ -289,29 +305,33 @@ class Records:
         return ref, bounds
 
 
-_Stored = tuple[int, int, Columns]
+Stored = tuple[int, int, Columns]
 """A batch: its first sequence number, when it was appended, its rows, which tell their times if these differ."""
 
 
-def _as_columns(batch: Batch) -> _Stored:
+def as_columns(batch: Batch) -> Stored:
     return batch.first_sequence, batch.append_ms, Columns.of(batch.rows, batch.times)
 
 
-def _page(call: Call, batches: list[_Stored], next_cursor: str) -> tuple[str, bytes]:
+def _page(call: Call, batches: list[Stored], next_cursor: str) -> tuple[str, bytes]:
     """The content type and the body of a page, in the form that the call asks for."""
-    if call.media_type == PROTOBUF:
+    if call.media_type == PROTOBUF and not call.relayed:
         return PROTOBUF, encode_page_protobuf(_page_rows(batches), next_cursor)
-    if call.columns:
-        told = [PageBatch(first, append_ms, rows.stamped, rows.data) for first, append_ms, rows in batches]
-        return COLUMNS, encode_page_columns(told, next_cursor)
+    if call.columns or call.relayed:
+        return COLUMNS, columns_page(batches, next_cursor)
     return JSON, encode_page(_page_rows(batches), next_cursor)
 
 
-def _page_rows(batches: list[_Stored]) -> list[PageRow]:
-    return [row for batch in batches for row in _rows_of(*batch)]
+def columns_page(batches: list[Stored], next_cursor: str) -> bytes:
+    told = [PageBatch(first, append_ms, rows.stamped, rows.data) for first, append_ms, rows in batches]
+    return encode_page_columns(told, next_cursor)
+
+
+def _page_rows(batches: list[Stored]) -> list[PageRow]:
+    return list(chain.from_iterable(starmap(_rows_of, batches)))
 
 
 def _rows_of(first: int, append_ms: int, columns: Columns) -> Iterator[PageRow]:
     times = columns.stamps(columns.times or repeat(append_ms))
-    numbers = map(str, range(first, first + len(columns)))
+    numbers = counted("", first, first + len(columns))
     return map(PageRow, numbers, columns.payloads, times, repeat("CreateTime"), columns.keys)

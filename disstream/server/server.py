@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
 import anyio
 
-from ..engine import Engine
+from ..engine import Engine, EngineStats
 from ..lifecycle import Scope, Supervisor
 from .app import App
 from .autoscaling import keep_scaling
 from .config import ServerConfig, is_loopback
 from .edge import Edge
+from .fronts import Fronts
 from .retention import keep_trimming
 
 logger = logging.getLogger("disstream.server")
+
+
+@dataclass(frozen=True, slots=True)
+class ServerStats:
+    """A snapshot."""
+
+    engine: EngineStats
+    pending_bytes: int
+    """Of records that were taken in and are not stored yet; see `ServerConfig.max_pending_bytes`."""
 
 
 class Server:
@@ -26,7 +37,8 @@ class Server:
             ... server.url ...
 
     `start()` raises DisError (the address cannot be used) or StorageError (the data directory cannot). `close()`
-    lets requests under way finish, at most `close_timeout_s`, then closes the engine; `abort()` cuts them.
+    lets requests under way finish, at most `close_timeout_s`, then closes the engine; `abort()` cuts them. A server
+    whose disk fails ends by itself, and `close()` raises the StorageError that says why; a full disk does not end it.
     """
 
     def __init__(self, config: ServerConfig | None = None) -> None:
@@ -41,6 +53,11 @@ class Server:
         """Where it answers. Raises ClosedError unless it runs."""
         self._supervisor.check()
         return self._url
+
+    def stats(self) -> ServerStats:
+        """Raises ClosedError unless it runs."""
+        self._supervisor.check()
+        return ServerStats(self._engine.stats(), self.app.pending_bytes)
 
     async def start(self) -> Self:
         """Return once it answers."""
@@ -69,6 +86,12 @@ class Server:
 
     def _warn(self) -> None:
         config = self._config
+        stats = self._engine.stats()
+        if stats.durability == "relaxed":
+            logger.warning(
+                "durability is relaxed: a power failure takes what was acknowledged in the last %g s or during a sync",
+                stats.loss_s,
+            )
         if is_loopback(config.host):
             return
         if config.users is None:
@@ -76,12 +99,15 @@ class Server:
         elif config.tls_certificate is None:
             logger.warning("passwords and tokens travel readable to %s: no TLS", self._url)
 
+    def _door(self) -> Edge | Fronts:
+        return Edge(self.app, self._config) if self._config.workers == 1 else Fronts(self.app, self._config)
+
     async def _run(self, scope: Scope) -> None:
         try:
             await self._engine.start()
             await self.app.directory.drop_remains()
             await self.app.scaling.settle_all()
-            async with Edge(self.app, self._config).listen() as self._url, anyio.create_task_group() as tasks:
+            async with self._door().listen() as self._url, anyio.create_task_group() as tasks:
                 tasks.start_soon(
                     keep_trimming,
                     self._engine,
@@ -91,6 +117,7 @@ class Server:
                     self._config.retention_bytes,
                     name="disstream-retention",
                 )
+                tasks.start_soon(self._engine.wait_failed, name="disstream-engine")
                 tasks.start_soon(self.app.metrics.keep, name="disstream-metrics")
                 tasks.start_soon(
                     keep_scaling, self.app.directory, self.app.scaling, self.app.meter, name="disstream-scaling"
@@ -117,4 +144,10 @@ def _engine(config: ServerConfig) -> Engine:
     # Here, so that a server in memory needs no LMDB.
     from ..engine.embedded import EmbeddedConfig, EmbeddedEngine
 
-    return EmbeddedEngine(config.data_dir, EmbeddedConfig(durability=config.durability))
+    stored = EmbeddedConfig(
+        durability=config.durability,
+        sync_interval_s=config.sync_interval_s,
+        map_size_bytes=config.map_size_bytes,
+        ballast_bytes=config.ballast_bytes,
+    )
+    return EmbeddedEngine(config.data_dir, stored)

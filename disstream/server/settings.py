@@ -6,8 +6,9 @@
     [limits]                         # profile = "open" or "service"; each limit of ServerConfig by its name, "none"
                                      # lifts one that the profile sets and the server can do without
     [group]                          # session_timeout_s, join_delay_s
-    [engine]                         # data_dir (or memory = true), durability
-    [server]                         # host, port, insecure_bind, token_lifetime_s
+    [engine]                         # data_dir (or memory = true), durability, sync_interval_s, map_size_bytes,
+                                     # ballast_bytes
+    [server]                         # host, port, insecure_bind, token_lifetime_s, workers
     [tls]                            # certificate, key
 
 Paths in it are relative to the file. Every mistake is a ConfigError "FILE:LINE: ...", and none repeats a secret. A file
@@ -39,12 +40,13 @@ Profile = Literal["open", "service"]
 _MAX_FILE_BYTES = 1_048_576
 _MANY_KEYS = 12  # too many to read through for one that was misspelt
 _GROUP = ("session_timeout_s", "join_delay_s")
-_SERVER = ("host", "port", "insecure_bind", "token_lifetime_s")
+_ENGINE = ("sync_interval_s", "map_size_bytes", "ballast_bytes")
+_SERVER = ("host", "port", "insecure_bind", "token_lifetime_s", "workers")
 _KINDS: dict[object, Any] = {"int": int, "float": float, "int | None": int | str, "float | None": float | str}
 LIMITS = {
     field.name: _KINDS[field.type]
     for field in dataclasses.fields(ServerConfig)
-    if field.type in _KINDS and field.name not in _GROUP + _SERVER
+    if field.type in _KINDS and field.name not in _ENGINE + _GROUP + _SERVER
 }
 """The limits by name, with what the file may say: text only for those that can be lifted, and then only "none"."""
 
@@ -87,6 +89,9 @@ class _Engine(_Table):
     data_dir: str | None = None
     memory: bool = False
     durability: str | None = None
+    sync_interval_s: float | None = None
+    map_size_bytes: int | None = None
+    ballast_bytes: int | None = None
 
 
 class _Server(_Table):
@@ -94,6 +99,7 @@ class _Server(_Table):
     port: int | None = None
     insecure_bind: bool | None = None
     token_lifetime_s: float | None = None
+    workers: int | None = None
 
 
 class _Tls(_Table):
@@ -193,8 +199,9 @@ class _Reader:
         elif engine.data_dir is not None:
             with self._at("engine", "data_dir"):
                 settings["data_dir"] = self._beside(engine.data_dir)
-        if engine.durability is not None:
-            settings["durability"] = engine.durability
+        for name in ("durability", *_ENGINE):
+            if (value := getattr(engine, name)) is not None:
+                settings[name] = value
         return settings
 
     def _users(self) -> Users | None:

@@ -26,7 +26,7 @@ from .call import Call
 from .config import ServerConfig
 from .creation import new_stream, updated_stream
 from .directory import Directory, Stream
-from .documents import StreamDoc, decode_document
+from .documents import StreamDoc
 from .flow import Flow
 from .partitions import told_partitions
 from .reshape import EXPIRED, writable_count
@@ -99,12 +99,9 @@ class Streams:
 
     async def listing(self, call: Call) -> Response:
         limit = call.number("limit", default=10, low=1, high=100)
-        streams = await self._directory.of_project(call.project)
-        start = call.query.get("start_stream_name", "")
-        behind = [value for name, value in streams if name > start]
-        page = [_summary(decode_document(value)) for value in behind[:limit]]
-        body = encode_list(page, total=len(streams), has_more=len(behind) > limit)
-        return json_response(body)
+        docs, more = await self._directory.page(call.project, call.query.get("start_stream_name", ""), limit)
+        total = await self._directory.count(call.project)
+        return json_response(encode_list(list(map(_summary, docs)), total=total, has_more=more))
 
     async def describe(self, call: Call) -> Response:
         limit = call.number("limit_partitions", default=100, low=1, high=1000)

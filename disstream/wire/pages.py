@@ -27,7 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from io import BytesIO
-from itertools import chain
+from itertools import chain, repeat
 from operator import eq
 from typing import Annotated, Any, NamedTuple, overload
 
@@ -37,7 +37,7 @@ from ..errors import TransportError
 from ..model import MAX_HASH_KEY, Record
 from .columns import COLUMNS
 from .http import JSON
-from .records import record_kind
+from .records import PageRow, record_kind
 
 EXTENSION = "pages"
 """What X-Disstream names where pages are given so."""
@@ -143,6 +143,13 @@ class ColumnRecords(Sequence[Record]):
         data = self._body[at : at + self._sizes[index]]
         return self._kind(data, self.numbers[index], self._times[index], self._keys[index])
 
+    def rows(self) -> list[PageRow]:
+        """The records as the other forms of a page tell them."""
+        file = BytesIO(self._body)
+        file.seek(self._at)
+        payloads = map(file.read, self._sizes)
+        return list(map(PageRow, map(str, self.numbers), payloads, self._times, repeat("CreateTime"), self._keys))
+
     def pieces(self, most_bytes: int) -> Iterator[ColumnRecords]:
         """All of them, cut into pieces of at most so many bytes of payload, or of one record.
 
@@ -207,6 +214,12 @@ Decoded = tuple[ColumnRecords, str]
 def decode_page_columns(body: bytes, stream: str, partition: str) -> Decoded:
     """A page of that partition. Raises TransportError."""
     return next(filter(None, decode_in_parts(body, stream, partition)))
+
+
+def page_rows(body: bytes) -> tuple[list[PageRow], str]:
+    """The rows of a page and the next cursor, to write them in another form. Raises TransportError."""
+    records, next_cursor = decode_page_columns(body, "", "")
+    return records.rows(), next_cursor
 
 
 def decode_in_parts(body: bytes, stream: str, partition: str) -> Iterator[Decoded | None]:

@@ -5,8 +5,9 @@ Everything but these two bodies is JSON, refusals included.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Field
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
@@ -18,7 +19,7 @@ from ..errors import ApiError, TransportError
 from ..model import NewRecord, PutResult, PutResults, Record
 from .errors import api_error
 from .partitioning import partition_id
-from .records import PageRow, PutFailure, PutRequest
+from .records import PageRow, PlainRecord, PutFailure, PutRequest, counted
 
 MAX_RECORDS = 100_000
 """Of a request, where nothing else is said."""
@@ -101,7 +102,10 @@ def encode_put_protobuf(stream_name: str, records: list[NewRecord], stream_id: s
 
 
 def decode_put_protobuf(body: bytes, max_records: int = MAX_RECORDS) -> PutRequest:
-    """Raises ApiError: DIS.4300 (not such a message), DIS.4200 (a field that cannot be, more than `max_records`)."""
+    """The records are all NewRecords, or all PlainRecords.
+
+    Raises ApiError: DIS.4300 (not such a message), DIS.4200 (a field that cannot be, more than `max_records`).
+    """
     # An empty record takes two bytes here and a hundred when it is parsed, so they are counted first. Counting bytes
     # that a record may begin with is almost free, and above the truth.
     if body.count(b"\x12") + body.count(b"\x92") > max_records:
@@ -110,11 +114,36 @@ def decode_put_protobuf(body: bytes, max_records: int = MAX_RECORDS) -> PutReque
         message = _PutRequest.FromString(body)
     except DecodeError as exc:
         raise api_error("DIS.4300", f"[the body is no PutRecordsRequest in protobuf: {exc}]") from exc
+    entries = list(message.records)
+    records = cast("list[NewRecord] | None", _plain(entries)) or _rich(entries)
+    name, stream_id = message.streamName, message.streamId
+    if type(name) is bytes or type(stream_id) is bytes:  # text that is no UTF-8 comes as bytes
+        raise api_error("DIS.4200", "[streamName or streamId is no UTF-8]")
+    return PutRequest(stream_name=name or None, stream_id=stream_id or None, records=records)
+
+
+def _plain(entries: list[Any]) -> list[PlainRecord] | None:
+    """What the entries say, if each has nothing but data, which is not empty, and a key."""
+    # Field by field, as most puts are: half of what it costs to look at each entry.
+    if (
+        any([entry.partitionId for entry in entries])
+        or any([entry.explicitHashKey for entry in entries])
+        or any([entry.timestamp != _NO_TIMESTAMP for entry in entries])
+    ):
+        return None
+    payloads = [entry.data for entry in entries]
+    keys = [entry.partitionKey or None for entry in entries]
+    if not all(payloads) or bytes in set(map(type, keys)):
+        return None
+    return list(map(PlainRecord, payloads, keys))
+
+
+def _rich(entries: list[Any]) -> list[NewRecord]:
+    """What any entries say. Raises ApiError DIS.4200."""
     records: list[NewRecord] = []
-    for entry in message.records:
+    for entry in entries:
         data, timestamp = entry.data, entry.timestamp
         key, home, hashed = entry.partitionKey or None, entry.partitionId or None, entry.explicitHashKey or None
-        # Text that is no UTF-8 comes as bytes.
         if type(key) is bytes or type(home) is bytes or type(hashed) is bytes:
             raise _bad(len(records), "partitionKey, partitionId or explicitHashKey is no UTF-8")
         if not data and not entry.HasField("data"):
@@ -125,10 +154,7 @@ def decode_put_protobuf(body: bytes, max_records: int = MAX_RECORDS) -> PutReque
             records.append(NewRecord(data, key, home, hashed))
         else:
             raise _bad(len(records), f"timestamp is {timestamp}: it counts milliseconds from 1970 on")
-    name, stream_id = message.streamName, message.streamId
-    if type(name) is bytes or type(stream_id) is bytes:
-        raise api_error("DIS.4200", "[streamName or streamId is no UTF-8]")
-    return PutRequest(stream_name=name or None, stream_id=stream_id or None, records=records)
+    return records
 
 
 def _bad(index: int, told: str) -> ApiError:
@@ -187,13 +213,17 @@ def encode_put_answer_protobuf(
     runs: Mapping[int, int] | None = None,
 ) -> bytes:
     """As records.encode_put_answer."""
-    message = _PutResult(failedRecordCount=len(failures) if failures else 0)
-    following = dict(first)
     names = {n: partition_id(runs[n] if runs else n) for n in first}
+    if not failures:
+        counts = Counter(lanes)
+        entries = {n: iter(_stored(names[n], start, start + counts[n])) for n, start in first.items()}
+        return _ALL_STORED + "".join(map(next, map(entries.__getitem__, lanes))).encode("latin-1")
+    message = _PutResult(failedRecordCount=len(failures))
+    following = dict(first)
     add = message.records.add
     for index, number in enumerate(lanes):
         entry = add()
-        failure = failures.get(index) if failures else None
+        failure = failures.get(index)
         if failure is not None:
             entry.errorCode, entry.errorMessage = failure.code, failure.message
             continue
@@ -202,6 +232,28 @@ def encode_put_answer_protobuf(
         entry.shardId, entry.sequenceNumber = names[number], str(sequence)
     body: bytes = message.SerializeToString()
     return body
+
+
+_ALL_STORED = b"\xa8\x01\x00"
+"""failedRecordCount (21): 0."""
+
+
+def _stored(name: str, start: int, end: int) -> list[str]:
+    """The entries of records that are stored in that partition, numbered `start` to before `end`, in Latin-1.
+
+    Put together by hand, a thousand that share all but three digits: a tenth of what the library takes. Entries whose
+    numbers have as many digits are of one length, which stands in front (below 128, one byte):
+
+        b2 01 LENGTH   records (22)    ba 01 LENGTH name   shardId (23)    c2 01 LENGTH number   sequenceNumber (24)
+    """
+    parts: list[str] = []
+    while start < end:
+        digits = len(str(start))
+        stop = min(end, 10**digits)
+        fields = f"\xba\x01{chr(len(name))}{name}\xc2\x01{chr(digits)}"
+        parts += counted(f"\xb2\x01{chr(len(fields) + digits)}{fields}", start, stop)
+        start = stop
+    return parts
 
 
 def decode_put_answer_protobuf(body: bytes) -> PutResults:

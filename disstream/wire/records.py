@@ -7,6 +7,7 @@ each side. What is per record here is measured in `benchmarks/wire.py`.
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, cast
 
@@ -144,22 +145,28 @@ def encode_put_answer(
         ((number, start),) = first.items()
         entry = f'{{"partition_id":"{partition_id(homes[number])}","sequence_number":"'
         return f'{{"failed_record_count":0,"records":[{_numbered(entry, start, start + len(lanes))}]}}'.encode("ascii")
-    following = dict(first)
+    # The entries of each partition at once, and of these one after another as its records come: half of what it costs
+    # to write one by one.
     openings = {n: f'{{"partition_id":"{partition_id(homes[n])}","sequence_number":"' for n in first}
+    counts = Counter(lanes)
+    entries = {n: iter(counted(openings[n], start, start + counts[n], _ENTRY_ENDS)) for n, start in first.items()}
+    if not failures:
+        joined = ",".join(map(next, map(entries.__getitem__, lanes)))
+        return f'{{"failed_record_count":0,"records":[{joined}]}}'.encode("ascii")
     parts: list[str] = []
     for index, number in enumerate(lanes):
-        failure = failures.get(index) if failures else None
-        if failure is not None:
+        failure = failures.get(index)
+        if failure is None:
+            parts.append(next(entries[number]))
+        else:
             parts.append(_encoder.encode({"error_code": failure.code, "error_message": failure.message}).decode())
-            continue
-        sequence = following[number]
-        following[number] = sequence + 1
-        parts.append(f'{openings[number]}{sequence}"}}')
-    count = len(failures) if failures else 0
-    return f'{{"failed_record_count":{count},"records":[{",".join(parts)}]}}'.encode()
+    return f'{{"failed_record_count":{len(failures)},"records":[{",".join(parts)}]}}'.encode()
 
 
-_THOUSAND = [f'{n:03}"}}' for n in range(1000)]
+_ENDS = [f"{n:03}" for n in range(1000)]
+"""The last three digits of a number."""
+
+_ENTRY_ENDS = [f'{end}"}}' for end in _ENDS]
 """How an entry of an answer ends: the last three digits of its number, and what closes it."""
 
 
@@ -171,9 +178,25 @@ def _numbered(entry: str, start: int, end: int) -> str:
         thousand, first = divmod(start, 1000)
         last = min(1000, first + end - start)
         opening = f"{entry}{thousand}"
-        parts.append(opening + f",{opening}".join(_THOUSAND[first:last]))
+        parts.append(opening + f",{opening}".join(_ENTRY_ENDS[first:last]))
         start += last - first
     return ",".join(parts)
+
+
+def counted(opening: str, start: int, end: int, ends: Sequence[str] = _ENDS) -> list[str]:
+    """The numbers from `start` to before `end`, each behind `opening`, at a third of the price of writing each.
+
+    `ends` are the last three digits of each thousand, and what follows them.
+    """
+    parts = [f"{opening}{n}{ends[0][3:]}" for n in range(start, min(end, 1000))]
+    start = max(start, 1000)
+    while start < end:
+        thousand, first = divmod(start, 1000)
+        last = min(1000, first + end - start)
+        same = f"{opening}{thousand}"
+        parts += [same + digits for digits in ends[first:last]]
+        start += last - first
+    return parts
 
 
 class _PutAnswer(msgspec.Struct):

@@ -150,7 +150,7 @@ def sign(
         next(_addresses(request.target, scheme)),
         "".join(f"{name}:{headers[name].strip()}\n" for name in names),
         names,
-        _body_hash(request.body),
+        body_hash(request.body),
     )
     scope = _scope(authorization)
     who = f"Credential={access_key}/{scope}" if scope else f"Access={access_key}"
@@ -218,8 +218,10 @@ def _credential(parts: dict[str, str], algorithm: str) -> tuple[str, str, str, s
     return access_key, date, region, service, terminator
 
 
-def verify(request: Request, authorization: Authorization, secret_key: str) -> bool:
+def verify(request: Request, authorization: Authorization, secret_key: str, digest: str = "") -> bool:
     """Whether `request`, as it arrived, was signed with `secret_key` and not changed since.
+
+    `digest`: the SHA-256 in hex of the body as it arrived, if the body has got another form meanwhile.
 
     False too for a signature that does not cover Host and X-Sdk-Date, lists a header that is not there, or names
     another day than X-Sdk-Date. Whether that date is recent is the caller's to check. Costs one hash of the body and
@@ -240,7 +242,7 @@ def verify(request: Request, authorization: Authorization, secret_key: str) -> b
         forms = itertools.product(
             dict.fromkeys(_addresses(request.target, authorization.scheme)),
             _header_blocks(request, names),
-            _payload_hashes(request, names),
+            _payload_hashes(request, names, digest),
         )
         for address, headers, payload in forms:
             canonical = _canonical(request.method, address, headers, names, payload)
@@ -296,16 +298,16 @@ def _header_blocks(request: Request, names: tuple[str, ...]) -> Iterator[str]:
             yield "".join(f"{name}:{squeezed[name]}\n" for name in names)
 
 
-def _payload_hashes(request: Request, names: tuple[str, ...]) -> Iterator[str]:
+def _payload_hashes(request: Request, names: tuple[str, ...], digest: str) -> Iterator[str]:
     """What may stand for the body: its hash; or, where the client says so under its signature, nothing.
 
     X-Sdk-Content-Sha256 never replaces the hash: whoever holds a signed request could then send it with another body.
     Only its value UNSIGNED-PAYLOAD counts, and only as the official client uses it: with a body, of a content type
     that is neither JSON nor BSON, both headers signed.
     """
-    yield _body_hash(request.body)
+    yield digest or body_hash(request.body)
     if (
-        request.body
+        (digest or request.body)
         and _CONTENT_HASH in names
         and request.headers[_CONTENT_HASH].strip() == _UNSIGNED
         and "content-type" in names
@@ -314,7 +316,8 @@ def _payload_hashes(request: Request, names: tuple[str, ...]) -> Iterator[str]:
         yield _UNSIGNED
 
 
-def _body_hash(body: bytes) -> str:
+def body_hash(body: bytes) -> str:
+    """What stands for a body in what is signed."""
     return hashlib.sha256(body).hexdigest() if body else _EMPTY_HASH
 
 

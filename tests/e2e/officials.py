@@ -41,13 +41,13 @@ class Report(NamedTuple):
         assert line["compared"] > 1
 
 
-def run(script: str, projects: list[str], directory: Path) -> Report:
+def run(script: str, projects: list[str], directory: Path, workers: int = 1) -> Report:
     """Skips the test that asks for it where the clients are not installed. `directory` is empty."""
     if not (ENVIRONMENT / ".installed").exists():
         pytest.skip(f"the official clients are not in {ENVIRONMENT}: `make test` installs them, if PyPI can be reached")
     # The SDK writes into the home directory, and would send what is meant for the loopback through a proxy.
     environment = {**os.environ, "HOME": str(directory), "NO_PROXY": "127.0.0.1", "PYTHONDONTWRITEBYTECODE": "1"}
-    with serving(directory, projects) as url:
+    with serving(directory, projects, workers) as url:
         done = subprocess.run(
             [ENVIRONMENT / "bin" / "python", SCRIPTS / script],
             input=json.dumps({"url": url, "keys": KEYS | WRONG_KEYS}),
@@ -64,12 +64,12 @@ def run(script: str, projects: list[str], directory: Path) -> Report:
 
 
 @contextmanager
-def serving(directory: Path, projects: list[str]) -> Iterator[str]:
+def serving(directory: Path, projects: list[str], workers: int) -> Iterator[str]:
     """The address of a server in a process of its own, with the limits of the service."""
     config = directory / "disstream.toml"
     config.touch(0o600)
     config.write_text(configuration(projects))
-    options = ["--memory", "--port", "0", "--limits", "service", "--config", str(config)]
+    options = ["--memory", "--port", "0", "--limits", "service", "--config", str(config), "--workers", str(workers)]
     command = [sys.executable, "-m", "disstream", "serve", *options]
     with (
         (directory / "server.log").open("w") as log,

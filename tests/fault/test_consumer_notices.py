@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager
 from random import Random
 
 import anyio
 import pytest
+from notice_world import LATENCY_S, World, simulate
 
 from disstream.client import Client
-from disstream.client.api import Streamed
 from disstream.consumer import Consumer, ConsumerConfig, ServiceGroup
 from disstream.consumer.notices import PAUSE_MAX_S
 from disstream.engine.memory import MemoryEngine
@@ -21,98 +17,8 @@ from disstream.model import NewRecord, Partition
 from disstream.server import App, ServerConfig
 from disstream.testing.clock import run_simulated
 from disstream.testing.network import AppTransport, FaultPlan, FaultyTransport
-from disstream.wire.http import Request, Response
-from disstream.wire.notices import decode_frame, encode_frame
 
 POLLING = ConsumerConfig(wait=False)
-LATENCY_S = 0.002
-
-
-class Line(AppTransport):
-    """A line whose notices go wrong as told. `asked` counts what passed it."""
-
-    def __init__(self, app: App) -> None:
-        super().__init__(app, latency_s=LATENCY_S)
-        self.fault = ""
-        self.down = False
-        self.asked: Counter[str] = Counter()
-
-    async def exchange(self, request: Request) -> Response:
-        self.asked[f"{request.method} {request.target.split('/')[3].partition('?')[0]}"] += 1
-        if self.down:
-            raise TransportError("the line is down", outcome_unknown=True)
-        return await super().exchange(request)
-
-    @asynccontextmanager
-    async def stream(self, request: Request) -> AsyncIterator[Streamed]:
-        self.asked["notices"] += 1
-        if self.down or self.fault == "refused":
-            raise TransportError("the line is down", outcome_unknown=False)
-        if self.fault == "never":
-            await anyio.sleep_forever()
-        if self.fault in ("404", "405", "500"):
-            yield Streamed(int(self.fault), {}, _nothing())
-            return
-        async with super().stream(request) as answer, aclosing(self._bad(answer.pieces)) as pieces:
-            yield answer._replace(pieces=pieces)
-
-    async def _bad(self, pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
-        """Each piece of ours is one frame."""
-        async for piece in pieces:
-            ends = decode_frame(piece, 10_000)
-            if self.down or self.fault == "cut":
-                raise TransportError("the line is cut", outcome_unknown=True)
-            if self.fault == "silent":
-                await anyio.sleep_forever()
-            elif self.fault == "low":
-                yield encode_frame([])
-            elif self.fault == "high":
-                yield encode_frame((place, end + 1_000) for place, end in ends)
-            elif self.fault == "garbage":
-                yield b"<html>\n"
-            else:
-                yield piece
-            if self.fault == "short":
-                return
-
-
-async def _nothing() -> AsyncGenerator[bytes, None]:
-    yield b""
-
-
-class World:
-    def __init__(self, engine: MemoryEngine) -> None:
-        self.engine = engine
-        self.app = App(engine, ServerConfig(data_dir=None, session_timeout_s=10.0), Random(1))
-        self.line = Line(self.app)
-        self.reader = Client(self.line, "p", dice=Random(2))
-        self.writer = Client(AppTransport(self.app), "p")
-        self.written = 0
-
-    async def put(self, partition: int = 0, count: int = 1) -> None:
-        records = [NewRecord(b"%d" % (self.written + n), partition_id=str(partition)) for n in range(count)]
-        self.written += count
-        (await self.writer.records.put("s", records)).raise_for_failed()
-
-    async def until_live(self) -> None:
-        """Time enough to join, and for the first frame."""
-        await anyio.sleep(10)
-        assert self.app.notices.open_answers
-
-
-def simulate(test: Callable[[World], Awaitable[None]], partitions: int = 1) -> None:
-    async def main() -> None:
-        engine = MemoryEngine()
-        await engine.start()
-        world = World(engine)
-        async with world.reader, world.writer:
-            await world.writer.streams.create("s", partitions=partitions)
-            await test(world)
-            assert world.app.notices.open_answers == 0
-        assert [t.get_name() for t in asyncio.all_tasks() if t is not asyncio.current_task()] == []
-        await engine.close()
-
-    run_simulated(main)
 
 
 async def delays(world: World, consumer: Consumer, count: int) -> list[float]:
@@ -159,7 +65,11 @@ def test_waiting_for_nothing_costs_little() -> None:
 
 
 @pytest.mark.parametrize(
-    "fault", ["404", "405", "500", "refused", "never", "cut", "silent", "low", "high", "garbage", "short"]
+    "fault",
+    [
+        *["404", "405", "500", "refused", "never", "cut", "silent", "low", "high", "garbage", "short"],
+        *["doubled", "lost", "late", "half", "rotten", "behind", "before", "more", "other", "dead"],
+    ],
 )
 def test_whatever_becomes_of_notices_all_records_come(fault: str) -> None:
     """In order, each once; no slower than by polling, but where the service says there is nothing; nobody spins."""
@@ -180,7 +90,7 @@ def test_whatever_becomes_of_notices_all_records_come(fault: str) -> None:
                 assert int((await anext(consumer)).data) == number
                 longest = max(longest, anyio.current_time() - written_at)
             took = anyio.current_time() - began
-            assert longest < (61 if fault == "low" else 14 if fault == "silent" else 1)
+            assert longest < (61 if fault in ("low", "lost", "before") else 14 if fault == "silent" else 1)
             assert world.line.asked["GET records"] < took / 0.5 + 59 * 12
             assert world.line.asked["notices"] < took + 10
             # And healed, it is as before.

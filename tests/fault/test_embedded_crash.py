@@ -2,120 +2,75 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import pytest
-from appender import CONFIG, PARTITIONS, digest
+from appender import CONFIGS
+from ledger import Ledger, use
 
-from disstream.engine.api import Row, Writer
 from disstream.engine.embedded import EmbeddedEngine
 from disstream.testing.engine import opened
 
-
-@dataclass
-class Acknowledged:
-    """Everything the processes so far were told to be durable."""
-
-    rows: list[tuple[int, int, int, str]] = field(default_factory=list)
-    written: dict[tuple[str, int], dict[int, int]] = field(default_factory=dict)
-    """(producer, partition) -> number -> sequence number"""
-    pair: int = 0
-    merged: bool = False
-    """Some of the appends were found in one batch."""
-
-    def add(self, line: str) -> None:
-        kind, *words = line.split()
-        if kind == "rows":
-            partition, first, length, found = words
-            self.rows.append((int(partition), int(first), int(length), found))
-        elif kind == "wrote":
-            producer, partition, number, first = words
-            self.written.setdefault((producer, int(partition)), {})[int(number)] = int(first)
-        else:
-            self.pair = max(self.pair, int(words[0]))
+Forks = tuple[IO[str], IO[str]]
 
 
-def run_and_kill(directory: Path, seed: int, lines: int) -> list[str]:
-    """What a process acknowledged that is killed after it printed some `lines`."""
+@pytest.fixture(scope="module")
+def forks() -> Iterator[Forks]:
+    """A process that forks one for each line it is given."""
     script = Path(__file__).with_name("appender.py")
     with subprocess.Popen(
-        [sys.executable, str(script), str(directory), str(seed)], stdout=subprocess.PIPE, text=True
+        [sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
+        assert process.stdin is not None
         assert process.stdout is not None
-        told = [process.stdout.readline() for _ in range(lines)]
-        process.kill()
-        told += process.stdout.readlines()
-    assert process.returncode == -9, f"seed {seed}: the process ended by itself"
-    return [line for line in told if line.endswith("\n")]
+        yield process.stdin, process.stdout
+        process.stdin.close()
 
 
-async def verify(directory: Path, acknowledged: Acknowledged) -> None:
-    async with opened(EmbeddedEngine(directory, CONFIG)) as engine:
-        stored: list[list[Row]] = []
-        for ref, bounds in zip(PARTITIONS, await engine.log.bounds(PARTITIONS), strict=True):
-            assert bounds is not None
-            rows: list[Row] = []
-            begins_of_batches: set[int] = set()
-            for batch in await engine.log.read(ref, 0, 1 << 40):
-                assert batch.first_sequence == len(rows), "numbers are contiguous"
-                begins_of_batches.add(len(rows))
-                rows += batch.rows
-            assert len(rows) == bounds.next
-            at = 0
-            while at < len(rows):  # appends, of which several may have become one batch
-                batch_id, total = rows[at].data[:8], rows[at].data[9]
-                begins = [row.data[:10] for row in rows[at : at + total]]
-                assert begins == [batch_id + bytes([index, total]) for index in range(total)], "no half append"
-                at += total
-                acknowledged.merged |= at < len(rows) and at not in begins_of_batches
-            stored.append(rows)
-        for partition, first, length, expected in acknowledged.rows:
-            assert digest(stored[partition][first : first + length]) == expected
-        await verify_written(engine, acknowledged, stored)
-        left, right = await engine.catalog.get("left"), await engine.catalog.get("right")
-        assert (left and left.value) == (right and right.value), "no half transaction"
-        assert int(left.value if left else 0) >= acknowledged.pair
+def run_and_kill(forks: Forks, directory: Path, seed: int, config: str, lines: int) -> list[str]:
+    """What a process told that was killed after some `lines`: none, and it is killed while it opens the directory."""
+    to, told = forks
+    to.write(f"{directory}\t{seed}\t{config}\n")
+    to.flush()
+    pid = int(told.readline().removeprefix("pid "))
+    found = [told.readline() for _ in range(lines)]
+    os.kill(pid, signal.SIGKILL)
+    while not (line := told.readline()).startswith("ended "):
+        found.append(line)
+    assert line == "ended -9\n", f"seed {seed}: the process ended by itself"
+    return found
 
 
-async def verify_written(engine: EmbeddedEngine, acknowledged: Acknowledged, stored: list[list[Row]]) -> None:
-    """The rows of a producer are there once, as many as are remembered of it, and where that was told."""
-    for (producer, partition), places in acknowledged.written.items():
-        begin = bytes.fromhex(producer)[:4]
-        there = [row.data[:10] for row in stored[partition] if row.data.startswith(begin)]
-        assert len(set(there)) == len(there), "no row twice"
-        (known,) = await engine.log.recall([(PARTITIONS[partition], Writer(producer, 0, 0, 1 << 40), 1 << 30)], 1)
-        assert (known.rows, known.refused) == (len(there), None)
-        remembered = {
-            number + n: first + n for number, end, first in known.spans if first >= 0 for n in range(end - number)
-        }
-        last = max(places)
-        assert remembered[last] == places[last]
-        assert all(remembered.get(number, first) == first for number, first in places.items())
-
-
-async def crash(directory: Path, rounds: int, seed: int) -> None:
+async def crash(forks: Forks, directory: Path, config: str, rounds: int, seed: int) -> None:
     dice = random.Random(seed)
-    acknowledged = Acknowledged()
-    for _ in range(rounds):
-        for line in run_and_kill(directory, dice.randrange(1 << 30), dice.randrange(1, 150)):
-            acknowledged.add(line)
-        await verify(directory, acknowledged)
-    assert len(acknowledged.rows) > rounds
-    assert acknowledged.written
-    assert acknowledged.merged
+    ledger = Ledger()
+    for number in range(rounds):
+        lines = 0 if number % 9 == 8 else dice.randrange(1, 300)
+        for line in run_and_kill(forks, directory, seed * 1_000 + number, config, lines):
+            ledger.add(line)
+        async with opened(EmbeddedEngine(directory, CONFIGS[config])) as engine:
+            await ledger.verify(engine)
+    assert ledger.acknowledged > rounds * 50
+    async with opened(EmbeddedEngine(directory, CONFIGS[config])) as engine:
+        await use(engine)
 
 
-async def test_acknowledged_rows_survive_kill(tmp_path: Path) -> None:
-    """Five crashes over one directory lose no acknowledged row and no acknowledged transaction."""
-    await crash(tmp_path, 5, seed=1)
+@pytest.mark.parametrize("config", ["fsync", "relaxed"])
+async def test_acknowledged_rows_survive_kill(forks: Forks, tmp_path: Path, config: str) -> None:
+    """Five kills over one directory undo nothing that was acknowledged: rows, trims, epochs, drops, transactions."""
+    await crash(forks, tmp_path, config, 5, seed=1)
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("seed", range(5))
-async def test_acknowledged_rows_survive_kill_for_long(seed: int, tmp_path: Path) -> None:
-    """The same with fifty crashes, ten over each directory."""
-    await crash(tmp_path, 10, seed=100 + seed)
+@pytest.mark.parametrize("config", ["fsync", "relaxed"])
+@pytest.mark.parametrize("seed", range(4))
+async def test_acknowledged_rows_survive_kill_for_long(forks: Forks, tmp_path: Path, seed: int, config: str) -> None:
+    """The same with 400 kills, 50 over each directory, which ages: its pages are freed and used again."""
+    await crash(forks, tmp_path, config, 50, seed=100 + seed)

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ import pytest
 from disstream.engine.api import Batch, Bounds, Entry, PartitionRef, Replayed, Row, Span, Writer
 from disstream.engine.embedded import EmbeddedConfig, EmbeddedEngine, merging, sweeping
 from disstream.engine.embedded.environment import Environment
-from disstream.errors import ConfigError, OutcomeUnknown, StorageError
+from disstream.errors import ConfigError, OutcomeUnknown, StorageError, StorageFull
 from disstream.testing.engine import opened
 
 A = PartitionRef("s", 0)
@@ -45,8 +46,14 @@ def stored_batches(engine: EmbeddedEngine) -> int:
         return txn.stat(env.batches)["entries"]
 
 
+def eio(what: str) -> lmdb.Error:
+    error = lmdb.Error(what)
+    vars(error)["code"] = errno.EIO  # as LMDB's own have it
+    return error
+
+
 class FailingEnv:
-    """An LMDB environment that fails with EIO: when it writes pages, its meta page, or when it is synchronised."""
+    """An LMDB environment whose next commit fails at its meta page, or whose syncs fail, with EIO."""
 
     def __init__(self, real: lmdb.Environment, fails: str) -> None:
         self._real = real
@@ -60,19 +67,29 @@ class FailingEnv:
         if self._panic and options.get("write"):
             raise lmdb.PanicError("mdb_txn_begin")
         txn = self._real.begin(**options)
-        return self._doomed(txn) if options.get("write") and self._fails in ("pages", "meta") else txn
+        return self._doomed(txn) if options.get("write") and self._fails == "meta" else txn
 
     @contextlib.contextmanager
     def _doomed(self, txn: lmdb.Transaction) -> Iterator[lmdb.Transaction]:
         with txn:
             yield txn
-            if self._fails == "meta":
-                self._panic = True
+            self._panic = True
             self._fails = ""
-            raise lmdb.Error("mdb_txn_commit", errno.EIO)
+            raise eio("mdb_txn_commit")
 
     def sync(self, force: bool = False) -> None:
-        raise lmdb.Error("mdb_env_sync", errno.EIO)
+        raise eio("mdb_env_sync")
+
+
+@contextlib.contextmanager
+def files_end_at(size: int) -> Iterator[None]:
+    """write() beyond it fails with EFBIG."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 async def test_full_map_stores_nothing(tmp_path: Path) -> None:
@@ -88,36 +105,49 @@ async def test_full_map_stores_nothing(tmp_path: Path) -> None:
         assert await append(engine, b"after", ref=B) == 0
 
 
+async def fill(engine: EmbeddedEngine) -> int:
+    """Append until there is no room; how many were stored."""
+    for number in count():
+        try:
+            await append(engine, bytes(9_000))
+        except StorageFull:
+            return number
+    raise AssertionError
+
+
+async def test_a_full_map_is_emptied(tmp_path: Path) -> None:
+    """Where map_size_bytes ends, reading, the catalog, trims and drops go on, and appends do again in what these free;
+    so it is time after time."""
+    async with opened(EmbeddedEngine(tmp_path, EmbeddedConfig(map_size_bytes=2 << 20, ballast_bytes=0))) as engine:
+        await engine.log.open({A: 1})
+        stored = 0
+        for round_ in range(5):
+            before = stored
+            stored += await fill(engine)
+            assert stored - before > 20, round_
+            assert "raise map_size_bytes" in str(engine.stats().refusing)
+            for number in range(200):
+                await engine.catalog.transact({}, {"key": b"%d" % number})
+            assert (await engine.log.bounds([A]))[0] == Bounds(before, stored, 1)
+            assert len((await engine.log.read(A, stored - 1, 1 << 20))[0].rows) == 1
+            await engine.log.trim(A, stored)
+            while stored_batches(engine):
+                await engine.catalog.transact({}, {"key": b""})
+        await engine.log.drop("s")
+
+
 async def test_full_disk_stores_nothing(tmp_path: Path) -> None:
     """A commit that cannot write its pages stored nothing, and the engine goes on when there is room again."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     async with opened(EmbeddedEngine(tmp_path, CONFIG)) as engine:
         await engine.log.open({A: 1})
         await append(engine, b"before")
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))  # write() fails with EFBIG beyond 1 MiB
-        try:
-            with pytest.raises(StorageError, match="nothing was stored") as caught:
-                await append(engine, bytes(4 << 20))
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        assert not isinstance(caught.value, OutcomeUnknown)
+        with files_end_at(1 << 20), pytest.raises(StorageFull, match=r"nothing was stored.*File too large"):
+            await append(engine, bytes(4 << 20))
+        assert engine.stats().refusing
         assert await append(engine, b"after") == 1
+        assert not engine.stats().refusing
     async with opened(EmbeddedEngine(tmp_path, CONFIG)) as engine:
         assert [row.data for batch in await engine.log.read(A, 0, 99) for row in batch.rows] == [b"before", b"after"]
-
-
-async def test_failed_write_stores_nothing(tmp_path: Path) -> None:
-    """A commit that fails before its meta page certainly stored nothing, and the next one is as good as ever."""
-    async with opened(EmbeddedEngine(tmp_path, CONFIG)) as engine:
-        await engine.log.open({A: 1})
-        env = environment(engine)
-        env.env = FailingEnv(env.env, "pages")  # type: ignore[assignment]
-        with pytest.raises(StorageError, match="nothing was stored") as caught:
-            await append(engine, b"lost")
-        assert not isinstance(caught.value, OutcomeUnknown)
-        assert await append(engine, b"stored") == 0
-    async with opened(EmbeddedEngine(tmp_path, CONFIG)) as engine:
-        assert [row.data for batch in await engine.log.read(A, 0, 99) for row in batch.rows] == [b"stored"]
 
 
 async def test_failed_commit_stops_the_engine(tmp_path: Path) -> None:
@@ -134,10 +164,13 @@ async def test_failed_commit_stops_the_engine(tmp_path: Path) -> None:
     # Both in one transaction, or the second was still waiting and then certainly did not happen.
     assert [type(result) for result in results] in ([OutcomeUnknown] * 2, [OutcomeUnknown, StorageError])
     assert await waiting is False
-    with pytest.raises(StorageError, match="has stopped"):
+    with pytest.raises(StorageError, match="stops"):
         await append(engine, b"3")
-    with pytest.raises(StorageError, match="has stopped"):
+    with pytest.raises(StorageError, match="stops"):
         await engine.log.read(A, 0, 99)
+    with pytest.raises(StorageError, match="check the disk"):
+        await engine.wait_failed()
+    assert "check the disk" in str(engine.stats().refusing)
     await engine.close()
     async with opened(EmbeddedEngine(tmp_path, CONFIG)) as again:
         assert await again.log.bounds([A]) == [Bounds(0, 1, 1)]
@@ -151,7 +184,8 @@ async def test_failed_sync_stops_a_relaxed_engine(tmp_path: Path) -> None:
     await engine.start()
     await engine.log.open({A: 1})
     env = environment(engine)
-    env.env = FailingEnv(env.env, "sync")  # type: ignore[assignment]
+    assert env.synced is not None
+    env.synced._env = FailingEnv(env.env, "sync")  # type: ignore[assignment]
     waiting = asyncio.ensure_future(engine.log.wait(A, 5, asyncio.get_running_loop().time() + 3600))
     with contextlib.suppress(StorageError):  # the sync after open() may have failed already
         await append(engine, b"1")
@@ -167,9 +201,13 @@ async def test_bug_on_the_thread_hangs_nobody(tmp_path: Path) -> None:
     engine = EmbeddedEngine(tmp_path, CONFIG)
     await engine.start()
     await engine.log.open({A: 1})
+    failing = asyncio.ensure_future(engine.wait_failed())
+    await asyncio.sleep(0)
     bug = engine.log._committer.submit(lambda write: 1 // 0)
     results = await asyncio.gather(bug, append(engine, b"1"), return_exceptions=True)
     assert [type(result) for result in results] == [OutcomeUnknown, OutcomeUnknown]
+    with pytest.raises(StorageError, match="died"):
+        await failing
     await engine.close()
     async with opened(EmbeddedEngine(tmp_path, CONFIG)) as again:
         assert await again.log.bounds([A]) == [Bounds(0, 0, 1)]
@@ -397,10 +435,8 @@ async def test_failed_write_forgets_its_producer(tmp_path: Path) -> None:
     async with opened(EmbeddedEngine(tmp_path, CONFIG)) as engine:
         await engine.log.open({A: 1})
         await write(engine, Writer(P, 0, 0, 1), b"0")
-        env = environment(engine)
-        env.env = FailingEnv(env.env, "pages")  # type: ignore[assignment]
-        with pytest.raises(StorageError):
-            await write(engine, Writer(P, 0, 1, 2), b"1")
+        with files_end_at(1 << 20), pytest.raises(StorageFull):
+            await write(engine, Writer(P, 0, 1, 2), bytes(4 << 20))
         assert await write(engine, Writer(P, 0, 1, 2), b"1") == 1
         assert await write(engine, Writer(P, 0, 0, 3), b"0", b"1") == Replayed((Span(0, 2, 0),))
 
@@ -486,3 +522,5 @@ def test_config_names_what_is_wrong() -> None:
         EmbeddedConfig(sync_interval_s=0)
     with pytest.raises(ConfigError, match="map_size_bytes"):
         EmbeddedConfig(map_size_bytes=4096)
+    with pytest.raises(ConfigError, match="ballast_bytes"):
+        EmbeddedConfig(ballast_bytes=-1)

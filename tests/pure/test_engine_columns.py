@@ -142,6 +142,20 @@ def test_cuts(model: list[Row], begin: int | None, end: int | None) -> None:
         agree(columns[begin:end], expected)
 
 
+@given(model=st.lists(rows, min_size=1, max_size=9), data=st.data())
+def test_picked(model: list[Row], data: st.DataObject) -> None:
+    """Rows that are picked are those of the list, and shortening them leaves the whole as it was."""
+    indices = data.draw(st.lists(st.integers(0, len(model) - 1), max_size=9))
+    for make in FORMS.values():
+        columns = make(model)
+        picked = columns.pick(indices)
+        agree(picked, [model[i] for i in indices])
+        if indices:
+            picked.pop()
+            agree(picked, [model[i] for i in indices[:-1]])
+        agree(columns, model)
+
+
 @given(model=st.lists(rows, min_size=1, max_size=9))
 def test_shortened_in_both_forms(model: list[Row]) -> None:
     """Payloads that were asked for in one piece and one by one are both shortened."""

@@ -421,3 +421,14 @@ def test_the_owner_is_checked_on_the_file_that_was_read(full: Path) -> None:
     os.symlink(full, link)
     full.chmod(0o644)
     assert f"chmod 600 {link}" in refusal(link)
+
+
+def test_the_engine_by_name(tmp_path: Path) -> None:
+    """How often the disk is synchronised and what is kept for deletions stand in [engine], and nowhere else."""
+    text = '[engine]\ndurability = "relaxed"\nsync_interval_s = 0.25\nballast_bytes = 0\nmap_size_bytes = 1048576\n'
+    config = read_config(write(tmp_path / "a.toml", text))
+    assert (config.durability, config.sync_interval_s, config.ballast_bytes) == ("relaxed", 0.25, 0)
+    assert config.map_size_bytes == 1_048_576
+    for name in ("sync_interval_s", "ballast_bytes", "map_size_bytes"):
+        assert f"{name} is -1" in refusal(write(tmp_path / "b.toml", f"[engine]\n{name} = -1\n"))
+        assert name in refusal(write(tmp_path / "c.toml", f"[limits]\n{name} = 1\n"))

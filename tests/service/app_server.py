@@ -9,7 +9,7 @@ from typing import Any
 
 from server_http import AppCaller, data
 
-from disstream.engine import Catalog, Engine, Log, Versioned
+from disstream.engine import Catalog, Engine, EngineStats, Log, Versioned
 from disstream.engine.memory import MemoryEngine
 from disstream.server import ServerConfig
 from disstream.server.app import App
@@ -36,6 +36,12 @@ class Meddler:
 
     async def close(self) -> None:
         await self._engine.close()
+
+    def stats(self) -> EngineStats:
+        return self._engine.stats()
+
+    async def wait_failed(self) -> None:
+        await self._engine.wait_failed()
 
     async def get(self, key: str) -> Versioned | None:
         return await self._engine.catalog.get(key)

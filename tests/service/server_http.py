@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
@@ -17,6 +18,10 @@ from disstream.wire.cursors import decode_cursor
 from disstream.wire.http import Request
 
 FOUR_KEYS = {"error_code", "error_msg", "errorCode", "message"}
+
+
+WORKERS = int(os.environ.get("DISSTREAM_TEST_WORKERS", "1"))
+"""Of the servers that these tests start: test_workers_everywhere.py runs some of them with more."""
 
 
 class Answer(NamedTuple):
@@ -122,7 +127,7 @@ class AppCaller(Caller):
 async def serving(**config: Any) -> AsyncIterator[HttpCaller]:
     """A fresh in-memory server and a caller of it."""
     async with (
-        Server(ServerConfig(**{"data_dir": None, "port": 0, **config})) as server,
+        Server(ServerConfig(**{"data_dir": None, "port": 0, "workers": WORKERS, **config})) as server,
         aiohttp.ClientSession() as session,
     ):
         yield HttpCaller(session, server)

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 VERSUS = BENCHMARKS / "peers" / "versus.py"
 
@@ -45,3 +47,51 @@ def test_readers_are_compared(tmp_path: Path) -> None:
     assert all(float(rows[way][0].replace(",", "")) > 0 for way in ways)
     assert rows["ceiling"][4] == rows["ceiling in columns"][5] == "1.00"
     assert "huaweicloudsdkdis took no part: `make bench-peers` installs it" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "titles"),
+    [
+        ("engine.py", ["--seconds", "0.04", "--rounds", "1"], ["append", "read, pages", "an append has"]),
+        ("forms.py", ["--seconds", "0.001"], ["payload", "decoding"]),
+        ("flat.py", ["--gigabytes", "0.02", "--megabytes", "5", "--rounds", "1"], ["call"]),
+        ("server_cpu.py", ["--requests", "20", "--rounds", "1", "--only", "columns, 1"], ["500 records"]),
+        pytest.param(
+            "scale.py",
+            ["--streams", "2", "20", "--partitions", "2", "--rounds", "1"],
+            ["streams x"],
+            marks=pytest.mark.long,
+        ),
+    ],
+)
+def test_the_engine_and_the_server_are_measured(
+    script: str, arguments: list[str], titles: list[str], tmp_path: Path
+) -> None:
+    """Each checks what it times and prints its tables, whose cells are all there."""
+    command = [sys.executable, str(BENCHMARKS / script), *arguments, "--json", str(tmp_path / "told.json")]
+    if script != "forms.py":
+        command += ["--directory", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-4_000:]
+    lines = [line.split("|")[1:-1] for line in done.stdout.splitlines() if line.startswith("|")]
+    heads = [line for line in lines if any(line[0].strip().startswith(title) for title in titles)]
+    assert len(heads) == len(titles)
+    assert len(lines) >= 3 * len(titles)
+    assert {len(line) for line in lines} == {len(head) for head in heads}
+    assert "origin" in json.loads((tmp_path / "told.json").read_text())
+    assert [path.name for path in tmp_path.iterdir()] == ["told.json"]
+
+
+def test_workers_are_measured(tmp_path: Path) -> None:
+    """Puts and gets in both forms, with one process and with two workers; all that it acknowledged is there."""
+    script = str(BENCHMARKS / "workers.py")
+    command = [sys.executable, script, "--rounds", "1", "--seconds", "0.05", "--data-dir", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-4_000:]
+    rows = [
+        [cell.strip() for cell in line.split("│")[1:-1]] for line in done.stdout.splitlines() if line.startswith("│")
+    ]
+    assert [row[:2] for row in rows] == [
+        [kind, workers] for kind in ("put, JSON", "put, columns", "get, JSON", "get, columns") for workers in ("1", "2")
+    ]
+    assert all(float(row[2].replace(",", "")) > 0 for row in rows)

@@ -56,11 +56,26 @@ def test_what_was_stored_is_there_after_a_restart(tmp_path: Path) -> None:
         code, out, err = stop(process, signal.SIGTERM)
         assert (code, out) == (0, "")
         assert "Traceback" not in err
-    with serving("--data-dir", data, "--durability", "relaxed") as (process, line):
-        assert "relaxed" in line
+        assert "power failure" not in line + err
+    with serving("--data-dir", data, "--durability", "relaxed", "--sync-interval-ms", "250") as (process, line):
+        assert "relaxed: a power failure may take the last 0.25 s" in line
         rows = invoke(line.split()[1], "consume", "kept", "--no-follow", "--format", "raw").stdout.split()
         assert sorted(rows) == ["a", "b", "c"]
-        assert stop(process, signal.SIGINT)[:2] == (0, "")
+        code, out, err = stop(process, signal.SIGINT)
+        assert (code, out) == (0, "")
+        assert "WARNING disstream.server: durability is relaxed: a power failure takes" in err
+        assert "the last 0.25 s" in err
+
+
+def test_a_sync_interval_takes_relaxed(tmp_path: Path) -> None:
+    """--sync-interval-ms where it would mean nothing is refused, and the help tells what relaxed costs."""
+    for arguments in (["--data-dir", str(tmp_path / "d")], ["--memory"], ["--memory", "--durability", "relaxed"]):
+        result = click.testing.CliRunner().invoke(main, ["serve", "--sync-interval-ms", "250", *arguments])
+        assert result.exit_code == 2
+        assert "--durability relaxed" in result.stderr
+    assert not (tmp_path / "d").exists()
+    told = click.testing.CliRunner().invoke(main, ["serve", "--help"]).stdout
+    assert "power failure takes what was acknowledged in the last --sync-interval-ms" in " ".join(told.split())
 
 
 def test_memory_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

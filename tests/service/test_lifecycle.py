@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from disstream.errors import ClosedError
-from disstream.lifecycle import Scope, Supervisor, unwrap
+from disstream.lifecycle import Bell, Scope, Supervisor, loop_time, unwrap
 from disstream.testing.clock import run_simulated
 
 
@@ -274,3 +274,34 @@ def test_unwrap_keeps_what_failed_for_several_reasons() -> None:
     both = ExceptionGroup("", [one, other])
     assert unwrap(ExceptionGroup("", [both])) is both
     assert unwrap(one) is one
+
+
+def test_a_bell_wakes_who_waits() -> None:
+    """Whether it is rung before or while somebody waits, once or often; else at the time given; cancelled it stays."""
+
+    async def main() -> None:
+        bell = Bell()
+        bell.ring()
+        bell.ring()
+        await bell.wait(loop_time() + 5)
+        assert loop_time() == 0
+        bell.still()
+        await bell.wait(loop_time() + 5)
+        assert loop_time() == 5
+        await bell.wait(1.0)  # that is over
+        assert loop_time() == 5
+        async with anyio.create_task_group() as tasks:
+            for until in (None, float("inf"), 100.0):
+                tasks.start_soon(anyio.sleep, 1)
+                asyncio.get_running_loop().call_later(2, bell.ring)
+                await bell.wait(until)
+                bell.still()
+        assert loop_time() == 11
+        with anyio.move_on_after(3):
+            await bell.wait()
+        assert loop_time() == 14
+        bell.ring()
+        await bell.wait()
+        assert loop_time() == anyio.current_time() == 14
+
+    run_simulated(main)

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 from disstream.errors import ApiError, TransportError
 from disstream.model import MAX_HASH_KEY, NewRecord, PutResult, Record
+from disstream.wire.partitioning import partition_id
 from disstream.wire.protobuf import (
+    _CLASSES,
     decode_page_protobuf,
     decode_put_answer_protobuf,
     decode_put_protobuf,
@@ -210,7 +212,8 @@ def test_what_is_unknown_is_passed_over() -> None:
     put = decode_put_protobuf(
         unknown + field(2, unknown + field(3, b"d") + unknown) + field(30, b"id") + field(1, b"s")
     )
-    assert (put.stream_name, put.stream_id, put.records) == ("s", "id", [NewRecord(b"d")])
+    assert (put.stream_name, put.stream_id) == ("s", "id")
+    assert list(map(told, put.records)) == [told(NewRecord(b"d"))]
 
 
 def test_records_are_counted_before_they_cost() -> None:
@@ -287,3 +290,20 @@ def test_arbitrary_answers(noise: bytes, changes: list[tuple[int, bytes, int]]) 
             except TransportError as error:
                 unknown = error.outcome_unknown
             assert unknown
+
+
+@given(
+    lanes=st.lists(st.integers(0, 3), min_size=1, max_size=30),
+    starts=st.lists(st.sampled_from([0, 7, 98, 990, 998, 9_995, 123_456, 999_990, 10**18]), min_size=4, max_size=4),
+)
+def test_an_answer_by_hand_is_that_of_the_library(lanes: list[int], starts: list[int]) -> None:
+    """What is written without the library, because all is stored, is what the library reads, and would write."""
+    first = {lane: starts[lane] for lane in lanes}
+    body = encode_put_answer_protobuf(lanes, first)
+    parsed = _CLASSES["PutRecordsResult"].FromString(body)
+    assert parsed.IsInitialized()
+    assert parsed.SerializeToString() == body
+    following = dict(first)
+    for lane, entry in zip(lanes, parsed.records, strict=True):
+        assert (entry.shardId, entry.sequenceNumber) == (partition_id(lane), str(following[lane]))
+        following[lane] += 1

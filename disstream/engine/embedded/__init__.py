@@ -3,13 +3,28 @@
 environment  the directory: its configuration, lock, format version, and the tables in the LMDB file
 batch        how a stored batch looks, byte by byte (pure)
 merging      which stored batches become one (pure)
+seeking      which row is the first one at or after a time (pure)
 writers      what is remembered of producers, byte by byte
+partitions   where a partition stands, and the record of it
 commit       the one thread that writes: group commit, what happens when storage fails
+faults       what a failed transaction means: whether it may be stored, whether the engine may go on
+ballast      room on the disk: what is kept for deletions, and a warning before there is none
+header       LMDB's first pages, as far as we look at them (pure)
+synced       "relaxed": the way back to what was synchronised, after a power failure
+watch        figures of the thread for `stats()`
 sweeping     what is forgotten leaves the file, in pieces that hold up nobody; who keeps it from becoming free
 heat         which rows are certainly in memory (pure)
 reading      where a read happens: on the loop if it is hot, else in a thread
 log          `Log`: reads, and writes as jobs for the thread
 catalog      `Catalog`, likewise
+
+Looked at from outside, by processes that do not serve (`disstream data`):
+
+visit        a directory opened for that, beside a server or without one
+check        every table walked, every batch summed
+figures      rows, bytes and pages, counted
+backup       copies: made, put back, packed
+child        such a job in a process of its own, which a damaged file may kill
 
 The server opens it with a data directory. One process at a time; after a crash nothing needs repair.
 """
@@ -18,6 +33,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..api import EngineStats
 from .catalog import EmbeddedCatalog
 from .commit import Committer
 from .environment import EmbeddedConfig
@@ -51,6 +67,13 @@ class EmbeddedEngine:
         Cancelled: the directory is released as soon as its opening ended.
         """
         await self._committer.start()
+
+    def stats(self) -> EngineStats:
+        """What it has done, and the room it has. Raises StorageError unless it runs."""
+        return self._committer.stats()
+
+    async def wait_failed(self) -> None:
+        await self._committer.wait_failed()
 
     async def close(self) -> None:
         """Store what was accepted, then release the directory; waits return False.

@@ -11,12 +11,11 @@ answers all with one call into the loop. While it commits the next jobs gather: 
 - Partition states live in memory: `_states` belongs to the thread and is what the file holds; a transaction's changes
   are kept beside it until the commit succeeded, so a failed transaction leaves no trace in memory either. `states`
   belongs to the loop and follows with each answer.
-- A transaction counts from the moment its meta page is written, which is the last thing a commit does. Fails anything
-  before that (no room in the map or on the disk, a write error, even the fsync), nothing was stored: every job of the
-  transaction gets StorageError, and the engine goes on, since the next transaction starts from the last one that counts
-  and writes its pages anew. Fails the meta page, nobody can know: LMDB refuses to go on and so do we; the jobs get
-  OutcomeUnknown, later calls StorageError. So it is when the periodic sync of "relaxed" fails, which had been trusted
-  with transactions that were answered already.
+- What a failed transaction means, `faults` decides. If nothing was stored for want of room, its jobs are told so and
+  the engine goes on; what is no append is tried once more, without the appends and with the ballast given up, so that
+  a trim, a deletion or a checkpoint goes through on a full disk. After every other failure of the disk the engine
+  stops: nothing is acknowledged any more, `wait_failed` raises, and whoever runs it ends.
+- With "relaxed" the thread synchronises every `sync_interval_s` (`synced`). If that fails it stops as well.
 - Forgotten rows (trim, drop) are swept in small pieces, which ride along: see sweeping.py.
 - Small batches are merged likewise (`merging`), beside what else a transaction writes, and after a pause if there is
   nothing else: the transaction of its own is then in nobody's way.
@@ -37,13 +36,16 @@ from typing import Any, NamedTuple, TypeVar
 
 import lmdb
 
-from ...errors import DisError, OutcomeUnknown, StorageError
-from ..api import PartitionRef
+from ...errors import DisError, OutcomeUnknown, StorageError, StorageFull
+from ..api import EngineStats, PartitionRef
 from ..waiters import Waiters
-from .environment import EmbeddedConfig, Environment, PartitionState, remedy
+from .environment import EmbeddedConfig, Environment
+from .faults import Fault, judge
 from .merging import Merging
+from .partitions import PartitionState
 from .reading import Reading
-from .sweeping import EVERYTHING, Garbage, Snapshots, Sweeper, left_over
+from .sweeping import EVERYTHING, Garbage, Need, Snapshots, Sweeper, left_over
+from .watch import Watch
 
 T = TypeVar("T")
 
@@ -55,6 +57,12 @@ on a slow disk, and far from the 512 MiB of changed pages that LMDB can hold."""
 
 MERGE_PAUSE_S = 0.05
 """How long the thread waits for something to write before it merges what is due without: then nobody appends."""
+
+SWEEPS_WITHOUT_BALLAST = 8
+"""How many pieces are swept before the ballast is put back: what the first ones free, the later ones already use."""
+
+MAX_UNSYNCED = 1000
+"""Transactions after which "relaxed" syncs before its time: until then none of their pages (30 KiB) is used again."""
 
 
 class Write:
@@ -86,6 +94,7 @@ class _Job(NamedTuple):
     apply: Callable[[Write], Any]
     size: int
     future: asyncio.Future[Any]
+    append: bool
 
 
 _CLOSE = None
@@ -112,6 +121,7 @@ class Committer:
         self._snapshots = Snapshots()
         self._merging = Merging()
         self._may_merge = True
+        self._watch = Watch(data_dir, config)
 
     # --- on the loop ---------------------------------------------------------------------------------------------
 
@@ -121,6 +131,7 @@ class Committer:
         self._phase = "starting"
         self._loop = asyncio.get_running_loop()
         self._ended: asyncio.Future[None] = self._loop.create_future()
+        self._failed = asyncio.Event()
         opened: asyncio.Future[Environment] = self._loop.create_future()
         self._pending.add(opened)
         self._thread = threading.Thread(target=self._main, args=(opened,), name="disstream-commit", daemon=True)
@@ -146,19 +157,37 @@ class Committer:
 
     def check(self) -> Environment:
         """The environment; raises StorageError unless the engine runs."""
-        if self._phase != "running":
-            raise StorageError(f"the engine in {self._data_dir} is {self._phase}: use it between start() and close()")
+        self.check_open()
         if self._broken is not None:
-            raise StorageError(f"the engine in {self._data_dir} has stopped: {self._broken}") from self._broken
+            raise StorageError(str(self._broken)) from self._broken
         return self._env
 
-    def submit(self, apply: Callable[[Write], T], size: int = 0) -> asyncio.Future[T]:
-        """Queue a job of about `size` bytes; the future gets its result once it is durable."""
+    def check_open(self) -> None:
+        """Raises StorageError unless it was started and not closed."""
+        if self._phase != "running":
+            raise StorageError(f"the engine in {self._data_dir} is {self._phase}: use it between start() and close()")
+
+    def submit(self, apply: Callable[[Write], T], size: int = 0, *, append: bool = False) -> asyncio.Future[T]:
+        """Queue a job of about `size` bytes; the future gets its result once it is durable.
+
+        `append`: it holds records, and so gets nothing of the room that is kept for others.
+        """
         self.check()
         future: asyncio.Future[T] = self._loop.create_future()
         self._pending.add(future)
-        self._queue.put(_Job(apply, size, future))
+        self._queue.put(_Job(apply, size, future, append))
         return future
+
+    async def wait_failed(self) -> None:
+        """Until the engine has stopped by itself, whose reason it raises as a StorageError."""
+        self.check_open()
+        await self._failed.wait()
+        assert self._broken is not None
+        raise self._broken
+
+    def stats(self) -> EngineStats:
+        self.check_open()
+        return self._watch.stats(self._loop.time(), None if self._broken is None else str(self._broken))
 
     def _deliver(
         self,
@@ -168,8 +197,7 @@ class Committer:
     ) -> None:
         """Make a transaction visible, then answer its jobs."""
         if broken is not None and self._broken is None:
-            self._broken = broken
-            self.waiters.close()
+            self._stop(broken)
         for ref, state in changed.items():
             if state is None:
                 self.states.pop(ref, None)
@@ -186,15 +214,22 @@ class Committer:
             else:
                 future.set_result(answer)
 
-    def _end(self, env: Environment | None) -> None:
+    def _stop(self, broken: StorageError) -> None:
+        self._broken = broken
+        self._failed.set()
+        self.waiters.close()
+
+    def _end(self, env: Environment | None, clean: bool) -> None:
         """The thread is done. The environment is closed here, where no read can be under way."""
         if self._thread is not None:
             self._thread.join()  # it has nothing left to do but to return
+        if self._phase == "running" and self._broken is None:
+            self._stop(StorageError(f"the commit thread of {self._data_dir} died: see its traceback"))
         self._phase = "closed"
         self.waiters.close()
         self.reading.close()
         if env is not None:
-            env.close()
+            env.close(clean=clean)
         for future in self._pending:  # only if the thread died of a bug, whose traceback it has printed
             if not future.done():
                 future.set_exception(OutcomeUnknown(f"the commit thread of {self._data_dir} died: see its traceback"))
@@ -206,30 +241,33 @@ class Committer:
 
     def _main(self, opened: asyncio.Future[Environment]) -> None:
         env: Environment | None = None
+        clean = False
         try:
             try:
                 env = Environment(self._data_dir, self._config)
                 self._states = env.load()
                 self._sweeper.add(left_over(env, self._states))
+                self._watch.look(env, self._loop.time())
             except StorageError as exc:
                 self._call(self._deliver, {}, [(opened, exc)], None)
                 return
-            self._serve(env, opened)
+            clean = self._serve(env, opened)
         except _LoopClosed:
             _log.warning("the event loop ended without closing the engine in %s", self._data_dir)
         finally:
             try:
-                self._call(self._end, env)
+                self._call(self._end, env, clean)
             except _LoopClosed:
                 self.reading.close()
                 if env is not None:
                     env.close()
 
-    def _serve(self, env: Environment, opened: asyncio.Future[Environment]) -> None:
+    def _serve(self, env: Environment, opened: asyncio.Future[Environment]) -> bool:
+        """Until the queue says that it is over; True if all that was stored is synchronised."""
         self._call(self._deliver, dict(self._states), [(opened, env)], None)
         broken: StorageError | None = None
-        relaxed = self._config.durability == "relaxed"
         sync_at: float | None = None
+        unsynced = 0
         closing = False
         while not closing:
             jobs, closing = self._take(sync_at)
@@ -238,14 +276,19 @@ class Committer:
                 self._call(self._deliver, {}, [(job.future, StorageError(refused)) for job in jobs], broken)
                 continue
             if jobs or self._sweeper.pause_s() == 0 or (self._merging.due and self._may_merge):
-                broken = self._commit(env, jobs)
+                broken = self._write(env, jobs)
                 if broken is None:
                     self._snapshots.look(env.env)
-                if relaxed and sync_at is None:
+                unsynced += 1
+                if env.synced is not None and unsynced >= MAX_UNSYNCED:
+                    sync_at = self._loop.time()
+                elif env.synced is not None and sync_at is None:
                     sync_at = self._loop.time() + self._config.sync_interval_s
-            if sync_at is not None and (closing or self._loop.time() >= sync_at):
+            if broken is None and sync_at is not None and (closing or self._loop.time() >= sync_at):
                 sync_at = None
-                broken = broken or self._sync(env)
+                unsynced = 0
+                broken = self._sync(env)
+        return broken is None
 
     def _take(self, sync_at: float | None) -> tuple[list[_Job], bool]:
         """All jobs that wait, up to MAX_GROUP_BYTES, and whether to end after them. Waits if there is nothing to do."""
@@ -268,10 +311,34 @@ class Committer:
             return jobs, False
         return jobs, True
 
-    def _commit(self, env: Environment, jobs: list[_Job]) -> StorageError | None:
-        """One transaction. Returns why the engine must stop, if it must."""
+    def _write(self, env: Environment, jobs: list[_Job]) -> StorageError | None:
+        """Commit the jobs, and a piece of the garbage. Returns why the engine must stop, if it must."""
+        self._watch.look(env, self._loop.time())
+        appends = [job for job in jobs if job.append]
+        fault = self._commit(env, jobs)
+        if fault is None:
+            return None
+        if fault.stops:
+            return self._stop_after(fault, jobs)
+        if appends:
+            self._watch.refuses(fault.told)
+            self._refuse(appends, fault)
+        others = [job for job in jobs if not job.append]
+        if others or self._sweeper.can_sweep:
+            fault = self._commit_without_appends(env, others)
+            if fault is not None and fault.stops:
+                return self._stop_after(fault, others)
+            if fault is not None:
+                self._refuse(others, fault)
+        # With "relaxed", what was freed is free once there is no way back to it.
+        return None if env.synced is None else self._sync(env)
+
+    def _commit(self, env: Environment, jobs: list[_Job], need: Need | None = None) -> Fault | None:
+        """One transaction, with a piece of the garbage. Answers its jobs, unless it failed: then returns why.
+
+        `need`: there is no room, so a piece goes whatever it takes.
+        """
         answers: list[tuple[asyncio.Future[Any], Any]] = []
-        broken: StorageError | None = None
         transaction = 0
         write: Write | None = None
         merges = self._merging.take() if self._may_merge else []
@@ -286,21 +353,13 @@ class Committer:
                         answers.append((job.future, exc))
                 for merge in merges:
                     env.merge(txn, merge)
-                self._sweeper.sweep(write, alone=not jobs)
+                self._sweeper.sweep(write, alone=not jobs, need=need)
                 transaction = txn.id()  # leaving the block commits it
         except lmdb.Error as exc:
-            self._sweeper.failed()
             self._may_merge = False  # it takes room, and there may be none: the next append that succeeds allows it
             self._merging.put_back(merges)
-            if not transaction or _never_counted(env, transaction):
-                told = f"nothing was stored in {self._data_dir}: {exc}; {remedy(exc)}"
-                answers = [(job.future, StorageError(told)) for job in jobs]
-            else:
-                told = f"a commit to {self._data_dir} failed: {exc}; check the disk, then start again"
-                broken = StorageError(told)
-                answers = [(job.future, OutcomeUnknown(told)) for job in jobs]
-            self._call(self._deliver, {}, answers, broken)
-            return broken
+            return judge(exc, env.env, env.file, transaction, [job.size for job in jobs])
+        self._watch.committed(self._loop.time())
         self._sweeper.committed(began, alone=not jobs)
         self._sweeper.add(write.garbage)
         self._remember(write)
@@ -309,6 +368,8 @@ class Committer:
                 self._states.pop(ref, None)
             else:
                 self._states[ref] = state
+        if any([job.append for job in jobs]):
+            self._watch.accepts()
         if answers or write.changed:
             self._call(self._deliver, write.changed, answers, None)
         return None
@@ -322,15 +383,59 @@ class Committer:
             if before == EVERYTHING:
                 self._merging.forget(slot)
 
-    def _sync(self, env: Environment) -> StorageError | None:
+    def _commit_without_appends(self, env: Environment, jobs: list[_Job]) -> Fault | None:
+        """What the appends beside them could not get room for, these may: in free pages, or in place of the ballast."""
+        fault = self._commit(env, jobs, Need.MUCH)
+        if fault is None or fault.stops:
+            return fault
+        if fault.kind == "refused":  # the map is full: the ballast is no help, a smaller piece of garbage may be
+            fault = self._commit(env, jobs, Need.LITTLE)
+            self._sweeper.may_sweep = fault is None
+            return fault
+        env.ballast.give_up()
         try:
-            env.env.sync(True)
-        except lmdb.Error as exc:
-            self._sweeper.failed()
-            broken = StorageError(f"synchronising {self._data_dir} failed: {exc}; check the disk, then start again")
-            _log.error("the engine in %s stops: %s", self._data_dir, exc)
-            self._call(self._deliver, {}, [], broken)
-            return broken
+            fault = swept = self._commit(env, jobs, Need.MUCH)
+            for _ in range(SWEEPS_WITHOUT_BALLAST):
+                if swept is None and self._sweeper.can_sweep:
+                    swept = self._commit(env, [], Need.MUCH)
+        finally:
+            env.ballast.put_back()
+        self._sweeper.may_sweep = swept is None  # not again and again for nothing: the next success allows it
+        return swept if swept is not None and swept.stops else fault
+
+    def _refuse(self, jobs: list[_Job], fault: Fault) -> None:
+        told = f"nothing was stored in {self._data_dir}: {fault.told}"
+        self._call(self._deliver, {}, [(job.future, StorageFull(told)) for job in jobs], None)
+
+    def _stop_after(self, fault: Fault, jobs: list[_Job]) -> StorageError:
+        told = f"the engine in {self._data_dir} stops: {fault.told}"
+        answers: list[tuple[asyncio.Future[Any], Any]] = []
+        for job in jobs:  # an error for each: a traceback grows with every await that raises it
+            unknown = fault.kind == "unknown"
+            answers.append(
+                (job.future, OutcomeUnknown(told) if unknown else StorageError(f"nothing was stored: {told}"))
+            )
+        return self._stop_thread(told, answers)
+
+    def _stop_thread(self, told: str, answers: list[tuple[asyncio.Future[Any], Any]]) -> StorageError:
+        _log.error("%s", told)
+        self._sweeper.may_sweep = False
+        broken = StorageError(told)
+        self._call(self._deliver, {}, answers, broken)
+        return broken
+
+    def _sync(self, env: Environment) -> StorageError | None:
+        assert env.synced is not None
+        try:
+            env.synced.advance()
+        except (lmdb.Error, OSError) as exc:
+            env.synced.distrust()
+            told = (
+                f"the engine in {self._data_dir} stops: a sync failed: {exc}; check the disk, then start again, which "
+                "undoes what was acknowledged since the last sync"
+            )
+            return self._stop_thread(told, [])
+        self._watch.synced(self._loop.time())
         return None
 
     def _call(self, function: Callable[..., None], *args: object) -> None:
@@ -342,12 +447,3 @@ class Committer:
 
 class _LoopClosed(Exception):
     """There is nobody left to answer."""
-
-
-def _never_counted(env: Environment, transaction: int) -> bool:
-    """Whether it is certain, after an error, that `transaction` did not take effect."""
-    try:
-        env.env.begin(write=True).abort()  # raises if the meta page could not be written
-        return env.env.info()["last_txnid"] < transaction
-    except lmdb.Error:
-        return False

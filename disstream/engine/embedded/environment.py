@@ -1,22 +1,23 @@
 """The data directory: who may use it, which format it has, and the tables of its LMDB file.
 
     data.mdb         the LMDB file. Copy-on-write: a crash leaves the last committed transaction, there is no repair
+    data.mdb.new     what a restore or a compaction writes, until it takes the place of data.mdb
     lock.mdb         LMDB's table of readers
-    disstream.lock   flock'ed by the process that uses the directory; contains its pid
+    disstream.lock   flock'ed by the process that uses the directory; contains its pid, and what it does if not serving
+    ballast          room that is kept for what frees room, see ballast.py
+    synced.meta      only with durability "relaxed": the way back after a power failure, see synced.py
 
 Tables, numbers big endian:
 
     meta         "format" -> 4 bytes: FORMAT         "slot", "version" -> 8 bytes: the last one given out
-    partitions   stream id length (2 bytes), stream id, partition number (4 bytes) -> PartitionState, 6 x 8 bytes; the
-                 last one, `held`, is missing in records of earlier versions
+    partitions   see partitions.py
     batches      see batch.py
     writers      see writers.py
     dropped      slot (8 bytes) -> nothing: partitions whose rows and writers are still to be swept
     catalog      key -> version (8 bytes), value
 
-A partition's record is written when it is opened, trimmed and swept, and by every UNRECORDED_BATCHES-th append only:
-what `next`, `last_ms` and `held` have become since then is told by its last batches. So an append mostly writes one
-key, the numbers survive that all rows are forgotten, and opening the directory looks at a few batches per partition.
+An append mostly writes one key, the numbers survive that all rows are forgotten, and opening the directory looks at a
+few batches per partition.
 """
 
 from __future__ import annotations
@@ -28,15 +29,20 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import lmdb
 
 from ...errors import ConfigError, StorageError
 from ..api import PartitionRef
-from ..rules import MAX_KEY_BYTES, weigh
-from . import batch
+from ..rules import MAX_KEY_BYTES
+from . import batch, partitions
+from .ballast import NO_ROOM, Ballast
+from .faults import judge, remedy
+from .header import HEADER_BYTES, latest
 from .merging import Merge
+from .partitions import STATE_BYTES, PartitionState
+from .synced import Synced, forget, go_back, sync_directory
 from .writers import Writers
 
 FORMAT = 3
@@ -44,16 +50,12 @@ FORMAT = 3
 record tells what its batches weigh. What was stored in an older format is read, so its directories are taken over; a
 version that knows less must not open them any more."""
 
-UNRECORDED_BATCHES = 4
-"""How many batches a partition's record may be behind. Each of them is a page to be read when the directory is opened,
-on a disk that may be slow; a record costs an append 1.5 us and the commit a page."""
+DATA = "data.mdb"
+UNFINISHED = "data.mdb.new"
+LOCK = "disstream.lock"
 
 _NUMBER = struct.Struct(">Q")
 _FORMAT = struct.Struct(">I")
-_STATE = struct.Struct(">QQQQQQ")
-_STATE_BEFORE_HELD = struct.Struct(">QQQQQ")
-_REF_HEAD = struct.Struct(">H")
-_REF_TAIL = struct.Struct(">I")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +64,8 @@ class EmbeddedConfig:
 
     `durability`: "fsync" (an answered append survives a power failure) or "relaxed": commits are not synchronised one
     by one, but every `sync_interval_s`. Relaxed survives the death of the process; a power failure or a crash of the
-    system may cost the last `sync_interval_s`, and on file systems that reorder writes the whole directory.
+    system takes what was answered in the last `sync_interval_s` and while that was being synchronised, and nothing
+    that was answered before (synced.py).
     """
 
     durability: Literal["fsync", "relaxed"] = "fsync"  # losing what was acknowledged must be somebody's decision
@@ -70,6 +73,9 @@ class EmbeddedConfig:
     # Address space, not disk: the file grows as it is filled. More than one machine's disk holds for one queue, and
     # 1/512 of what a 64-bit process can address. It can be raised later, never lowered below what is used.
     map_size_bytes: int = 256 * 1024**3
+    # Room that deletions find on a full disk (ballast.py); 0: none is kept. A thousand trims with what they sweep write
+    # some hundred pages at a time; this is twenty times that.
+    ballast_bytes: int = 8 * 1024**2
 
     def __post_init__(self) -> None:
         if self.durability not in ("fsync", "relaxed"):
@@ -78,22 +84,8 @@ class EmbeddedConfig:
             raise ConfigError(f"sync_interval_s is {self.sync_interval_s}: use seconds greater than 0")
         if self.map_size_bytes < 1024**2:
             raise ConfigError(f"map_size_bytes is {self.map_size_bytes}: use at least 1 MiB")
-
-
-class PartitionState(NamedTuple):
-    """Where a partition stands. `last_ms`: the time of the latest append, below which no later one is stamped.
-
-    `held`: payload and key bytes of all stored batches, those included that are forgotten and not swept yet.
-    `unrecorded`: how many batches are younger than the partition's record; this alone is not stored.
-    """
-
-    slot: int
-    epoch: int
-    oldest: int = 0
-    next: int = 0
-    last_ms: int = 0
-    held: int = 0
-    unrecorded: int = 0
+        if self.ballast_bytes < 0:
+            raise ConfigError(f"ballast_bytes is {self.ballast_bytes}: use 0 (none) or more")
 
 
 class Environment:
@@ -103,30 +95,66 @@ class Environment:
         """Open or create it. Raises StorageError with the remedy."""
         self._lock = _lock(data_dir)
         try:
+            _refuse_unfinished(data_dir)
             self._open(data_dir, config)
         except lmdb.Error as exc:
             self._unlock()
             raise StorageError(f"cannot open the data directory {data_dir}: {exc}; {remedy(exc)}") from exc
         except OSError as exc:
             self._unlock()
-            raise StorageError(f"cannot open the data directory {data_dir}: {exc}; check its permissions") from exc
+            told = "free space on the disk" if exc.errno in NO_ROOM else "check its permissions"
+            raise StorageError(f"cannot open the data directory {data_dir}: {exc}; {told}") from exc
         except BaseException:
             self._unlock()
             raise
 
     def _open(self, data_dir: Path, config: EmbeddedConfig) -> None:
+        path = data_dir / "data.mdb"
+        new = not path.exists()
+        if not new:
+            if path.stat().st_size == 0:  # LMDB would make a new one of it, and all would seem well
+                raise StorageError(
+                    f"{path} is empty: restore a copy of the data directory, or remove the file to begin with nothing"
+                )
+            go_back(data_dir)
+            _check_header(path)
+        _reserve_readers(data_dir)
+        try:
+            # All of this is synchronised, also with "relaxed": there is no way back yet.
+            self._map(data_dir, config, sync=True)
+        except BaseException:
+            if new:
+                path.unlink(missing_ok=True)  # as it was found, and not as an empty file
+            raise
+        self.synced: Synced | None = None
+        self.file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            sync_directory(data_dir)
+            self.env.sync(True)  # what an earlier process has left to the system's memory, too
+            if config.durability == "relaxed":
+                self.env.close()
+                self._map(data_dir, config, sync=False)
+                self.synced = Synced(data_dir, self.env)
+            else:
+                forget(data_dir)
+            self.ballast = Ballast(data_dir, config.ballast_bytes)
+        except BaseException:
+            self._release(clean=False)
+            raise
+
+    def _map(self, data_dir: Path, config: EmbeddedConfig, *, sync: bool) -> None:
         # writemap=False: with it a stray write could damage the file, and a full disk would kill the process (SIGBUS)
         # instead of raising. readahead stays on: a log is read forward.
         self.env = env = lmdb.Environment(
             os.fspath(data_dir),
             map_size=config.map_size_bytes,
-            sync=config.durability == "fsync",
+            sync=sync,
             max_dbs=6,
             max_spare_txns=2,
         )
         try:
             _check_length(data_dir, env)
-            _sync_directory(data_dir)
+            self.page_bytes: int = env.stat()["psize"]
             self.meta = env.open_db(b"meta")
             self._check_format(data_dir)
             self.partitions = env.open_db(b"partitions")
@@ -144,16 +172,30 @@ class Environment:
             found = 0 if stored is None else int.from_bytes(stored, "big")
             if found < FORMAT:
                 txn.put(b"format", _FORMAT.pack(FORMAT), db=self.meta)
-        if found > FORMAT:
-            raise StorageError(
-                f"the data directory {data_dir} has format {found}, this version of disstream writes format {FORMAT}: "
-                "use the version that wrote it, or another directory"
-            )
+        refuse_newer(data_dir, found)
 
-    def close(self) -> None:
-        """Release the directory."""
-        self.env.close()
+    def close(self, *, clean: bool = False) -> None:
+        """Release the directory. `clean`: all that was committed is synchronised."""
+        self._release(clean=clean)
         self._unlock()
+
+    def _release(self, *, clean: bool) -> None:
+        if self.synced is not None:
+            self.synced.close(clean=clean)
+        os.close(self.file)
+        self.env.close()
+
+    def used_pages(self) -> int:
+        """Pages that hold something; the others of the file are free, but for those that list the free ones."""
+        with self.env.begin() as txn:
+            return 2 + self._table_pages(txn)
+
+    def _table_pages(self, txn: lmdb.Transaction[Any]) -> int:
+        used = 0
+        for table in (None, self.meta, self.partitions, self.batches, self.writers.db, self.dropped, self.catalog):
+            found = txn.stat(table) if table is not None else txn.stat()
+            used += found["branch_pages"] + found["leaf_pages"] + found["overflow_pages"]
+        return used
 
     def _unlock(self) -> None:
         # Explicitly: a forked child would otherwise keep the lock with its copy of the descriptor.
@@ -168,6 +210,10 @@ class Environment:
                 yield txn
         except lmdb.Error as exc:
             raise StorageError(f"cannot read from {self.env.path()}: {exc}; {remedy(exc)}") from exc
+        except struct.error as exc:
+            raise StorageError(
+                f"{self.env.path()} is damaged: a key or a value has the wrong size ({exc}); restore a copy of it"
+            ) from exc
 
     def count_up(self, txn: lmdb.Transaction[Any], counter: bytes) -> int:
         """The next number of a counter in `meta`, starting at 1."""
@@ -177,56 +223,60 @@ class Environment:
 
     def room(self, txn: lmdb.Transaction[Any]) -> tuple[int, int]:
         """How much of the file is free for what is stored next, as far as this transaction knows, and where it ends."""
-        used = 0
-        for table in (None, self.meta, self.partitions, self.batches, self.writers.db, self.dropped, self.catalog):
-            found = txn.stat(table) if table is not None else txn.stat()
-            used += found["branch_pages"] + found["leaf_pages"] + found["overflow_pages"]
-        pages, page_bytes = self.env.info()["last_pgno"] + 1, found["psize"]
-        return (pages - used) * page_bytes, pages * page_bytes
+        pages = self.env.info()["last_pgno"] + 1
+        return (pages - self._table_pages(txn)) * self.page_bytes, pages * self.page_bytes
 
     def put_state(self, txn: lmdb.Transaction[Any], ref: PartitionRef, state: PartitionState) -> PartitionState:
         """Write the partition's record; returns the state as it is then."""
-        txn.put(_partition_key(ref), _STATE.pack(*state[:-1]), db=self.partitions)
+        txn.put(partitions.key(ref), partitions.record(state), db=self.partitions)
         return state._replace(unrecorded=0)
 
     def state(self, txn: lmdb.Transaction[Any], cursor: lmdb.Cursor[Any], ref: PartitionRef) -> PartitionState | None:
         """Where the partition stands in this transaction, told by its record and its last batches."""
-        stored = txn.get(_partition_key(ref), db=self.partitions)
-        return None if stored is None else _current(cursor, ref, stored)
+        stored = txn.get(partitions.key(ref), db=self.partitions)
+        return None if stored is None else partitions.current(cursor, ref, stored)
 
     def drop_states(self, txn: lmdb.Transaction[Any], stream_id: str) -> list[tuple[PartitionRef, int]]:
         """Take the stream's partitions out of the table, their slots into `dropped`; returns both."""
         gone: list[tuple[PartitionRef, int]] = []
         if len(stream_id) > MAX_KEY_BYTES:  # more than a key can hold: no such stream was ever opened
             return gone
-        prefix = _stream_prefix(stream_id)
+        prefix = partitions.stream_prefix(stream_id)
         cursor = txn.cursor(db=self.partitions)
         cursor.set_range(prefix)
         while bytes(cursor.key()[: len(prefix)]) == prefix:  # the key is empty behind the last one of all
-            (number,) = _REF_TAIL.unpack(cursor.key()[len(prefix) :])
-            gone.append((PartitionRef(stream_id, number), _recorded(cursor.value()).slot))
+            ref = PartitionRef(stream_id, partitions.parse_number(cursor.key()))
+            gone.append((ref, partitions.parse_state(cursor.value()).slot))
             cursor.delete()  # and stand on the next
         for _, slot in gone:
             txn.put(_NUMBER.pack(slot), b"", db=self.dropped)
         return gone
 
     def load(self) -> dict[PartitionRef, PartitionState]:
-        """All partitions as they stand, each brought up to date by its last batch."""
+        """All partitions as they stand, each brought up to date by its last batches."""
         states: dict[PartitionRef, PartitionState] = {}
         uncounted: list[PartitionRef] = []
         with self.reading() as txn:
             cursor = txn.cursor(db=self.batches)
             for stored, value in txn.cursor(db=self.partitions):
-                size = _REF_HEAD.size
-                ref = PartitionRef(str(stored[size : -_REF_TAIL.size], "utf-8"), *_REF_TAIL.unpack(stored[-4:]))
-                states[ref] = _current(cursor, ref, value)
-                if len(value) != _STATE.size:
+                ref = partitions.parse_ref(stored)
+                states[ref] = partitions.current(cursor, ref, value)
+                if len(value) != STATE_BYTES:
                     uncounted.append(ref)
-        if uncounted:  # by an earlier version: counting once is enough, and a disk that is full lets it be done again
-            with contextlib.suppress(lmdb.Error), self.env.begin(write=True) as write:
-                for ref in uncounted:
-                    self.put_state(write, ref, states[ref])
+        if uncounted:
+            self._record({ref: states[ref] for ref in uncounted})
         return states
+
+    def _record(self, states: dict[PartitionRef, PartitionState]) -> None:
+        """What was counted because an earlier version did not. On a full disk it is done again at the next start."""
+        try:
+            with self.env.begin(write=True) as txn:
+                for ref, state in states.items():
+                    self.put_state(txn, ref, state)
+        except lmdb.Error as exc:
+            fault = judge(exc, self.env, self.file, 0, [])
+            if fault.stops:
+                raise StorageError(f"cannot open the data directory {self.env.path()}: {fault.told}") from exc
 
     def merge(self, txn: lmdb.Transaction[Any], merge: Merge) -> None:
         """Make its batches one, those of them that are left. A damaged one, and all beside it, stay as they are."""
@@ -253,62 +303,51 @@ class Environment:
         txn.put(batch.key(merge.slot, last), merged, db=self.batches)
 
 
-def _stream_prefix(stream_id: str) -> bytes:
-    """How the keys of a stream's partitions begin. With its length: no id is the beginning of another."""
-    encoded = stream_id.encode("utf-8", "surrogatepass")
-    return _REF_HEAD.pack(len(encoded)) + encoded
-
-
-def _partition_key(ref: PartitionRef) -> bytes:
-    return _stream_prefix(ref.stream_id) + _REF_TAIL.pack(ref.number)
-
-
-def remedy(exc: lmdb.Error) -> str:
-    """What the operator can do about it."""
-    if isinstance(exc, lmdb.MapFullError):
-        return "raise map_size_bytes, or forget old rows"
-    if isinstance(exc, lmdb.DiskError):
-        return "free space on the disk"
-    if isinstance(exc, lmdb.MemoryError):
-        return "lower map_size_bytes, or let the process use more address space (ulimit -v)"
-    if isinstance(exc, lmdb.TxnFullError):
-        return "write less in one call"
-    if isinstance(exc, (lmdb.InvalidError, lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.VersionMismatchError)):
-        return "the file is damaged or not ours: restore a copy, or use another directory"
-    return "check the disk, the directory's owner and its permissions"
-
-
-def _recorded(stored: bytes | memoryview) -> PartitionState:
-    """A partition's record. One without `held` counts from the first batch on, and so takes a look at all of them."""
-    if len(stored) == _STATE_BEFORE_HELD.size:
-        return PartitionState(*_STATE_BEFORE_HELD.unpack(stored))
-    return PartitionState(*_STATE.unpack(stored))
-
-
-def _current(cursor: lmdb.Cursor[Any], ref: PartitionRef, stored: bytes | memoryview) -> PartitionState:
-    """The partition's record brought up to date by the batches behind it."""
-    state = _recorded(stored)
-    counted = state.next if len(stored) == _STATE.size else 0
-    more = cursor.set_range(batch.key(state.slot, counted))
-    while more:
-        slot, last = batch.parse_key(cursor.key())
-        if slot != state.slot:
-            break
-        try:
-            head = batch.header(cursor.value())
-            weight = head.weight
-            if head.first < counted:  # written anew since, together with batches that are counted
-                weight = weigh(batch.rows(cursor.value())[counted - head.first :])
-        except batch.Damaged as exc:
-            raise StorageError(f"the last batch of {ref} is damaged: {exc}; restore a copy of the directory") from exc
-        state = state._replace(
-            next=max(state.next, last + 1),
-            last_ms=max(state.last_ms, head.append_ms),
-            held=state.held + weight,
-            unrecorded=state.unrecorded + 1,
+def refuse_newer(data_dir: Path, found: int) -> None:
+    """Raise StorageError if a directory has a format that this version does not know."""
+    if found > FORMAT:
+        raise StorageError(
+            f"the data directory {data_dir} has format {found}, this version of disstream writes format {FORMAT}: "
+            "use the version that wrote it, or another directory"
         )
-        more = cursor.next()
-    return state
+
+
+def _refuse_unfinished(data_dir: Path) -> None:
+    """Raise StorageError for a directory into which a backup was being restored: it is not an empty one."""
+    if (data_dir / UNFINISHED).exists() and not (data_dir / DATA).exists():
+        raise StorageError(
+            f"a restore into {data_dir} was not finished: repeat it (disstream data restore BACKUP {data_dir}), or "
+            f"remove {data_dir / UNFINISHED} to begin with nothing"
+        )
+
+
+def _reserve_readers(data_dir: Path) -> None:
+    """LMDB writes its table of readers through a map: on a full disk that would kill the process (SIGBUS).
+
+    Raises OSError where there is no room for it.
+    """
+    descriptor = os.open(data_dir / "lock.mdb", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        os.posix_fallocate(descriptor, 0, 8192)  # what LMDB makes it for its 126 readers
+    finally:
+        os.close(descriptor)
+
+
+def _check_header(path: Path) -> None:
+    """Raise StorageError if LMDB would follow its first pages nowhere. What is no LMDB file it says itself."""
+    with path.open("rb") as file:
+        meta = latest(file.read(HEADER_BYTES))
+    if meta is None:
+        return
+    fault = meta.fault()
+    if fault is not None:
+        raise StorageError(f"{path} is damaged: it tells of {fault}; restore a copy of the data directory")
+    # More than a transaction can hold, and so more than it can have left unwritten. See _check_length for what is less.
+    found, complete = path.stat().st_size, (meta.last_page + 1) * meta.page_bytes
+    if complete > found + 1024**3:
+        raise StorageError(
+            f"{path} is cut short: {found} of {complete} bytes are there; restore a copy of the data directory"
+        )
 
 
 def _check_length(data_dir: Path, env: lmdb.Environment) -> None:
@@ -317,7 +356,7 @@ def _check_length(data_dir: Path, env: lmdb.Environment) -> None:
     It may end before its last page number, because LMDB does not write pages that a transaction both took and gave
     back. Only then the tree is walked, by reading the file, to see whether something is missing.
     """
-    path = data_dir / "data.mdb"
+    path = data_dir / DATA
     found, complete = path.stat().st_size, (env.info()["last_pgno"] + 1) * env.stat()["psize"]
     if found >= complete:
         return
@@ -340,21 +379,11 @@ def _check_length(data_dir: Path, env: lmdb.Environment) -> None:
         raise StorageError(f"cannot extend {path} to {complete} bytes: {exc.strerror}; check the disk") from exc
 
 
-def _sync_directory(data_dir: Path) -> None:
-    """Make the names of new files durable: LMDB synchronises their content only."""
-    for directory in (data_dir, data_dir.absolute().parent):
-        descriptor = os.open(directory, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
 def _lock(data_dir: Path) -> int:
     """Take the directory for this process; returns the descriptor that holds the lock."""
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(data_dir / "disstream.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        descriptor = os.open(data_dir / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as exc:
         raise StorageError(
             f"cannot use the data directory {data_dir}: {exc.strerror}; name a directory that can be written"

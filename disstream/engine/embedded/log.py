@@ -19,7 +19,9 @@ from ..writers import judge
 from ..writers import stored as remembered
 from . import batch
 from .commit import Committer, Write
-from .environment import UNRECORDED_BATCHES, Environment, PartitionState
+from .environment import Environment
+from .partitions import UNRECORDED_BATCHES, PartitionState
+from .seeking import Search
 from .sweeping import EVERYTHING, Garbage
 
 
@@ -44,7 +46,7 @@ class EmbeddedLog:
         encoded = [_Encoded(entry, batch.encode(entry.rows)) for entry in entries]
         size = sum([len(rows.buffer) for _, rows in encoded])
         self._committer.reading.wrote(size, self._committer.states)
-        return await self._committer.submit(lambda write: _append(write, encoded, now_ms), size)
+        return await self._committer.submit(lambda write: _append(write, encoded, now_ms), size, append=True)
 
     async def trim(self, partition: PartitionRef, before: int) -> None:
         """Does nothing for a partition that is not open."""
@@ -264,15 +266,13 @@ def _fitting(rows: Columns, left: int) -> Columns:
 
 
 def _seek(cursor: lmdb.Cursor[memoryview], ref: PartitionRef, state: PartitionState, time_ms: int) -> int:
-    """Bisect the sequence numbers: append times never decrease, and each probe answers for a whole batch.
+    """The first row at or after that time; the file may be ahead of `state`, never behind it.
 
-    Of a batch with rows of different times it is that of the last one; only in the batch that is found in the end, its
-    rows are looked at. The oldest one first: retention asks again and again, and mostly it is that one.
+    The time of a batch is that of its last row; only in the batch that is found in the end, its rows are looked at.
     """
-    low, high = state.oldest, state.next
-    middle = low
-    while low < high:
-        if not cursor.set_range(batch.key(state.slot, middle)):
+    search = Search(state.oldest, state.next, state.last_ms, time_ms)
+    while (probe := search.probe()) is not None:
+        if not cursor.set_range(batch.key(state.slot, probe)):
             return state.next
         slot, last = batch.parse_key(cursor.key())
         if slot != state.slot:  # dropped, and swept, but `state` does not know yet
@@ -280,13 +280,9 @@ def _seek(cursor: lmdb.Cursor[memoryview], ref: PartitionRef, state: PartitionSt
         try:
             head = batch.header(cursor.value())
         except batch.Damaged as exc:
-            raise _damaged(ref, middle, exc) from exc
-        if head.append_ms >= time_ms:
-            high = min(middle, max(head.first, low))
-        else:
-            low = min(last + 1, state.next)
-        middle = (low + high) // 2
-    return _seek_row(cursor, ref, state, low, time_ms)
+            raise _damaged(ref, probe, exc) from exc
+        search.told(probe, head.first, last, head.append_ms)
+    return _seek_row(cursor, ref, state, search.found, time_ms)
 
 
 def _seek_row(

@@ -18,8 +18,9 @@ from typing import TypeVar
 import lmdb
 
 from ..api import PartitionRef
-from .environment import Environment, PartitionState
+from .environment import Environment
 from .heat import Heat
+from .partitions import PartitionState
 
 T = TypeVar("T")
 

@@ -16,6 +16,9 @@ How large a piece is decides how long the appends of its transaction wait, and t
   in runs too short an append took 30 ms.
 - a piece takes twice what its transaction stores, and one batch at least, however long that takes: a log that is
   trimmed as fast as it is written needs as much as it stores, and garbage must not grow for ever.
+- where appends find no room in the map or on the disk none of this counts: what is free may be in runs too short, or
+  wait for a sync, and to make room is all there is to do. Then the piece comes from one partition alone: to delete
+  takes pages as well, fewer where the batches are neighbours.
 
 Deleting a batch reads it, from the disk if it is no longer cached: that is why time is measured, and not only batches
 counted.
@@ -23,7 +26,10 @@ counted.
 
 from __future__ import annotations
 
+import enum
 import logging
+import math
+import os
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping
@@ -33,7 +39,8 @@ import lmdb
 
 from ..api import PartitionRef
 from . import batch
-from .environment import Environment, PartitionState
+from .environment import Environment
+from .partitions import PartitionState
 
 if TYPE_CHECKING:
     from .commit import Write
@@ -52,11 +59,21 @@ SWEEP_BYTES = 16 * 1024**2
 STOCK_BYTES = 64 * 1024**2
 SWEEP_BATCHES = 1000
 
+SMALL_SWEEP_BATCHES = 10
+"""As many where there is hardly a free page: so few are found among those that each transaction leaves behind."""
+
 LOOK_S = 10.0
 """How often the table of readers is looked at while there are commits."""
 
 OLD_S = 60.0
 """From when on a snapshot is told of. Reads take milliseconds, a backup of 10 GB a minute."""
+
+
+class Need(enum.Enum):
+    """How much is to go if there is no room."""
+
+    MUCH = "much"
+    LITTLE = "little"
 
 
 class Garbage(NamedTuple):
@@ -77,14 +94,15 @@ def left_over(env: Environment, states: Mapping[PartitionRef, PartitionState]) -
 class Sweeper:
     """The garbage, and when how much of it goes. Belongs to the commit thread.
 
-    In each transaction `sweep` once, and behind it `committed` or `failed`.
+    In each transaction `sweep` once, and `committed` if it counts.
     """
 
     def __init__(self) -> None:
         self._garbage: deque[Garbage] = deque()
         self._finished = 0
         self._swept_s = 0.0
-        self._allowed = True
+        self.may_sweep = True
+        """Not again and again for nothing: what failed is tried again when something else has succeeded."""
         self._stocked = False
         self._file_bytes = 0
         self._alone_at = 0.0
@@ -93,47 +111,63 @@ class Sweeper:
     def add(self, garbage: Iterable[Garbage]) -> None:
         self._garbage.extend(garbage)
 
+    @property
+    def can_sweep(self) -> bool:
+        """Whether a piece would go if there were need."""
+        return bool(self._garbage) and self.may_sweep
+
     def pause_s(self) -> float | None:
         """In how many seconds a piece may go alone; None: there is none, or no need, or it would be in vain."""
-        if not self._garbage or not self._allowed or self._stocked:
+        if not self.can_sweep or self._stocked:
             return None
         return max(self._alone_at - time.monotonic(), 0.0)
 
-    def sweep(self, write: Write, *, alone: bool) -> None:
-        """Delete a piece of the oldest garbage. Tell then whether the transaction counts: `committed` or `failed`.
+    def sweep(self, write: Write, *, alone: bool, need: Need | None = None) -> None:
+        """Delete a piece of the oldest garbage. Tell then if the transaction counts: `committed`.
 
-        `alone`: without jobs, if only to merge: then it may not be time yet.
+        `alone`: without jobs, if only to merge: then it may not be time yet. `need`: it is, whatever it takes.
         """
         self._finished = 0
         self._swept_s = 0.0
-        if not self._garbage or not self._allowed or (alone and time.monotonic() < self._alone_at):
+        if not self.can_sweep:
             return
-        free, size = write.env.room(write.txn)
-        grown, self._file_bytes = size - self._file_bytes, size
-        self._stocked = free >= STOCK_BYTES
-        if self._stocked and grown <= 0:
-            return
-        most = min(2 * grown, SWEEP_BYTES) if self._stocked else SWEEP_BYTES
-        if alone:
-            budget = _Budget(ALONE_S, 0, most)
+        if need is None:
+            budget = self._budget(write, alone)
         else:
-            low, high = BESIDE_S
-            budget = _Budget(min(max(BESIDE * self._usual_s, low), high), 2 * write.stored_bytes, most)
+            most = SWEEP_BATCHES if need is Need.MUCH else SMALL_SWEEP_BATCHES
+            budget = _Budget(math.inf, 0, SWEEP_BYTES, most)
+        if budget is None:
+            return
         began = time.monotonic()
         with write.txn.cursor(db=write.env.batches) as cursor:
             for garbage in self._garbage:
                 if not _sweep(write, cursor, garbage, budget):
                     break
                 self._finished += 1
-                if budget.spent():
+                if need is not None or budget.spent():
                     break
         self._swept_s = time.monotonic() - began
+
+    def _budget(self, write: Write, alone: bool) -> _Budget | None:
+        """None: nothing is to go."""
+        if alone and time.monotonic() < self._alone_at:
+            return None
+        free, size = write.env.room(write.txn)
+        grown, self._file_bytes = size - self._file_bytes, size
+        self._stocked = free >= STOCK_BYTES
+        if self._stocked and grown <= 0:
+            return None
+        most = min(2 * grown, SWEEP_BYTES) if self._stocked else SWEEP_BYTES
+        if alone:
+            return _Budget(ALONE_S, 0, most, SWEEP_BATCHES)
+        low, high = BESIDE_S
+        return _Budget(min(max(BESIDE * self._usual_s, low), high), 2 * write.stored_bytes, most, SWEEP_BATCHES)
 
     def committed(self, began: float, *, alone: bool) -> None:
         """The transaction that began then (monotonic) counts."""
         for _ in range(self._finished):
             self._garbage.popleft()
-        self._allowed = True
+        self.may_sweep = True
         now = time.monotonic()
         if alone:
             self._alone_at = now + REST * (now - began)
@@ -141,17 +175,14 @@ class Sweeper:
             self._alone_at = now + QUIET_S
             self._usual_s += (now - began - self._swept_s - self._usual_s) / 8
 
-    def failed(self) -> None:
-        """It does not. There is no other try before something else succeeds: not again and again for nothing."""
-        self._allowed = False
-
 
 class _Budget:
     """What is left of a piece."""
 
-    def __init__(self, seconds: float, least_bytes: int, most_bytes: int) -> None:
+    def __init__(self, seconds: float, least_bytes: int, most_bytes: int, most_batches: int) -> None:
         self._least_bytes = least_bytes
         self._most_bytes = most_bytes
+        self._most_batches = most_batches
         self._ends = time.monotonic() + seconds
         self._weight = 0
         self._batches = 0
@@ -161,7 +192,7 @@ class _Budget:
         self._batches += 1
 
     def spent(self) -> bool:
-        if self._weight >= self._most_bytes or self._batches >= SWEEP_BATCHES:
+        if self._weight >= self._most_bytes or self._batches >= self._most_batches:
             return True
         return self._batches > 0 and self._weight >= self._least_bytes and time.monotonic() >= self._ends
 
@@ -214,8 +245,9 @@ def _readers(told: str) -> list[_Reader]:
 class Snapshots:
     """Who reads an old state of the file, which keeps everything that was forgotten since from being used again.
 
-    Reads of this process end within milliseconds. Another process may read too (backup, statistics): one that died is
-    taken out of LMDB's table of readers, one that takes long is told of in the log, once.
+    Reads of this process end within milliseconds, but for the way back of "relaxed" (synced.py), which is meant to
+    last. Another process may read too (backup, statistics): one that died is taken out of LMDB's table of readers, one
+    that takes long is told of in the log, once.
     """
 
     def __init__(self) -> None:
@@ -237,7 +269,8 @@ class Snapshots:
     def _look(self, env: lmdb.Environment, now: float) -> None:
         if cleared := env.reader_check():
             _log.info("readers that died were forgotten: path=%s readers=%d", env.path(), cleared)
-        held = {reader: self._since.get(reader, now) for reader in _readers(env.readers())}
+        others = [reader for reader in _readers(env.readers()) if reader.process != str(os.getpid())]
+        held = {reader: self._since.get(reader, now) for reader in others}
         for reader, since in held.items():
             if now - since >= OLD_S and reader not in self._told:
                 self._told.add(reader)

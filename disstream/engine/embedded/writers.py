@@ -28,6 +28,7 @@ from ..rules import MAX_WRITERS, WRITERS_SLACK
 from ..writers import WriterState, overdue
 
 _SLOT = struct.Struct(">Q")
+_KEY_BYTES = _SLOT.size + 16
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(WriterState)
@@ -84,6 +85,15 @@ class Writers:
 
 def _key(slot: int, producer: str) -> bytes:
     return _SLOT.pack(slot) + bytes.fromhex(producer)
+
+
+def parse_writer(stored: bytes | memoryview, value: bytes | memoryview) -> tuple[int, str, WriterState]:
+    """Slot, producer and what is remembered, of a stored key and value. Raises StorageError if they are damaged."""
+    if len(stored) != _KEY_BYTES:
+        raise StorageError(f"a producer has the key {bytes(stored).hex()}, which is none: restore a copy")
+    (slot,) = _SLOT.unpack_from(stored)
+    producer = bytes(stored[_SLOT.size :]).hex()
+    return slot, producer, _decode(slot, producer, value)
 
 
 def _decode(slot: int, producer: str, value: bytes | memoryview) -> WriterState:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...wire.cursors import CURSOR_TYPES, LIFETIME_MS, MAX_TOKEN_CHARS
-from ...wire.notices import GONE, HEARTBEAT_S, LONGEST_S, MAX_PARTITIONS, MAX_SEQUENCE
+from ...wire.notices import GONE, HEARTBEAT_S, LONGEST_S, MAX_PARTITIONS, MAX_PUSH_BYTES, MAX_SEQUENCE
 from ...wire.sessions import FENCED, GAP, MOVED
 from .parts import (
     LAYOUTS,
@@ -99,7 +99,14 @@ SCHEMAS: dict[str, Schema] = {
     "Cursor": record({"partition_cursor": _CURSOR}),
     "NoticesRequest": record(
         {"streams": many(ref("WatchedStream"), f"Of at most {MAX_PARTITIONS:,} partitions together.", minItems=1)},
-        {"longest_ms": number("When the answer ends at the latest.", minimum=0, maximum=int(LONGEST_S * 1000))},
+        {
+            "longest_ms": number("When the answer ends at the latest.", minimum=0, maximum=int(LONGEST_S * 1000)),
+            "push_bytes": number(
+                "New records of a partition that weigh no more than this may come with the notice; 0: none do.",
+                minimum=0,
+                maximum=MAX_PUSH_BYTES,
+            ),
+        },
     ),
     "WatchedStream": record(
         {
@@ -112,6 +119,9 @@ SCHEMAS: dict[str, Schema] = {
         {
             "stream_name": {**STREAM_NAME, "description": "This or `stream_id` is needed."},
             "stream_id": SHARED_ID,
+            "plain": many(
+                number(minimum=0, maximum=MAX_SEQUENCE), "Numbers of partitions of which no records are to come."
+            ),
         },
     ),
 }
@@ -229,7 +239,9 @@ OPERATIONS: dict[str, Operation] = {
                 "in the request, from 0, and the number behind its last record, and so on in pairs. The first line "
                 "names all partitions that hold what is wanted or something behind it, a later one those that have "
                 f"grown. A number of {GONE}: look yourself. An empty array says, every {HEARTBEAT_S:g} seconds, that "
-                "nothing is new.",
+                "nothing is new. With `push_bytes`, the new records of a partition may come instead of the number: "
+                "a line with an object {place, first, records, changes, bytes}, and behind it, in so many bytes, the "
+                "page as a GET at `first` would have brought it as application/x-disstream-columns.",
             )
         },
         codes=("DIS.4301", "DIS.4303"),
