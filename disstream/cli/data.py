@@ -31,7 +31,7 @@ _directory = click.Path(file_okay=False, path_type=Path)
 _json = click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 
 
-@click.group()
+@click.group(short_help="Look after the data directory of a server.")
 def data() -> None:
     """Check, back up, restore, compact and measure the data directory of a server.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import threading
 from pathlib import Path
 from typing import Any
@@ -137,7 +138,9 @@ class Doomed:
 
     def __exit__(self, *exc: object) -> None:
         self._txn.abort()
-        raise lmdb.DiskError("mdb_txn_commit: No space left on device")
+        error = lmdb.DiskError("mdb_txn_commit: No space left on device")
+        vars(error)["code"] = errno.ENOSPC  # as LMDB's own have it
+        raise error
 
 
 @pytest.mark.usefixtures("only_beside_others")
