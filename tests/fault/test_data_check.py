@@ -117,6 +117,17 @@ async def test_times_within_a_batch(tmp_path: Path) -> None:
         assert all("times only grow" in f.what for f in told)
 
 
+async def test_a_record_that_counts_wrongly(tmp_path: Path) -> None:
+    """What retention by bytes goes by is what the batches weigh."""
+    await fill(tmp_path)
+    with edited(tmp_path) as (txn, tables):
+        ((key, found), _) = txn.cursor(db=tables["partitions"])
+        txn.put(key, found[:40] + struct.pack(">Q", 7), db=tables["partitions"])
+    (finding,) = findings(tmp_path)
+    assert "counts 7 bytes" in finding.what
+    assert finding.partition == 0
+
+
 async def test_partitions_that_cannot_be(tmp_path: Path) -> None:
     """Records that cannot be read, bounds the wrong way round, slots used twice, dropped or never given out."""
     await fill(tmp_path)

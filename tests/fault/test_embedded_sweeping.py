@@ -20,9 +20,11 @@ import pytest
 from disstream.engine.api import Entry, PartitionRef, Row, Surplus
 from disstream.engine.embedded import EmbeddedConfig, EmbeddedEngine, batch, commit, merging, sweeping
 from disstream.engine.embedded.environment import Environment
-from disstream.errors import StorageError
+from disstream.errors import StorageFull
 from disstream.testing.engine import opened
 
+DURABLE = EmbeddedConfig(map_size_bytes=1 << 30)
+"""With "relaxed" nothing is free before it is synchronised, which RELAXED never does."""
 RELAXED = EmbeddedConfig(map_size_bytes=1 << 30, durability="relaxed", sync_interval_s=3600)
 A, B = PartitionRef("s", 0), PartitionRef("s", 1)
 OTHER = PartitionRef("other", 0)
@@ -116,7 +118,7 @@ async def test_space_is_used_again(tmp_path: Path) -> None:
     dice = random.Random(1)
     rows = [Row(dice.randbytes(1000), "key") for _ in range(100)]
     sizes: list[int] = []
-    async with opened(EmbeddedEngine(tmp_path, RELAXED)) as engine:
+    async with opened(EmbeddedEngine(tmp_path, DURABLE)) as engine:
         await engine.log.open({A: 1, B: 1})
         for _ in range(50):
             for _ in range(10):
@@ -163,7 +165,7 @@ async def test_space_is_made_as_it_is_used(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(sweeping, "SWEEP_BYTES", 200_000)
     monkeypatch.setattr(sweeping, "BESIDE_S", (3600.0, 3600.0))
     monkeypatch.setattr(sweeping, "QUIET_S", 0.0)
-    async with opened(EmbeddedEngine(tmp_path, RELAXED)) as engine:
+    async with opened(EmbeddedEngine(tmp_path, DURABLE)) as engine:
         await engine.log.open({A: 1, B: 1})
         for _ in range(100):
             await engine.log.append([Entry(A, [Row(b"x" * 50_000)], 1)], 1)
@@ -214,32 +216,31 @@ async def test_a_failed_transaction_sweeps_nothing(tmp_path: Path, monkeypatch: 
         real = environment(engine).env
 
         class Full:
-            """Fails once, at the end of a transaction, for want of room."""
-
-            failed = False
+            """All its transactions fail at their end, for want of room."""
 
             def __getattr__(self, name: str) -> Any:
                 return getattr(real, name)
 
             def begin(self, **options: Any) -> Any:
                 txn = real.begin(**options)
-                if options.get("write") and not self.failed:
-                    self.failed = True
-                    commit = txn.__exit__
+                return Doomed(txn) if options.get("write") else txn
 
-                    class Doomed:
-                        def __enter__(self) -> Any:
-                            return txn.__enter__()
+        class Doomed:
+            def __init__(self, txn: Any) -> None:
+                self.abort = txn.abort
+                self._txn = txn
 
-                        def __exit__(self, *_: object) -> None:
-                            commit(lmdb.Error, lmdb.Error("no room"), None)
-                            raise lmdb.DiskError("mdb_txn_commit", errno.ENOSPC)
+            def __enter__(self) -> Any:
+                return self._txn.__enter__()
 
-                    return Doomed()
-                return txn
+            def __exit__(self, *_: object) -> None:
+                self.abort()
+                error = lmdb.DiskError("mdb_txn_commit")
+                vars(error)["code"] = errno.ENOSPC  # as LMDB's own have it
+                raise error
 
         environment(engine).env = Full()  # type: ignore[assignment]
-        with pytest.raises(StorageError):
+        with pytest.raises(StorageFull):
             await nudge(engine)
         assert stored(engine) == {1: 20} == held(engine)
         environment(engine).env = real
@@ -286,7 +287,7 @@ async def test_a_reader_that_died_keeps_nothing(
     """A process that was killed while it read is forgotten, and the file does not grow for it."""
     monkeypatch.setattr(sweeping, "LOOK_S", 0.0)
     caplog.set_level(logging.INFO, "disstream.engine")
-    async with opened(EmbeddedEngine(tmp_path, RELAXED)) as engine:
+    async with opened(EmbeddedEngine(tmp_path, DURABLE)) as engine:
         await engine.log.open({A: 1})
         await churn(engine, 3)
         with reader(tmp_path) as process:

@@ -141,7 +141,7 @@ def test_impossible_bounds(value: object) -> None:
 
 async def test_on_disk(tmp_path: Path) -> None:
     """A stream stays within its bytes and what came since, is counted anew by nobody, and the file stops growing."""
-    settings = EmbeddedConfig(map_size_bytes=1 << 30, durability="relaxed", sync_interval_s=3600)
+    settings = EmbeddedConfig(map_size_bytes=1 << 30)
     sizes: list[int] = []
     for _ in range(3):
         engine = EmbeddedEngine(tmp_path, settings)

@@ -334,10 +334,7 @@ class Committer:
         return None if env.synced is None else self._sync(env)
 
     def _commit(self, env: Environment, jobs: list[_Job], need: Need | None = None) -> Fault | None:
-        """One transaction, with a piece of the garbage. Answers its jobs, unless it failed: then returns why.
-
-        `need`: there is no room, so a piece goes whatever it takes.
-        """
+        """One transaction, with a piece of the garbage. Answers its jobs, unless it failed: then returns why."""
         answers: list[tuple[asyncio.Future[Any], Any]] = []
         transaction = 0
         write: Write | None = None
@@ -388,10 +385,13 @@ class Committer:
         fault = self._commit(env, jobs, Need.MUCH)
         if fault is None or fault.stops:
             return fault
-        if fault.kind == "refused":  # the map is full: the ballast is no help, a smaller piece of garbage may be
-            fault = self._commit(env, jobs, Need.LITTLE)
-            self._sweeper.may_sweep = fault is None
-            return fault
+        if fault.kind == "refused":  # the map is full: the ballast is no help, to write less at a time may be
+            fault = self._commit(env, jobs, Need.NOTHING)
+            if fault is not None and fault.stops:
+                return fault
+            swept = self._commit(env, [], Need.LITTLE)
+            self._sweeper.may_sweep = swept is None
+            return swept if swept is not None and swept.stops else fault
         env.ballast.give_up()
         try:
             fault = swept = self._commit(env, jobs, Need.MUCH)

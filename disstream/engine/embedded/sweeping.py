@@ -70,8 +70,9 @@ OLD_S = 60.0
 
 
 class Need(enum.Enum):
-    """How much is to go if there is no room."""
+    """How much is to go if there is no room, instead of what would at such a time."""
 
+    NOTHING = "nothing"
     MUCH = "much"
     LITTLE = "little"
 
@@ -129,7 +130,7 @@ class Sweeper:
         """
         self._finished = 0
         self._swept_s = 0.0
-        if not self.can_sweep:
+        if not self.can_sweep or need is Need.NOTHING:
             return
         if need is None:
             budget = self._budget(write, alone)
