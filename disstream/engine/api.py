@@ -225,8 +225,8 @@ class Log(Protocol):
         """What to trim of these partitions for them to hold at most `keep_bytes` together. Trims nothing.
 
         Bytes are payload and keys (`Row.weight`). The oldest rows go first, by append time over all partitions, in
-        batches as they are stored, of which at most one more goes than has to; a batch that is trimmed in part counts
-        as a whole. Cheap while they hold no more.
+        batches as they are stored (an engine may have joined small ones), of which at most one more goes than has to; a
+        batch that is trimmed in part counts as a whole. Cheap while they hold no more.
         """
         ...
 

@@ -19,6 +19,7 @@ import pytest
 
 from disstream.engine.api import Entry, PartitionRef, Row, Surplus
 from disstream.engine.embedded import EmbeddedConfig, EmbeddedEngine, batch, commit, merging, sweeping
+from disstream.engine.embedded.check import check
 from disstream.engine.embedded.environment import Environment
 from disstream.errors import StorageFull
 from disstream.testing.engine import opened
@@ -111,14 +112,17 @@ async def test_what_is_held_is_what_is_stored(
     await sweep_all(engine)
     assert held(engine) == {slot: weight for slot, weight in stored(engine).items() if weight}
     await engine.close()
+    assert check(str(directory), lambda what, done, total: None).findings == []
 
 
-async def test_space_is_used_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("config", [DURABLE, RELAXED], ids=["fsync", "relaxed"])
+async def test_space_is_used_again(config: EmbeddedConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Under a steady load with trimming the file stops growing: after the first rounds it is as large as it will be."""
+    monkeypatch.setattr(commit, "MAX_UNSYNCED", 10)
     dice = random.Random(1)
     rows = [Row(dice.randbytes(1000), "key") for _ in range(100)]
     sizes: list[int] = []
-    async with opened(EmbeddedEngine(tmp_path, DURABLE)) as engine:
+    async with opened(EmbeddedEngine(tmp_path, config)) as engine:
         await engine.log.open({A: 1, B: 1})
         for _ in range(50):
             for _ in range(10):
