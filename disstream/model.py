@@ -264,8 +264,9 @@ class Caps(msgspec.Struct, frozen=True):
 class StreamInfo(msgspec.Struct, frozen=True, kw_only=True):
     """A stream as described (API 5.1.4), with all its partitions. Times are ms since the epoch.
 
-    `caps` and `changes` are what the endpoint tells beside the description (extensions); None: it does not tell.
-    `changes`: how often the partitions were changed so far; bounds of no more changes are to be relied on.
+    `caps`, `changes` and `retention_bytes` are extensions; None: the endpoint does not tell (or, of the last, records
+    are kept by time only). `changes`: how often the partitions were changed so far; bounds of no more changes are to be
+    relied on.
     """
 
     name: str
@@ -277,6 +278,7 @@ class StreamInfo(msgspec.Struct, frozen=True, kw_only=True):
     compression_format: str | None = None
     csv_delimiter: str | None = None
     retention_h: int = 24
+    retention_bytes: int | None = None
     create_time: int = 0
     last_modified_time: int = 0
     partitions: tuple[PartitionInfo, ...] = ()

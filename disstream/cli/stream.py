@@ -55,6 +55,35 @@ class _Schema(click.ParamType[str]):
 
 _SCHEMA = _Schema()
 
+_UNITS = {
+    "": 1,
+    "KiB": 2**10,
+    "MiB": 2**20,
+    "GiB": 2**30,
+    "TiB": 2**40,
+    "KB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "TB": 10**12,
+}
+
+
+class _Size(click.ParamType["int"]):
+    """Bytes, with or without a unit."""
+
+    name = "size"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        found = re.fullmatch(r"([0-9]{1,18}) ?([KMGT]i?B)?", str(value), re.ASCII)
+        if found is None:
+            self.fail(f"{value!r} is not a number of bytes, like 1000000, 500MB or 10GiB", param, ctx)
+        return int(found[1]) * _UNITS[found[2] or ""]
+
+
+_SIZE = _Size()
+
 
 @click.group()
 def stream() -> None:
@@ -65,6 +94,7 @@ def stream() -> None:
 @click.argument("name")
 @click.option("--partitions", type=click.IntRange(min=1), required=True, help="How many partitions it gets.")
 @click.option("--retention-h", type=click.IntRange(24, 168), default=24, help="How long records are kept, in hours.")
+@click.option("--retention-bytes", type=_SIZE, help="What it may hold, like 10GiB: beyond that the oldest records go.")
 @click.option("--type", "stream_type", type=click.Choice(["COMMON", "ADVANCED"]), default="COMMON", help="Its type.")
 @click.option("--data-type", type=_DATA_TYPE, default="BLOB", help="What its records hold.")
 @click.option("--schema", type=_SCHEMA, help="A file with the Avro schema of its records, as JSON.")
@@ -76,6 +106,7 @@ def create(
     name: str,
     partitions: int,
     retention_h: int,
+    retention_bytes: int | None,
     stream_type: str,
     data_type: str,
     schema: str | None,
@@ -93,6 +124,7 @@ def create(
                 name,
                 partitions=partitions,
                 retention_h=retention_h,
+                retention_bytes=retention_bytes,
                 stream_type=stream_type,
                 data_type=data_type,
                 data_schema=schema,
@@ -102,7 +134,7 @@ def create(
             return await dis.streams.wait_running(name)
 
     info = run(work)
-    say(f"created {info.name}: {info.writable_partition_count} partition(s), kept {info.retention_h} h")
+    say(f"created {info.name}: {info.writable_partition_count} partition(s), {_kept(info)}")
 
 
 @stream.command("list")
@@ -155,7 +187,7 @@ def describe(target: Target, name: str) -> None:
         rows,
         elastic=("FIRST HASH KEY", "LAST HASH KEY"),
         title=f"{info.name} ({info.stream_id}): {info.status}\n{info.stream_type}, {info.data_type}, "
-        f"kept {info.retention_h} h, created {time_text(info.create_time)} UTC{_more(info)}",
+        f"{_kept(info)}, created {time_text(info.create_time)} UTC{_more(info)}",
     )
 
 
@@ -184,6 +216,7 @@ def scale(target: Target, name: str, partitions: int) -> None:
 @stream.command()
 @click.argument("name")
 @click.option("--retention-h", type=click.IntRange(24, 168), help="How long records are kept, in hours.")
+@click.option("--retention-bytes", type=_SIZE, help="What it may hold, like 10GiB; 0: no bound of its own.")
 @click.option("--data-type", type=_DATA_TYPE, help="What its records hold.")
 @click.option("--schema", type=_SCHEMA, help="A file with the Avro schema of its records, as JSON.")
 @click.option("--auto-scale", type=_BOUNDS, help="Between how many partitions the service may choose; 'off': none.")
@@ -192,23 +225,31 @@ def update(
     target: Target,
     name: str,
     retention_h: int | None,
+    retention_bytes: int | None,
     data_type: str | None,
     schema: str | None,
     auto_scale: AutoScale | Literal[False] | None,
 ) -> None:
     """Change what is given of stream NAME.
 
-    A shorter retention lets records expire that could be read.
+    A shorter retention, or a smaller one, lets records expire that could be read.
 
     Example: disstream stream update orders --retention-h 72 --auto-scale 2:10
     """
-    if retention_h is None and data_type is None and schema is None and auto_scale is None:
-        raise click.UsageError("nothing to change: give --retention-h, --data-type, --schema or --auto-scale")
+    if all(given is None for given in (retention_h, retention_bytes, data_type, schema, auto_scale)):
+        raise click.UsageError(
+            "nothing to change: give --retention-h, --retention-bytes, --data-type, --schema or --auto-scale"
+        )
 
     async def work() -> None:
         async with target.connect() as dis:
             await dis.streams.update(
-                name, retention_h=retention_h, data_type=data_type, data_schema=schema, auto_scale=auto_scale
+                name,
+                retention_h=retention_h,
+                retention_bytes=retention_bytes,
+                data_type=data_type,
+                data_schema=schema,
+                auto_scale=auto_scale,
             )
 
     run(work)
@@ -230,6 +271,11 @@ def delete(target: Target, name: str) -> None:
 
     run(work)
     say(f"deleted {name}")
+
+
+def _kept(info: StreamInfo) -> str:
+    told = f"kept {info.retention_h} h"
+    return told if info.retention_bytes is None else f"{told} or {info.retention_bytes:,} bytes"
 
 
 def _more(info: StreamInfo) -> str:

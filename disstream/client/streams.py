@@ -13,6 +13,7 @@ from ..model import AutoScale, PartitionInfo, StreamInfo, StreamSummary
 from ..wire.caps import decode_caps
 from ..wire.layouts import decode_changes
 from ..wire.streams import (
+    RETENTION,
     CreateStream,
     CsvProperties,
     Tag,
@@ -45,6 +46,7 @@ class Streams:
         *,
         partitions: int,
         retention_h: int = 24,
+        retention_bytes: int | None = None,
         stream_type: str = "COMMON",
         data_type: str = "BLOB",
         data_schema: str | None = None,
@@ -56,7 +58,9 @@ class Streams:
     ) -> None:
         """Create a stream. It may still be CREATING when this returns: `wait_running` waits for it.
 
-        API 5.1.1. `retention_h`: hours a record can be read. `data_schema`: an Avro schema as JSON text.
+        API 5.1.1. `retention_h`: hours a record can be read. `retention_bytes`: payload and keys of all records that
+        the stream may hold, beyond which the oldest go; only disstream's server offers it, elsewhere it is a
+        ConfigError. `data_schema`: an Avro schema as JSON text.
         `auto_scale`: the service changes the number of partitions by itself within these bounds.
         Raises ConflictError (exists), QuotaError, ApiError with DIS.4360 (the schema).
         Not repeated once it may have been received: after TransportError or ServerFault the stream may exist.
@@ -64,12 +68,14 @@ class Streams:
         if not name:
             raise ConfigError("a stream needs a name")
         _check_partitions(partitions)
+        await self._check_retention_bytes(retention_bytes)
         request = CreateStream(
             stream_name=name,
             partition_count=partitions,
             stream_type=stream_type,
             data_type=data_type,
             data_duration=retention_h,
+            retention_bytes=retention_bytes,
             data_schema=data_schema,
             csv_properties=CsvProperties(csv_delimiter) if csv_delimiter is not None else None,
             compression_format=compression_format,
@@ -140,25 +146,45 @@ class Streams:
         name: str,
         *,
         retention_h: int | None = None,
+        retention_bytes: int | None = None,
         data_type: str | None = None,
         data_schema: str | None = None,
         auto_scale: AutoScale | Literal[False] | None = None,
     ) -> None:
         """Change what is given and leave the rest.
 
-        API 5.1.6. A shorter retention lets records expire that were readable; `auto_scale=False` switches automatic
-        scaling off. Raises NotFoundError, ApiError with DIS.4200 (a value) or DIS.4360 (the schema).
+        API 5.1.6. A shorter retention, as fewer `retention_bytes` (see `create`; 0: no bound of the stream's own), lets
+        records expire that were readable; `auto_scale=False` switches automatic scaling off. Raises NotFoundError,
+        ApiError with DIS.4200 (a value) or DIS.4360 (the schema).
         """
-        if all(given is None for given in (retention_h, data_type, data_schema, auto_scale)):
-            raise ConfigError("nothing to update: give retention_h, data_type, data_schema or auto_scale")
+        if all(given is None for given in (retention_h, retention_bytes, data_type, data_schema, auto_scale)):
+            raise ConfigError(
+                "nothing to update: give retention_h, retention_bytes, data_type, data_schema or auto_scale"
+            )
+        await self._check_retention_bytes(retention_bytes)
         request = UpdateStream(
             stream_name=name,
             data_duration=retention_h,
+            retention_bytes=retention_bytes,
             data_type=data_type,
             data_schema=data_schema,
             **_auto_scale(auto_scale),
         )
         await self._client.call("update_stream", {"stream_name": name}, body=encode_update(request))
+
+    async def _check_retention_bytes(self, value: int | None) -> None:
+        """Raise ConfigError for what is no number, and where nobody would keep to it: it would be ignored silently."""
+        if value is None:
+            return
+        if type(value) is not int or value < 0:
+            raise ConfigError(f"retention_bytes={value!r}: give bytes, as a whole number")
+        if RETENTION not in self._client.extensions:  # or there was no answer so far that could have told
+            await self._client.call("list_streams", query={"limit": "1"})
+        if RETENTION not in self._client.extensions:
+            raise ConfigError(
+                f"retention_bytes={value}: this endpoint keeps records by time only; leave it out, or use a "
+                "server that names 'retention' in X-Disstream"
+            )
 
     async def delete(self, name: str) -> None:
         """Delete a stream and all its records.

@@ -6,6 +6,7 @@ memory     both in plain containers; forgets everything; the oracle of the contr
 embedded   both in one LMDB environment, durable, with group commit
 rules      what every engine refuses before it touches its storage, and the sizes all of them keep to (pure)
 writers    what a partition remembers of a producer, so that it stores each of its rows once (pure)
+surplus    which rows have to go for partitions to hold no more than so many bytes (pure)
 waiters    who wants to know when a partition grows: tasks that wait, and watches
 
 The server's handlers call them; an engine knows nothing of HTTP, names, apps or tags. `disstream.testing.check_engine`
@@ -26,6 +27,7 @@ from .api import (
     Replayed,
     Row,
     Span,
+    Surplus,
     Versioned,
     Writer,
 )
@@ -46,6 +48,7 @@ __all__ = [
     "Replayed",
     "Row",
     "Span",
+    "Surplus",
     "Versioned",
     "Writer",
     "sizes_of",

@@ -135,6 +135,13 @@ class Known(NamedTuple):
         return self.spans[-1].end - self.spans[0].number if self.spans else 0
 
 
+class Surplus(NamedTuple):
+    """Before which number to trim which partition. `more`: that is only a part; trim, and ask again."""
+
+    before: dict[PartitionRef, int]
+    more: bool = False
+
+
 class Log(Protocol):
     """Rows in partitions.
 
@@ -212,6 +219,15 @@ class Log(Protocol):
 
     async def seek(self, partition: PartitionRef, time_ms: int) -> int:
         """The first sequence number appended at or after `time_ms`; the next one to be written if there is none yet."""
+        ...
+
+    async def surplus(self, partitions: Collection[PartitionRef], keep_bytes: int) -> Surplus:
+        """What to trim of these partitions for them to hold at most `keep_bytes` together. Trims nothing.
+
+        Bytes are payload and keys (`Row.weight`). The oldest rows go first, by append time over all partitions, in
+        batches as they are stored (an engine may have joined small ones), of which at most one more goes than has to; a
+        batch that is trimmed in part counts as a whole. Cheap while they hold no more.
+        """
         ...
 
     async def trim(self, partition: PartitionRef, before: int) -> None:

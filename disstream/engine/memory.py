@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 
 from ..errors import CatalogConflict, StorageError
@@ -23,6 +23,7 @@ from .api import (
     Replayed,
     Row,
     Span,
+    Surplus,
     Versioned,
     Writer,
 )
@@ -36,6 +37,7 @@ from .rules import (
     check_transaction,
     weigh,
 )
+from .surplus import Piece, surplus
 from .waiters import Waiters
 from .writers import WriterState, judge, overdue, stored
 
@@ -89,7 +91,7 @@ class _Life:
 
 
 class _Partition:
-    """`batches` may reach below `oldest`: only whole ones are forgotten."""
+    """`batches` may reach below `oldest`: only whole ones are forgotten. `weights`: what each of them weighs."""
 
     def __init__(self, epoch: int) -> None:
         self.epoch = epoch
@@ -97,12 +99,16 @@ class _Partition:
         self.next = 0
         self.last_ms = 0
         self.batches: list[Batch] = []
+        self.weights: list[int] = []
+        self.held = 0
         self.writers: dict[str, WriterState] = {}
 
     def append(self, rows: Sequence[Row], now_ms: int) -> int:
         first = self.next
         self.last_ms = max(self.last_ms, now_ms)
         self.batches.append(Batch(first, self.last_ms, list(rows)))
+        self.weights.append(weigh(rows))
+        self.held += self.weights[-1]
         self.next += len(rows)
         return first
 
@@ -148,10 +154,15 @@ class _Partition:
         index = bisect_left(self.batches, time_ms, key=lambda batch: batch.append_ms)
         return max(self.batches[index].first_sequence, self.oldest) if index < len(self.batches) else self.next
 
+    def pieces(self) -> Iterator[Piece]:
+        for batch, weight in zip(self.batches, self.weights, strict=True):
+            yield Piece(batch.append_ms, batch.first_sequence + len(batch.rows), weight)
+
     def trim(self, before: int) -> None:
         self.oldest = max(self.oldest, min(before, self.next))
         whole = bisect_right(self.batches, self.oldest, key=lambda batch: batch.first_sequence + len(batch.rows))
-        del self.batches[:whole]
+        self.held -= sum(self.weights[:whole])
+        del self.batches[:whole], self.weights[:whole]
 
 
 class MemoryLog:
@@ -235,6 +246,12 @@ class MemoryLog:
         self._life.check()
         known = self._partitions.get(partition)
         return known.seek(time_ms) if known else 0
+
+    async def surplus(self, partitions: Collection[PartitionRef], keep_bytes: int) -> Surplus:
+        self._life.check()
+        known = {ref: self._partitions[ref] for ref in partitions if ref in self._partitions}
+        held = sum(partition.held for partition in known.values())
+        return surplus(held - keep_bytes, {ref: partition.pieces() for ref, partition in known.items()})
 
     async def trim(self, partition: PartitionRef, before: int) -> None:
         """Does nothing for a partition that is not open."""

@@ -26,6 +26,7 @@ from ..wire.places import HEADER as ANSWER
 from ..wire.routes import NoMatch, match
 from ..wire.sessions import EXTENSION as SESSIONS
 from ..wire.sessions import HEADER as SESSION
+from ..wire.streams import RETENTION
 from .apps import Apps
 from .auth import Auth
 from .blacklist import Blacklist, too_many_failures
@@ -53,7 +54,9 @@ from .tokens import Tokens
 
 logger = logging.getLogger("disstream.server")
 
-EXTENSIONS = f"bounds, {CAPS}, {COLUMNS_PUT}, {LAYOUTS}, {PAGES}, {PLACES}, {PUSH}, {RESETS}, {SESSIONS}, {WAIT}"
+EXTENSIONS = (
+    f"bounds, {CAPS}, {COLUMNS_PUT}, {LAYOUTS}, {PAGES}, {PLACES}, {PUSH}, {RESETS}, {RETENTION}, {SESSIONS}, {WAIT}"
+)
 """What this server offers beyond the API, told in the header X-Disstream of every answer that is no refusal."""
 
 

@@ -73,6 +73,7 @@ class ServerConfig:
     max_group_members: int | None = None  # of one app; never more than the thousand that dealing partitions bears
     max_dump_tasks: int | None = None  # of one stream
     max_tags: int = 100  # of one stream: they ride along with its document, which every call reads
+    retention_bytes: int | None = None  # payload and keys of a stream that has no bound of its own
     max_scalings_per_hour: int | None = None  # of one stream
     scaling_pause_s: float | None = None  # after one that succeeded
     max_failures_per_minute: int | None = None  # of one address, whose requests are refused until the minute is over
@@ -129,6 +130,7 @@ class ServerConfig:
             "max_group_members",
             "max_dump_tasks",
             "max_tags",
+            "retention_bytes",
             "max_scalings_per_hour",
             "scaling_pause_s",
             "max_failures_per_minute",

@@ -24,6 +24,9 @@ STREAM_TYPES = ("COMMON", "ADVANCED")
 DATA_TYPES = ("BLOB", "JSON", "CSV")
 COMPRESSION_FORMATS = ("snappy", "gzip", "zip")
 RETENTION_H = range(24, 169)
+MIN_RETENTION_BYTES = 1_048_576
+"""Less could not hold a single record of the largest."""
+MAX_RETENTION_BYTES = 2**63 - 1
 MAX_DELIMITER_CHARS = 16
 
 _SYS_TAG_KEY = "_sys_enterprise_project_id"
@@ -48,6 +51,7 @@ def new_stream(
         create_time=now_ms,
         last_modified_time=now_ms,
         retention_h=_retention(request.data_duration),
+        retention_bytes=_retention_bytes(request.retention_bytes),
         stream_type=_choice("stream_type", request.stream_type, STREAM_TYPES) or "COMMON",
         data_type=_choice("data_type", request.data_type, DATA_TYPES) or "BLOB",
         partitions=tuple(
@@ -85,6 +89,7 @@ def updated_stream(doc: StreamDoc, request: UpdateStream, *, max_partitions: int
         doc,
         last_modified_time=max(now_ms, doc.last_modified_time),
         retention_h=_retention(request.data_duration, doc.retention_h),
+        retention_bytes=_retention_bytes(request.retention_bytes, doc.retention_bytes),
         data_type=_choice("data_type", request.data_type, DATA_TYPES) or doc.data_type,
         data_schema=checked_schema(request.data_schema) or doc.data_schema,
         csv_delimiter=_delimiter(csv) or doc.csv_delimiter,
@@ -124,6 +129,18 @@ def _retention(value: int | str | None, default: int = RETENTION_H[0]) -> int:
         return default
     if value not in RETENTION_H:
         raise api_error("DIS.4200", f"[data_duration={value} is not within {RETENTION_H[0]}..{RETENTION_H[-1]} hours]")
+    return value
+
+
+def _retention_bytes(value: int | None, default: int | None = None) -> int | None:
+    """0 takes a bound away."""
+    if not value:
+        return default if value is None else None
+    if not MIN_RETENTION_BYTES <= value <= MAX_RETENTION_BYTES:
+        raise api_error(
+            "DIS.4200",
+            f"[retention_bytes={value} is not within {MIN_RETENTION_BYTES}..{MAX_RETENTION_BYTES}, nor 0 for no bound]",
+        )
     return value
 
 

@@ -182,7 +182,8 @@ class LayoutDoc(msgspec.Struct, frozen=True, array_like=True):
 class StreamDoc(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A stream. Times are ms since the epoch; `partitions` ascend by number.
 
-    `pending`: the partitions of a change that is under way (scaling.py); `changes`: how many there have been.
+    `retention_bytes`: what it may hold, if it has a bound of its own. `pending`: the partitions of a change that is
+    under way (scaling.py); `changes`: how many there have been.
     """
 
     stream_id: str
@@ -190,6 +191,7 @@ class StreamDoc(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     create_time: int
     last_modified_time: int
     retention_h: int
+    retention_bytes: int | None = None
     stream_type: str
     data_type: str
     partitions: tuple[PartitionDoc, ...]

@@ -114,6 +114,7 @@ class Server:
                     self.app.directory,
                     self.app.scaling,
                     self._config.retention_interval_s,
+                    self._config.retention_bytes,
                     name="disstream-retention",
                 )
                 tasks.start_soon(self._engine.wait_failed, name="disstream-engine")

@@ -117,7 +117,9 @@ class Streams:
         doc = stream.doc
         layouts = await self._scaling.layouts(doc.stream_id) if doc.changes else None
         page = await told_partitions(self._engine.log, doc.stream_id, behind[:limit], layouts)
-        answer = json_response(encode_describe(_info(stream), page, has_more=len(behind) > limit))
+        answer = json_response(
+            encode_describe(_info(stream, self._config.retention_bytes), page, has_more=len(behind) > limit)
+        )
         answer.headers[LAYOUTS_HEADER] = str(doc.changes)
         if (caps := encode_caps(self._flow.caps(doc))) is not None:
             answer.headers[CAPS_HEADER] = caps
@@ -148,7 +150,8 @@ def _summary(doc: StreamDoc) -> StreamSummary:
     )
 
 
-def _info(stream: Stream) -> StreamInfo:
+def _info(stream: Stream, retention_bytes: int | None) -> StreamInfo:
+    """`retention_bytes`: of streams without a bound of their own."""
     doc = stream.doc
     return StreamInfo(
         name=doc.name,
@@ -160,6 +163,7 @@ def _info(stream: Stream) -> StreamInfo:
         compression_format=doc.compression_format,
         csv_delimiter=doc.csv_delimiter,
         retention_h=doc.retention_h,
+        retention_bytes=doc.retention_bytes or retention_bytes,
         create_time=doc.create_time,
         last_modified_time=doc.last_modified_time,
         writable_partition_count=writable_count(doc),

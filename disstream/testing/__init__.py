@@ -3,6 +3,7 @@
 plugin        fixtures for pytest: a server in its own thread, a client on it; registered by installing the package
 engine        check_engine(): whether an engine keeps the contract
 contents      of that contract, what is promised of rows as they come back
+keeping       of that contract, what is promised about which rows have to go
 writers       of that contract, what is promised to writers
 catalog       of that contract, what is promised of the catalog
 checks        how checks of an engine are written and collected

@@ -7,8 +7,8 @@ Each check proves one promise of `disstream.engine.api`. A test runner can take 
     @pytest.mark.parametrize("check", ENGINE_CHECKS, ids=lambda check: check.__name__)
     async def test_contract(check): await check(make)
 
-Here are those of a log without writers, and of an engine's life; what is promised of rows as they come back, to writers
-and of the catalog is checked in `contents`, `writers` and `catalog`.
+Here are those of a log without writers, and of an engine's life; what is promised of rows as they come back, of what
+has to go, to writers and of the catalog is checked in `contents`, `keeping`, `writers` and `catalog`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable
 
 from ..engine.api import AppendRefused, Batch, Bounds, Engine, Entry, PartitionRef, Row
 from ..errors import ConfigError, StorageError
-from . import contents, writers  # noqa: F401 - they register their checks
+from . import contents, keeping, writers  # noqa: F401 - they register their checks
 from .catalog import version_of
 from .checks import (
     DURABLE_CHECKS,
@@ -364,6 +364,7 @@ async def closed_engines_refuse(engine: Engine) -> None:
         engine.log.wait(A, 0, 0.0),
         engine.log.bounds([A]),
         engine.log.seek(A, 0),
+        engine.log.surplus([A], 0),
         engine.log.trim(A, 1),
         engine.log.drop("stream-a"),
         engine.catalog.get("k"),

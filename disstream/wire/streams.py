@@ -11,6 +11,9 @@ from ..model import AutoScale, HashRange, LayoutBound, PartitionInfo, Scaling, S
 from .body import decode_answer, decode_body
 from .partitioning import format_range, parse_range
 
+RETENTION = "retention"
+"""What X-Disstream names where streams can be bounded in bytes: `retention_bytes` in the bodies below. An extension."""
+
 
 class Tag(msgspec.Struct, frozen=True):
     key: str
@@ -29,6 +32,7 @@ class CreateStream(msgspec.Struct, kw_only=True, omit_defaults=True):
     stream_type: str | None = None
     data_type: str | None = None
     data_duration: int | str | None = None  # an empty string means the default
+    retention_bytes: int | None = None
     auto_scale_enabled: bool | None = None
     auto_scale_min_partition_count: int | None = None
     auto_scale_max_partition_count: int | None = None
@@ -56,6 +60,7 @@ class UpdateStream(msgspec.Struct, kw_only=True, omit_defaults=True):
 
     stream_name: str | None = None
     data_duration: int | str | None = None
+    retention_bytes: int | None = None
     data_type: str | None = None
     data_schema: str | None = None
     csv_properties: CsvProperties | None = None
@@ -141,6 +146,7 @@ class _Stream(msgspec.Struct, kw_only=True):
     create_time: int = 0
     last_modified_time: int = 0
     retention_period: int = 24
+    retention_bytes: int | None = None
     status: str = ""
     stream_type: str | None = None
     data_type: str | None = None
@@ -184,6 +190,7 @@ def decode_describe(body: bytes) -> tuple[StreamInfo, bool]:
         compression_format=s.compression_format,
         csv_delimiter=s.csv_properties.delimiter if s.csv_properties else None,
         retention_h=s.retention_period,
+        retention_bytes=s.retention_bytes,
         create_time=s.create_time,
         last_modified_time=s.last_modified_time,
         partitions=tuple(_partition_info(p) for p in s.partitions),
@@ -268,6 +275,8 @@ def encode_describe(info: StreamInfo, partitions: list[PartitionInfo], *, has_mo
         "partitions": [_wire_partition(p) for p in partitions],
         "has_more_partitions": has_more,
     }
+    if info.retention_bytes is not None:
+        body["retention_bytes"] = info.retention_bytes
     if info.data_schema is not None:
         body["data_schema"] = info.data_schema
     if info.compression_format is not None:

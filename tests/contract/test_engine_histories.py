@@ -42,7 +42,7 @@ KEYS = ["a", "a/b", "a/c", "b", "é", "\U0001f511"]
 PRODUCERS = ["0" * 31 + "1", "f" * 32]
 NOW = 10 * FORGET_WRITER_MS
 LOTS = 1 << 40
-HASTY = [("commit", "SWEEP_BATCHES", 3), ("commit", "MERGE_PAUSE_S", 0.0), ("merging", "FEW", 2)]
+HASTY = [("sweeping", "SWEEP_BATCHES", 3), ("commit", "MERGE_PAUSE_S", 0.0), ("merging", "FEW", 2)]
 MEMORY = "/dev/shm"
 LEFT_BEHIND = {"lock.mdb", "disstream.lock", "ballast"}
 """What a copy of the directory does without: it is made anew."""

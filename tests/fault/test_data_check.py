@@ -19,8 +19,9 @@ from disstream.engine.embedded import batch
 from disstream.engine.embedded.backup import backup
 from disstream.engine.embedded.check import CheckReport, Finding, check
 from disstream.engine.embedded.child import Killed, apart
-from disstream.engine.embedded.environment import FORMAT, parse_state
+from disstream.engine.embedded.environment import FORMAT
 from disstream.engine.embedded.figures import figures
+from disstream.engine.embedded.partitions import parse_state
 from disstream.engine.embedded.visit import claimed
 from disstream.errors import StorageError
 
@@ -114,6 +115,17 @@ async def test_times_within_a_batch(tmp_path: Path) -> None:
         told = findings(tmp_path)
         assert [(f.first, f.last) for f in told] == ([] if clean else [(40, 42)])
         assert all("times only grow" in f.what for f in told)
+
+
+async def test_a_record_that_counts_wrongly(tmp_path: Path) -> None:
+    """What retention by bytes goes by is what the batches weigh."""
+    await fill(tmp_path)
+    with edited(tmp_path) as (txn, tables):
+        ((key, found), _) = txn.cursor(db=tables["partitions"])
+        txn.put(key, found[:40] + struct.pack(">Q", 7), db=tables["partitions"])
+    (finding,) = findings(tmp_path)
+    assert "counts 7 bytes" in finding.what
+    assert finding.partition == 0
 
 
 async def test_partitions_that_cannot_be(tmp_path: Path) -> None:

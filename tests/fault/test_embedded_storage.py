@@ -23,7 +23,7 @@ import msgspec
 import pytest
 
 from disstream.engine.api import Batch, Bounds, Entry, PartitionRef, Replayed, Row, Span, Writer
-from disstream.engine.embedded import EmbeddedConfig, EmbeddedEngine, commit, merging
+from disstream.engine.embedded import EmbeddedConfig, EmbeddedEngine, commit, merging, sweeping
 from disstream.engine.embedded.environment import Environment
 from disstream.errors import ConfigError, OutcomeUnknown, StorageError, StorageFull
 from disstream.testing.engine import opened
@@ -424,6 +424,8 @@ async def test_directory_of_format_1(tmp_path: Path) -> None:
     async with opened(EmbeddedEngine(tmp_path, CONFIG)) as engine:
         assert await engine.log.bounds([A]) == [Bounds(0, 4, 1)]
         assert [row for batch in await engine.log.read(A, 0, 999) for row in batch.rows] == rows[:4]
+        (state,) = engine.log._committer.states.values()
+        assert state.held == sum(row.weight for row in rows[:4])
     assert stored_format(tmp_path) == 3
     async with opened(EmbeddedEngine(tmp_path, CONFIG)) as engine:
         assert await engine.log.append([Entry(A, new, 1)], 2000) == [4]
@@ -436,6 +438,8 @@ async def test_directory_of_format_1(tmp_path: Path) -> None:
         assert [row for batch in await engine.log.read(A, 2, 999) for row in batch.rows] == rows[2:]
     async with opened(EmbeddedEngine(tmp_path, CONFIG)) as engine:
         assert [row for batch in await engine.log.read(A, 2, 999) for row in batch.rows] == rows[2:]
+        (state,) = engine.log._committer.states.values()
+        assert state.held == sum(row.weight for row in rows)
     assert stored_format(tmp_path) == 3
 
 
@@ -533,7 +537,7 @@ async def test_forgotten_rows_are_swept(tmp_path: Path, monkeypatch: pytest.Monk
 
     So does what is remembered of producers in a dropped partition.
     """
-    monkeypatch.setattr(commit, "SWEEP_BATCHES", 10)
+    monkeypatch.setattr(sweeping, "SWEEP_BATCHES", 10)
     monkeypatch.setattr(merging, "FEW", 1000)
     other = PartitionRef("other", 0)
     async with opened(EmbeddedEngine(tmp_path, CONFIG)) as engine:

@@ -78,6 +78,16 @@ def test_a_narrow_terminal_costs_no_figure(disstream_server: Server, tmp_path: P
     assert re.search(r" \d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}", listed)
 
 
+def test_what_a_stream_may_hold(disstream_server: Server) -> None:
+    """It is given in bytes or with a unit, told when it is made and by its description, and taken away again."""
+    endpoint = ("--endpoint", disstream_server.url)
+    made = on_terminal("stream", "create", "s", "--partitions", "1", "--retention-bytes", "10MiB", *endpoint)
+    assert "created s: 1 partition(s), kept 24 h or 10,485,760 bytes" in made
+    for given, told in (("2000000", "or 2,000,000 bytes,"), ("3GB", "or 3,000,000,000 bytes,"), ("0", "kept 24 h,")):
+        assert "updated s" in on_terminal("stream", "update", "s", "--retention-bytes", given, *endpoint)
+        assert told in on_terminal("stream", "describe", "s", *endpoint, columns=120)
+
+
 def test_records_as_a_table(disstream_server: Server, tmp_path: Path) -> None:
     """On 80 columns the data of a record is shown, and no line is longer."""
     endpoint = ("--endpoint", disstream_server.url)

@@ -195,7 +195,7 @@ def test_bounds_are_told_while_they_matter() -> None:
         answer = await bench.call("GET", "/v2/p/streams/s")
         assert (
             answer.headers["x-disstream"]
-            == "bounds, caps, columns, layouts, pages, places, push, resets, sessions, wait"
+            == "bounds, caps, columns, layouts, pages, places, push, resets, retention, sessions, wait"
         )
         assert [p.get("bounds") for p in answer.told["partitions"]] == [
             [{"change": 1, "sequence_number": "2"}],

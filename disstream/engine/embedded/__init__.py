@@ -5,13 +5,17 @@ batch        how a stored batch looks, byte by byte (pure)
 merging      which stored batches become one (pure)
 seeking      which row is the first one at or after a time (pure)
 writers      what is remembered of producers, byte by byte
-commit       the one thread that writes: group commit, sweeping of forgotten rows, what happens when storage fails
+partitions   where a partition stands, and the record of it
+commit       the one thread that writes: group commit, what happens when storage fails
 faults       what a failed transaction means: whether it may be stored, whether the engine may go on
 ballast      room on the disk: what is kept for deletions, and a warning before there is none
 header       LMDB's first pages, as far as we look at them (pure)
 synced       "relaxed": the way back to what was synchronised, after a power failure
 watch        figures of the thread for `stats()`
-log          `Log`: reads on the loop, writes as jobs for the thread
+sweeping     what is forgotten leaves the file, in pieces that hold up nobody; who keeps it from becoming free
+heat         which rows are certainly in memory (pure)
+reading      where a read happens: on the loop if it is hot, else in a thread
+log          `Log`: reads, and writes as jobs for the thread
 catalog      `Catalog`, likewise
 
 Looked at from outside, by processes that do not serve (`disstream data`):

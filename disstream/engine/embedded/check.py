@@ -27,7 +27,7 @@ from ...errors import StorageError
 from ..api import PartitionRef
 from ..rules import MAX_KEY_BYTES, weigh
 from . import batch
-from .environment import PartitionState, parse_ref, parse_state
+from .partitions import STATE_BYTES, PartitionState, parse_ref, parse_state
 from .visit import Tell, Visit, claimed, data_file, look, refuse_unsettled
 from .writers import parse_writer
 
@@ -127,11 +127,14 @@ def _check_pages(directory: Path, report: CheckReport, tell: Tell) -> None:
 
 
 class _Partition:
-    """What the walk knows of a partition. `next`: behind its last batch; None before its first."""
+    """What the walk knows of a partition. `next`: behind its last batch; None before its first. `held`: what the rows
+    weigh that its record counts; None if it counts none, or not all of them are there.
+    """
 
-    def __init__(self, ref: PartitionRef, state: PartitionState) -> None:
+    def __init__(self, ref: PartitionRef, state: PartitionState, *, counts: bool) -> None:
         self.ref = ref
         self.state = state
+        self.held = 0 if counts else None
         self.next: int | None = None
         self.last_ms = 0
 
@@ -174,7 +177,7 @@ class _Walk:
             self._check_slot(state.slot, ref)
             if (other := self._slots.get(state.slot)) is not None:
                 self._report.found(f"it has the slot {state.slot} of {_name(other.ref)}", RESTORE, ref)
-            self._slots[state.slot] = _Partition(ref, state)
+            self._slots[state.slot] = _Partition(ref, state, counts=len(value) == STATE_BYTES)
 
     def _drops(self) -> None:
         for stored, _ in self._visit.walk("dropped"):
@@ -230,6 +233,9 @@ class _Walk:
                 f"it tells a weight of {head.weight}, its rows have {weigh(rows)}", RESTORE, ref, first, last
             )
         self._follow(partition, first, last)
+        if partition.held is not None and first < partition.state.next:
+            whole = last < partition.state.next
+            partition.held += head.weight if whole else weigh(rows[: partition.state.next - first])
         for time_ms in (*(rows.times or ()), head.append_ms):
             if time_ms < partition.last_ms:
                 what = f"it was appended at {time_ms} ms, after one of {partition.last_ms} ms: times only grow"
@@ -251,6 +257,7 @@ class _Walk:
         remedy = f"{RESTORE}, or read on behind it: {reset}"
         self._report.found(f"damaged batch: {why}", remedy, partition.ref, first, last)
         partition.next = last + 1
+        partition.held = None
 
     def _follow(self, partition: _Partition, first: int, last: int) -> None:
         """Whether a batch begins where the one before ended; the first one may begin before the oldest row."""
@@ -260,6 +267,7 @@ class _Walk:
         elif first < expected and partition.next is not None:
             what = "rows are there twice: a batch begins before the end of the one before"
             self._report.found(what, RESTORE, partition.ref, first, expected - 1)
+            partition.held = None
         partition.next = last + 1
 
     def _end(self, partition: _Partition) -> None:
@@ -267,10 +275,14 @@ class _Walk:
         begin = max(oldest, partition.next or 0)
         if begin < following:
             self._missing(partition, begin, following - 1)
+        if partition.held not in (None, partition.state.held):
+            what = f"its record counts {partition.state.held} bytes, its batches have {partition.held}"
+            self._report.found(what, "retention by bytes counts wrongly until all of it is gone", partition.ref)
 
     def _missing(self, partition: _Partition, first: int, last: int) -> None:
         if first <= last:
             self._report.found("rows are missing", RESTORE, partition.ref, first, last)
+            partition.held = None
 
     def _writers(self) -> None:
         total = self._visit.entries("writers")

@@ -16,7 +16,7 @@ answers all with one call into the loop. While it commits the next jobs gather: 
   a trim, a deletion or a checkpoint goes through on a full disk. After every other failure of the disk the engine
   stops: nothing is acknowledged any more, `wait_failed` raises, and whoever runs it ends.
 - With "relaxed" the thread synchronises every `sync_interval_s` (`synced`). If that fails it stops as well.
-- Forgotten rows (trim, drop) are swept in small pieces, one in each transaction, so that they never hold up a commit.
+- Forgotten rows (trim, drop) are swept in small pieces, which ride along: see sweeping.py.
 - Small batches are merged likewise (`merging`), beside what else a transaction writes, and after a pause if there is
   nothing else: the transaction of its own is then in nobody's way.
 
@@ -29,7 +29,7 @@ import asyncio
 import logging
 import queue
 import threading
-from collections import deque
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -39,9 +39,12 @@ import lmdb
 from ...errors import DisError, OutcomeUnknown, StorageError, StorageFull
 from ..api import EngineStats, PartitionRef
 from ..waiters import Waiters
-from .environment import EVERYTHING, EmbeddedConfig, Environment, PartitionState
+from .environment import EmbeddedConfig, Environment
 from .faults import Fault, judge
 from .merging import Merging
+from .partitions import PartitionState
+from .reading import Reading
+from .sweeping import EVERYTHING, Garbage, Need, Snapshots, Sweeper, left_over
 from .watch import Watch
 
 T = TypeVar("T")
@@ -52,14 +55,8 @@ MAX_GROUP_BYTES = 32 * 1024**2
 """How much one transaction takes from the queue: enough to amortise any fsync, little enough to commit within a second
 on a slow disk, and far from the 512 MiB of changed pages that LMDB can hold."""
 
-SWEEP_BATCHES = 1000
-"""How many forgotten batches one transaction deletes; some 2 ms."""
-
 MERGE_PAUSE_S = 0.05
 """How long the thread waits for something to write before it merges what is due without: then nobody appends."""
-
-SMALL_SWEEP_BATCHES = 10
-"""The same where there is hardly a free page: so few are found among those that each transaction leaves behind."""
 
 SWEEPS_WITHOUT_BALLAST = 8
 """How many pieces are swept before the ballast is put back: what the first ones free, the later ones already use."""
@@ -69,16 +66,20 @@ MAX_UNSYNCED = 1000
 
 
 class Write:
-    """What a job works with: the transaction, and the partitions as this transaction has left them so far."""
+    """What a job works with: the transaction, and the partitions as this transaction has left them so far.
+
+    What is read in the transaction are views of the file, good until the next write in it.
+    """
 
     def __init__(
-        self, env: Environment, txn: lmdb.Transaction[bytes], states: dict[PartitionRef, PartitionState]
+        self, env: Environment, txn: lmdb.Transaction[memoryview], states: dict[PartitionRef, PartitionState]
     ) -> None:
         self.env = env
         self.txn = txn
         self._states = states
         self.changed: dict[PartitionRef, PartitionState | None] = {}
-        self.garbage: list[tuple[int, int]] = []
+        self.garbage: list[Garbage] = []
+        self.stored_bytes = 0
         self.stored: list[tuple[int, int, int, int]] = []
         """Slot, first number, rows and bytes of each batch."""
 
@@ -106,6 +107,7 @@ class Committer:
     def __init__(self, data_dir: Path, config: EmbeddedConfig) -> None:
         self.states: dict[PartitionRef, PartitionState] = {}
         self.waiters = Waiters()
+        self.reading = Reading()
         self._data_dir = data_dir
         self._config = config
         self._phase = "not started"
@@ -115,8 +117,8 @@ class Committer:
         self._thread: threading.Thread | None = None
         # What the thread owns.
         self._states: dict[PartitionRef, PartitionState] = {}
-        self._garbage: deque[tuple[int, int]] = deque()
-        self._may_sweep = True
+        self._sweeper = Sweeper()
+        self._snapshots = Snapshots()
         self._merging = Merging()
         self._may_merge = True
         self._watch = Watch(data_dir, config)
@@ -141,6 +143,7 @@ class Committer:
             self._queue.put(_CLOSE)
             self._phase = "closed"
             raise
+        self.reading.opened(self.states)
         self._phase = "running"
 
     async def close(self) -> None:
@@ -225,6 +228,7 @@ class Committer:
             self._stop(StorageError(f"the commit thread of {self._data_dir} died: see its traceback"))
         self._phase = "closed"
         self.waiters.close()
+        self.reading.close()
         if env is not None:
             env.close(clean=clean)
         for future in self._pending:  # only if the thread died of a bug, whose traceback it has printed
@@ -243,7 +247,7 @@ class Committer:
             try:
                 env = Environment(self._data_dir, self._config)
                 self._states = env.load()
-                self._garbage.extend(env.garbage(self._states))
+                self._sweeper.add(left_over(env, self._states))
                 self._watch.look(env, self._loop.time())
             except StorageError as exc:
                 self._call(self._deliver, {}, [(opened, exc)], None)
@@ -255,6 +259,7 @@ class Committer:
             try:
                 self._call(self._end, env, clean)
             except _LoopClosed:
+                self.reading.close()
                 if env is not None:
                     env.close()
 
@@ -272,8 +277,10 @@ class Committer:
                 refused = f"nothing was stored, the engine has stopped: {broken}"
                 self._call(self._deliver, {}, [(job.future, StorageError(refused)) for job in jobs], broken)
                 continue
-            if jobs or (self._garbage and self._may_sweep) or (self._merging.due and self._may_merge):
+            if jobs or self._sweeper.pause_s() == 0 or (self._merging.due and self._may_merge):
                 broken = self._write(env, jobs)
+                if broken is None:
+                    self._snapshots.look(env.env)
                 unsynced += 1
                 if env.synced is not None and unsynced >= MAX_UNSYNCED:
                     sync_at = self._loop.time()
@@ -290,14 +297,12 @@ class Committer:
         jobs: list[_Job] = []
         size = 0
         try:
-            if self._garbage and self._may_sweep:
-                job = self._queue.get_nowait()
-            else:
-                pause = MERGE_PAUSE_S if self._merging.due and self._may_merge else None
-                if sync_at is not None:
-                    until_sync = max(sync_at - self._loop.time(), 0)
-                    pause = until_sync if pause is None else min(pause, until_sync)
-                job = self._queue.get(timeout=pause)
+            pauses = [] if sync_at is None else [max(sync_at - self._loop.time(), 0)]
+            if (sweep_s := self._sweeper.pause_s()) is not None:
+                pauses.append(sweep_s)
+            if self._merging.due and self._may_merge:
+                pauses.append(MERGE_PAUSE_S)
+            job = self._queue.get(timeout=min(pauses, default=None))
             while job is not _CLOSE:
                 jobs.append(job)
                 size += job.size
@@ -321,7 +326,7 @@ class Committer:
             self._watch.refuses(fault.told)
             self._refuse(appends, fault)
         others = [job for job in jobs if not job.append]
-        if others or (self._garbage and self._may_sweep):
+        if others or self._sweeper.can_sweep:
             fault = self._commit_without_appends(env, others)
             if fault is not None and fault.stops:
                 return self._stop_after(env, fault, others)
@@ -330,14 +335,15 @@ class Committer:
         # With "relaxed", what was freed is free once there is no way back to it.
         return None if env.synced is None else self._sync(env)
 
-    def _commit(self, env: Environment, jobs: list[_Job], pieces: int = SWEEP_BATCHES) -> Fault | None:
+    def _commit(self, env: Environment, jobs: list[_Job], need: Need | None = None) -> Fault | None:
         """One transaction, with a piece of the garbage. Answers its jobs, unless it failed: then returns why."""
         answers: list[tuple[asyncio.Future[Any], Any]] = []
         transaction = 0
         write: Write | None = None
         merges = self._merging.take() if self._may_merge else []
+        began = time.monotonic()
         try:
-            with env.env.begin(write=True) as txn:
+            with env.env.begin(write=True, buffers=True) as txn:
                 write = Write(env, txn, self._states)
                 for job in jobs:
                     try:
@@ -346,17 +352,15 @@ class Committer:
                         answers.append((job.future, exc))
                 for merge in merges:
                     env.merge(txn, merge)
-                swept = self._sweep(env, txn, pieces)
+                self._sweeper.sweep(write, alone=not jobs, need=need)
                 transaction = txn.id()  # leaving the block commits it
         except lmdb.Error as exc:
             self._may_merge = False  # it takes room, and there may be none: the next append that succeeds allows it
             self._merging.put_back(merges)
             return judge(exc, env.env, env.file, transaction, [job.size for job in jobs])
         self._watch.committed(self._loop.time())
-        self._may_sweep = True
-        if swept:
-            self._garbage.popleft()
-        self._garbage.extend(write.garbage)
+        self._sweeper.committed(began, alone=not jobs)
+        self._sweeper.add(write.garbage)
         self._remember(write)
         for ref, state in write.changed.items():
             if state is None:
@@ -365,7 +369,7 @@ class Committer:
                 self._states[ref] = state
         if any([job.append for job in jobs]):
             self._watch.accepts()
-        if answers:
+        if answers or write.changed:
             self._call(self._deliver, write.changed, answers, None)
         return None
 
@@ -374,28 +378,31 @@ class Committer:
         for batch in write.stored:
             self._merging.stored(*batch)
             self._may_merge = True
-        for slot, before in write.garbage:
+        for slot, before, _ in write.garbage:
             if before == EVERYTHING:
                 self._merging.forget(slot)
 
     def _commit_without_appends(self, env: Environment, jobs: list[_Job]) -> Fault | None:
         """What the appends beside them could not get room for, these may: in free pages, or in place of the ballast."""
-        fault = self._commit(env, jobs)
+        fault = self._commit(env, jobs, Need.MUCH)
         if fault is None or fault.stops:
             return fault
-        if fault.kind == "refused":  # the map is full: the ballast is no help, a smaller piece of garbage may be
-            fault = self._commit(env, jobs, SMALL_SWEEP_BATCHES)
-            self._may_sweep = fault is None
-            return fault
+        if fault.kind == "refused":  # the map is full: the ballast is no help, to write less at a time may be
+            fault = self._commit(env, jobs, Need.NOTHING)
+            if fault is not None and fault.stops:
+                return fault
+            swept = self._commit(env, [], Need.LITTLE)
+            self._sweeper.may_sweep = swept is None
+            return swept if swept is not None and swept.stops else fault
         env.ballast.give_up()
         try:
-            fault = swept = self._commit(env, jobs)
+            fault = swept = self._commit(env, jobs, Need.MUCH)
             for _ in range(SWEEPS_WITHOUT_BALLAST):
-                if swept is None and self._garbage:
-                    swept = self._commit(env, [])
+                if swept is None and self._sweeper.can_sweep:
+                    swept = self._commit(env, [], Need.MUCH)
         finally:
             env.ballast.put_back()
-        self._may_sweep = swept is None  # not again and again for nothing: the next success allows it
+        self._sweeper.may_sweep = swept is None  # not again and again for nothing: the next success allows it
         return swept if swept is not None and swept.stops else fault
 
     def _refuse(self, jobs: list[_Job], fault: Fault) -> None:
@@ -414,17 +421,10 @@ class Committer:
         _log.error("%s", told)
         if env.synced is not None:
             env.synced.distrust()
-        self._may_sweep = self._may_merge = False
+        self._sweeper.may_sweep = self._may_merge = False
         broken = StorageError(told)
         self._call(self._deliver, {}, answers, broken)
         return broken
-
-    def _sweep(self, env: Environment, txn: lmdb.Transaction[bytes], pieces: int) -> bool:
-        """Delete a piece of the oldest garbage; True if that is all of it."""
-        if not self._garbage or not self._may_sweep:
-            return False
-        slot, before = self._garbage[0]
-        return env.sweep(txn, slot, before, pieces)
 
     def _sync(self, env: Environment) -> StorageError | None:
         assert env.synced is not None

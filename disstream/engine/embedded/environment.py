@@ -10,15 +10,14 @@
 Tables, numbers big endian:
 
     meta         "format" -> 4 bytes: FORMAT         "slot", "version" -> 8 bytes: the last one given out
-    partitions   stream id length (2 bytes), stream id, partition number (4 bytes) -> PartitionState, 5 x 8 bytes
+    partitions   see partitions.py
     batches      see batch.py
     writers      see writers.py
     dropped      slot (8 bytes) -> nothing: partitions whose rows and writers are still to be swept
     catalog      key -> version (8 bytes), value
 
-A partition's record is written when it is opened and trimmed, not when it is appended to: what `next` and `last_ms`
-have become since then is told by its last batch. So an append writes one key, and the numbers still survive that all
-rows are forgotten.
+An append mostly writes one key, the numbers survive that all rows are forgotten, and opening the directory looks at a
+few batches per partition.
 """
 
 from __future__ import annotations
@@ -30,25 +29,26 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import lmdb
 
 from ...errors import ConfigError, StorageError
 from ..api import PartitionRef
 from ..rules import MAX_KEY_BYTES
-from . import batch
+from . import batch, partitions
 from .ballast import NO_ROOM, Ballast
-from .faults import remedy
+from .faults import judge, remedy
 from .header import HEADER_BYTES, latest
 from .merging import Merge
+from .partitions import STATE_BYTES, PartitionState
 from .synced import Synced, distrusting, forget, go_back, sync_directory
 from .writers import Writers
 
 FORMAT = 3
-"""2: batches are stored as columns. 3: the rows of one may have been appended at different times. What was stored in an
-older format is read, so its directories are taken over; a version that knows no newer one must not open them any more.
-"""
+"""2: batches are stored as columns. 3: the rows of one may have been appended at different times, and a partition's
+record tells what its batches weigh. What was stored in an older format is read, so its directories are taken over; a
+version that knows less must not open them any more."""
 
 DATA = "data.mdb"
 UNFINISHED = "data.mdb.new"
@@ -56,9 +56,6 @@ LOCK = "disstream.lock"
 
 _NUMBER = struct.Struct(">Q")
 _FORMAT = struct.Struct(">I")
-_STATE = struct.Struct(">QQQQQ")
-_REF_HEAD = struct.Struct(">H")
-_REF_TAIL = struct.Struct(">I")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,16 +86,6 @@ class EmbeddedConfig:
             raise ConfigError(f"map_size_bytes is {self.map_size_bytes}: use at least 1 MiB")
         if self.ballast_bytes < 0:
             raise ConfigError(f"ballast_bytes is {self.ballast_bytes}: use 0 (none) or more")
-
-
-class PartitionState(NamedTuple):
-    """Where a partition stands. `last_ms`: the time of the latest append, below which no later one is stamped."""
-
-    slot: int
-    epoch: int
-    oldest: int = 0
-    next: int = 0
-    last_ms: int = 0
 
 
 class Environment:
@@ -201,12 +188,14 @@ class Environment:
 
     def used_pages(self) -> int:
         """Pages that hold something; the others of the file are free, but for those that list the free ones."""
-        used = 2
         with self.env.begin() as txn:
-            tables = [None, self.meta, self.partitions, self.batches, self.writers.db, self.dropped, self.catalog]
-            for table in tables:
-                found = txn.stat(table) if table is not None else txn.stat()
-                used += found["branch_pages"] + found["leaf_pages"] + found["overflow_pages"]
+            return 2 + self._table_pages(txn)
+
+    def _table_pages(self, txn: lmdb.Transaction[Any]) -> int:
+        used = 0
+        for table in (None, self.meta, self.partitions, self.batches, self.writers.db, self.dropped, self.catalog):
+            found = txn.stat(table) if table is not None else txn.stat()
+            used += found["branch_pages"] + found["leaf_pages"] + found["overflow_pages"]
         return used
 
     def _unlock(self) -> None:
@@ -233,68 +222,67 @@ class Environment:
         txn.put(counter, _NUMBER.pack(number), db=self.meta)
         return number
 
-    def put_state(self, txn: lmdb.Transaction[Any], ref: PartitionRef, state: PartitionState) -> None:
-        txn.put(_stream_prefix(ref.stream_id) + _REF_TAIL.pack(ref.number), _STATE.pack(*state), db=self.partitions)
+    def room(self, txn: lmdb.Transaction[Any]) -> tuple[int, int]:
+        """How much of the file is free for what is stored next, as far as this transaction knows, and where it ends."""
+        pages = self.env.info()["last_pgno"] + 1
+        return (pages - self._table_pages(txn)) * self.page_bytes, pages * self.page_bytes
+
+    def put_state(self, txn: lmdb.Transaction[Any], ref: PartitionRef, state: PartitionState) -> PartitionState:
+        """Write the partition's record; returns the state as it is then."""
+        txn.put(partitions.key(ref), partitions.record(state), db=self.partitions)
+        return state._replace(unrecorded=0)
+
+    def state(self, txn: lmdb.Transaction[Any], cursor: lmdb.Cursor[Any], ref: PartitionRef) -> PartitionState | None:
+        """Where the partition stands in this transaction, told by its record and its last batches."""
+        stored = txn.get(partitions.key(ref), db=self.partitions)
+        return None if stored is None else partitions.current(cursor, ref, stored)
 
     def drop_states(self, txn: lmdb.Transaction[Any], stream_id: str) -> list[tuple[PartitionRef, int]]:
         """Take the stream's partitions out of the table, their slots into `dropped`; returns both."""
         gone: list[tuple[PartitionRef, int]] = []
         if len(stream_id) > MAX_KEY_BYTES:  # more than a key can hold: no such stream was ever opened
             return gone
-        prefix = _stream_prefix(stream_id)
+        prefix = partitions.stream_prefix(stream_id)
         cursor = txn.cursor(db=self.partitions)
         cursor.set_range(prefix)
         while bytes(cursor.key()[: len(prefix)]) == prefix:  # the key is empty behind the last one of all
-            (number,) = _REF_TAIL.unpack(cursor.key()[len(prefix) :])
-            state = parse_state(cursor.value())
-            gone.append((PartitionRef(stream_id, number), state.slot))
+            ref = PartitionRef(stream_id, partitions.parse_number(cursor.key()))
+            gone.append((ref, partitions.parse_state(cursor.value()).slot))
             cursor.delete()  # and stand on the next
         for _, slot in gone:
             txn.put(_NUMBER.pack(slot), b"", db=self.dropped)
         return gone
 
     def load(self) -> dict[PartitionRef, PartitionState]:
-        """All partitions as they stand, each brought up to date by its last batch."""
+        """All partitions as they stand, each brought up to date by its last batches."""
         states: dict[PartitionRef, PartitionState] = {}
+        uncounted: list[PartitionRef] = []
         with self.reading() as txn:
             cursor = txn.cursor(db=self.batches)
             for stored, value in txn.cursor(db=self.partitions):
-                ref = parse_ref(stored)
-                states[ref] = _current(cursor, ref, parse_state(value))
+                ref = partitions.parse_ref(stored)
+                states[ref] = partitions.current(cursor, ref, value)
+                if len(value) != STATE_BYTES:
+                    uncounted.append(ref)
+        if uncounted:
+            self._record({ref: states[ref] for ref in uncounted})
         return states
 
-    def garbage(self, states: dict[PartitionRef, PartitionState]) -> list[tuple[int, int]]:
-        """(slot, before) of everything an earlier process forgot without sweeping it."""
-        with self.reading() as txn:
-            dropped = [(int.from_bytes(stored, "big"), EVERYTHING) for stored, _ in txn.cursor(db=self.dropped)]
-        return dropped + [(state.slot, state.oldest) for state in states.values() if state.oldest]
-
-    def sweep(self, txn: lmdb.Transaction[Any], slot: int, before: int, limit: int) -> bool:
-        """Delete up to `limit` batches whose rows are all below `before`; True if none is left.
-
-        Before EVERYTHING the partition's writers go as well.
-        """
-        cursor = txn.cursor(db=self.batches)
-        cursor.set_range(batch.key(slot, 0))
-        for _ in range(limit):
-            stored = cursor.key()  # empty behind the last batch of all
-            if not stored:
-                break
-            found, last = batch.parse_key(stored)
-            if found != slot or last >= before:
-                break
-            cursor.delete()  # and stand on the next
-        else:
-            return False
-        if before == EVERYTHING:
-            self.writers.drop(txn, slot)
-            txn.delete(_NUMBER.pack(slot), db=self.dropped)
-        return True
+    def _record(self, states: dict[PartitionRef, PartitionState]) -> None:
+        """What was counted because an earlier version did not. On a full disk it is done again at the next start."""
+        try:
+            with self.env.begin(write=True) as txn:
+                for ref, state in states.items():
+                    self.put_state(txn, ref, state)
+        except lmdb.Error as exc:
+            fault = judge(exc, self.env, self.file, 0, [])
+            if fault.stops:
+                raise StorageError(f"cannot open the data directory {self.env.path()}: {fault.told}") from exc
 
     def merge(self, txn: lmdb.Transaction[Any], merge: Merge) -> None:
         """Make its batches one, those of them that are left. A damaged one, and all beside it, stay as they are."""
         cursor = txn.cursor(db=self.batches)
-        values: list[bytes] = []
+        values: list[memoryview] = []
         last = 0
         more = cursor.set_range(batch.key(merge.slot, merge.begin))
         while more:
@@ -316,10 +304,6 @@ class Environment:
         txn.put(batch.key(merge.slot, last), merged, db=self.batches)
 
 
-EVERYTHING = 2**64 - 1
-"""As a `before`: beyond every sequence number."""
-
-
 def refuse_newer(data_dir: Path, found: int) -> None:
     """Raise StorageError if a directory has a format that this version does not know."""
     if found > FORMAT:
@@ -327,41 +311,6 @@ def refuse_newer(data_dir: Path, found: int) -> None:
             f"the data directory {data_dir} has format {found}, this version of disstream writes format {FORMAT}: "
             "use the version that wrote it, or another directory"
         )
-
-
-def parse_ref(stored: bytes | memoryview) -> PartitionRef:
-    """The partition that a key of the table `partitions` names. If none: UnicodeDecodeError or struct.error."""
-    (length,) = _REF_HEAD.unpack_from(stored)
-    end = len(stored) - _REF_TAIL.size
-    if _REF_HEAD.size + length != end:
-        raise struct.error(f"it tells of a stream id of {length} bytes and has {len(stored)} bytes in all")
-    return PartitionRef(str(stored[_REF_HEAD.size : end], "utf-8"), *_REF_TAIL.unpack(stored[end:]))
-
-
-def parse_state(stored: bytes | memoryview) -> PartitionState:
-    """A value of the table `partitions`. Raises struct.error if it is none."""
-    return PartitionState._make(_STATE.unpack(stored))
-
-
-def _stream_prefix(stream_id: str) -> bytes:
-    """How the keys of a stream's partitions begin. With its length: no id is the beginning of another."""
-    encoded = stream_id.encode("utf-8", "surrogatepass")
-    return _REF_HEAD.pack(len(encoded)) + encoded
-
-
-def _current(cursor: lmdb.Cursor[memoryview], ref: PartitionRef, state: PartitionState) -> PartitionState:
-    """`state` brought up to date by the partition's last batch, if there is one."""
-    found = cursor.prev() if cursor.set_range(batch.key(state.slot + 1, 0)) else cursor.last()
-    if not found:
-        return state
-    slot, last = batch.parse_key(cursor.key())
-    if slot != state.slot:
-        return state
-    try:
-        append_ms = batch.header(cursor.value()).append_ms
-    except batch.Damaged as exc:
-        raise StorageError(f"the last batch of {ref} is damaged: {exc}; restore a copy of the directory") from exc
-    return state._replace(next=max(state.next, last + 1), last_ms=max(state.last_ms, append_ms))
 
 
 def _refuse_unfinished(data_dir: Path) -> None:

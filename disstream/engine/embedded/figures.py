@@ -14,7 +14,8 @@ import msgspec
 
 from ...errors import StorageError
 from . import batch
-from .environment import DATA, parse_ref, parse_state
+from .environment import DATA
+from .partitions import parse_ref, parse_state
 from .visit import TABLES, Tell, Visit, visit
 
 

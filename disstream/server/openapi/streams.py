@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from ...wire.policies import ACTION_TYPES, EFFECT
-from ..creation import COMPRESSION_FORMATS, DATA_TYPES, MAX_DELIMITER_CHARS, RETENTION_H, STREAM_TYPES
+from ..creation import (
+    COMPRESSION_FORMATS,
+    DATA_TYPES,
+    MAX_DELIMITER_CHARS,
+    MAX_RETENTION_BYTES,
+    MIN_RETENTION_BYTES,
+    RETENTION_H,
+    STREAM_TYPES,
+)
 from .parts import (
     LAYOUTS,
     PARTITION_ID,
@@ -32,6 +40,7 @@ _RETENTION = number(_HOURS, minimum=RETENTION_H[0], maximum=RETENTION_H[-1])
 _SCHEMA = (
     '{"type":"record","name":"RecordName","fields":[{"name":"key1","type":"string"},{"name":"key2","type":"string"}]}'
 )
+_RETENTION_BYTES = "Payload and keys of all records it may hold: beyond that the oldest go. An extension."
 _AUTO_SCALE: dict[str, Schema] = {
     "auto_scale_enabled": flag("Whether the server changes the number of partitions by itself, by their traffic."),
     "auto_scale_min_partition_count": number("It goes no lower. 0 in an answer: it does not scale by itself."),
@@ -79,6 +88,7 @@ SCHEMAS: dict[str, Schema] = {
             "stream_type": ref("StreamType"),
             "data_type": ref("DataType"),
             "data_duration": {**_RETENTION, "default": RETENTION_H[0]},
+            "retention_bytes": number(_RETENTION_BYTES, minimum=MIN_RETENTION_BYTES, maximum=MAX_RETENTION_BYTES),
             **_AUTO_SCALE,
             "data_schema": text("An Avro schema, as text: what a JSON or CSV record holds."),
             "csv_properties": ref("CsvProperties"),
@@ -131,6 +141,7 @@ SCHEMAS: dict[str, Schema] = {
             "update_partition_counts": many(ref("Scaling"), "What was scaled lately."),
         },
         {
+            "retention_bytes": number(_RETENTION_BYTES, minimum=1),
             "data_schema": text("The Avro schema, as text."),
             "csv_properties": ref("CsvProperties"),
             "compression_format": choice(COMPRESSION_FORMATS),
@@ -153,6 +164,7 @@ SCHEMAS: dict[str, Schema] = {
         {
             "stream_name": {**STREAM_NAME, "description": "As in the path."},
             "data_duration": _RETENTION,
+            "retention_bytes": number(_RETENTION_BYTES + " 0: no bound.", minimum=0, maximum=MAX_RETENTION_BYTES),
             "data_type": ref("DataType"),
             "data_schema": text("An Avro schema, as text."),
             "csv_properties": ref("CsvProperties"),
