@@ -81,8 +81,9 @@ class Appending:
             assert self._grown.wait_for(lambda: len(self.lines) >= wanted, timeout=60)
 
     def stop(self) -> None:
-        """It stays where it is, and keeps the directory."""
+        """It stays where it is, and keeps the directory. All its threads have stopped when this returns."""
         self._process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED)
 
     def end(self) -> None:
         self._process.kill()
