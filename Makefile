@@ -27,7 +27,7 @@ test: $(STAMP) $(SDK)/.installed ## the tests, without the long ones (ARGS="-k p
 	@$(BIN)/python -m pytest -q -m "not long" -n $(WORKERS) --dist loadfile $(ARGS)
 
 test-long: $(STAMP) ## the long tests
-	@$(BIN)/python -m pytest -q -m long $(ARGS)
+	@$(BIN)/python -m pytest -q -m long -n $(WORKERS) --dist loadfile $(ARGS)
 
 lint: $(STAMP) ## ruff (rules and format) and mypy --strict
 	@$(BIN)/ruff check -q .

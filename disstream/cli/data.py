@@ -134,8 +134,8 @@ def backup(directory: Path, target: Path, compact: bool, force: bool, as_json: b
 def restore(source: Path, directory: Path, force: bool, as_json: bool) -> None:
     """Put BACKUP into the directory DIR, which is made if need be, once BACKUP is checked. No server may use DIR.
 
-    DIR holds all of it or nothing. If the command is killed, a server that is started on DIR refuses to start, and the
-    command can be repeated.
+    DIR holds all of it, or what it held before. If the command is killed while it copies into an empty DIR, a server
+    that is started there refuses to start, and the command can be repeated.
 
     Example: disstream data restore /backup/monday disstream-data
     """

@@ -80,7 +80,7 @@ class Fronts:
         self._lines: list[_Line | None] = [None] * config.workers
         self._ready = [anyio.Event() for _ in self._lines]
         self._ending = False
-        self._door: _Entrance | None = None
+        self._failed = False
 
     @asynccontextmanager
     async def listen(self) -> AsyncIterator[str]:
@@ -127,24 +127,37 @@ class Fronts:
         tries = 0
         while True:
             began = loop.time()
-            code = await self._live(place)
+            try:
+                why = f"exit code {await self._live(place)}"
+                remedy = "its messages stand above"
+            except (OSError, RuntimeError) as exc:  # no descriptor, process or thread to be had, which may pass
+                why = str(exc)
+                remedy = "give workers=1, or mend that"
             if self._ending:
                 return
             if not self._ready[place].is_set():
-                raise DisError(f"worker {place + 1} did not start (exit code {code}): its messages stand above")
-            logger.error("worker %d ended and is started again: exit code %s", place + 1, code)
+                if self._failed:
+                    return  # one says it for all
+                self._failed = True
+                raise DisError(f"worker {place + 1} did not start ({why}): {remedy}")
+            logger.error("worker %d ended and is started again: %s", place + 1, why)
             tries = 0 if loop.time() - began > _SETTLED_S else tries
             await anyio.sleep(_AGAIN_S[tries])
             tries = min(tries + 1, len(_AGAIN_S) - 1)
 
     async def _live(self, place: int) -> int | None:
-        """One life of a front: its exit code."""
+        """One life of a front: its exit code. Raises OSError, RuntimeError if there is nothing to make one of."""
         loop = asyncio.get_running_loop()
         line = _Line(self._app, self._settings(place + 1))
         mine, theirs = socket.socketpair()
+        try:
+            line.door, their_door = socket.socketpair()
+        except OSError:
+            mine.close()
+            theirs.close()
+            raise
         for end in (mine, theirs):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
-        line.door, their_door = socket.socketpair()
         process: subprocess.Popen[bytes] | None = None
         try:
             with theirs, their_door:
@@ -406,20 +419,17 @@ class _Line(asyncio.Protocol):
 
 
 def _start(*lines: int) -> subprocess.Popen[bytes]:
-    """A front with these descriptors. It finds our modules where we found them."""
+    """A front with these descriptors. It finds our modules where we found them. Raises OSError."""
     paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
-    try:
-        return subprocess.Popen(
-            # -P: what lies in the current directory is looked for there only if that is so in this process.
-            [sys.executable, "-P", "-m", "disstream.server.front", *map(str, lines)],
-            pass_fds=lines,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,  # the one line on it is the server's
-            env={**os.environ, "PYTHONPATH": paths},
-            start_new_session=True,  # so that Ctrl-C reaches the core alone
-        )
-    except OSError as exc:
-        raise DisError(f"a worker cannot be started ({sys.executable!r}: {exc}): give workers=1, or mend that") from exc
+    return subprocess.Popen(
+        # -P: what lies in the current directory is looked for there only if that is so in this process.
+        [sys.executable, "-P", "-m", "disstream.server.front", *map(str, lines)],
+        pass_fds=lines,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,  # the one line on it is the server's
+        env={**os.environ, "PYTHONPATH": paths},
+        start_new_session=True,  # so that Ctrl-C reaches the core alone
+    )
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

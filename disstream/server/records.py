@@ -188,16 +188,22 @@ class Records:
     async def _put_in_session(self, call: Call, stream: Stream, records: SentRecords, session: Session) -> SessionPlan:
         """While nobody else has the turn of any of its lanes."""
         plan = SessionPlan(session, records, stream.doc.stream_id, self._refusals, call.project)
-        error = api_error("DIS.4303")
+        error: ApiError = api_error("DIS.4303")
         for again in (False, True):
             known = await self._log.recall(plan.asked(), clock.wall_ms())
             if (put := plan.round(stream.layout, known)) is None:
                 break
             with self._taken_in(put, stream):
                 entries = put.entries(stream.doc.stream_id)
-                # To its end even if nobody waits any more: who repeats this must not find it half done.
-                with anyio.CancelScope(shield=True):
-                    results = await self._store(entries) if entries else []
+                try:
+                    # To its end even if nobody waits any more: who repeats this must not find it half done.
+                    with anyio.CancelScope(shield=True):
+                        results = await self._store(entries) if entries else []
+                except ThrottledError as full:
+                    if not again:
+                        raise
+                    error = full  # what was stored under the layout before is told
+                    break
                 put.settle(results)
             plan.settle(entries, results)
             if plan.settled or again:

@@ -152,7 +152,7 @@ def decode_notices(body: bytes) -> Asked:
         return asked
     if told.longest_ms < 0:
         raise api_error("DIS.4200", f"[longest_ms={told.longest_ms}: give 0 or more]")
-    return asked._replace(longest_s=min(told.longest_ms / 1000, LONGEST_S))
+    return asked._replace(longest_s=min(told.longest_ms, LONGEST_S * 1000) / 1000)
 
 
 def _watched(one: WatchedStream) -> Watched:

@@ -83,6 +83,13 @@ def dies(tell: visit.Tell) -> None:
     os.kill(os.getpid(), signal.SIGSEGV)
 
 
+def dies_telling(tell: visit.Tell) -> None:
+    """In the middle of a long line."""
+    tell("telling", 0, 1)
+    os.write(1, b'{"result": [1, 2')
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def fails(tell: visit.Tell) -> None:
     """Of a bug."""
     tell("failing", 0, 1)

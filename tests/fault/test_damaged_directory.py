@@ -8,6 +8,7 @@ import random
 import struct
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import lmdb
@@ -15,6 +16,7 @@ import pytest
 
 from disstream.engine.api import Entry, PartitionRef, Row
 from disstream.engine.embedded import EmbeddedConfig, EmbeddedEngine
+from disstream.engine.embedded.backup import compact
 from disstream.engine.embedded.header import META_BYTES, Meta, latest
 from disstream.errors import StorageError
 from disstream.testing.engine import opened
@@ -138,6 +140,17 @@ async def test_a_damaged_table(tmp_path: Path) -> None:
         await EmbeddedEngine(tmp_path, CONFIG).start()
 
 
+@pytest.mark.parametrize("stored", [b"\0\5zz\0\0\0\0", b"\0\1\xff\0\0\0\0", b"\0"], ids=["length", "text", "short"])
+async def test_a_damaged_partition(tmp_path: Path, stored: bytes) -> None:
+    """Likewise a key that names no partition, at which a start ends."""
+    await make(tmp_path)
+    with lmdb.Environment(str(tmp_path), max_dbs=6) as env, env.begin(write=True) as txn:
+        txn.put(stored, bytes(40), db=env.open_db(b"partitions", txn=txn))
+    for _ in range(2):  # twice: the first refusal has released the directory
+        with pytest.raises(StorageError, match=rf"{tmp_path} is damaged.*restore a copy"):
+            await EmbeddedEngine(tmp_path, CONFIG).start()
+
+
 async def test_an_empty_file_is_no_new_directory(tmp_path: Path) -> None:
     """A data.mdb of no bytes is what is left of one: beginning anew would hand out old sequence numbers again."""
     await make(tmp_path)
@@ -148,6 +161,23 @@ async def test_an_empty_file_is_no_new_directory(tmp_path: Path) -> None:
     (tmp_path / "data.mdb").unlink()
     async with opened(EmbeddedEngine(tmp_path, CONFIG)) as engine:
         assert await engine.log.bounds([A]) == [None]
+
+
+async def test_a_parent_that_may_only_be_passed() -> None:
+    """The server's user need not be able to list what its directory stands in."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can be somebody else")
+    with tempfile.TemporaryDirectory() as made:
+        os.chmod(made, 0o711)
+        data = Path(made, "data")
+        data.mkdir()
+        os.chown(data, 65534, 65534)
+        os.seteuid(65534)
+        try:
+            await make(data)
+            assert compact(str(data), lambda *told: None).target_bytes
+        finally:
+            os.seteuid(0)
 
 
 async def test_a_directory_that_cannot_be_written(tmp_path: Path) -> None:

@@ -203,6 +203,7 @@ async def test_damaged_pages_are_not_given_to_lmdb(tmp_path: Path) -> None:
     assert noticed >= figures(str(tmp_path), quiet).live_pages - 2  # the two first ones are left as they are
 
 
+@pytest.mark.long
 async def test_no_byte_is_wrong_unnoticed(tmp_path: Path) -> None:
     """A byte changed or a tail cut, anywhere: the check ends with findings, or counts all that there was.
 
@@ -233,6 +234,7 @@ async def test_no_byte_is_wrong_unnoticed(tmp_path: Path) -> None:
     assert noticed > 100
 
 
+@pytest.mark.long
 def test_beside_a_server(tmp_path: Path) -> None:
     """While a process appends as fast as it can, a check is clean, names the process, and says what it left out."""
     with appending(tmp_path) as writer:

@@ -34,6 +34,8 @@ def test_errors() -> None:
         apart(data_jobs.refuses, type(None))
     with pytest.raises(Killed, match="killed by SIGSEGV while dying"):
         apart(data_jobs.dies, type(None))
+    with pytest.raises(Killed, match="killed by SIGKILL while telling"):
+        apart(data_jobs.dies_telling, type(None))
     with pytest.raises(StorageError, match="failing ended with exit code 3"):
         apart(data_jobs.fails, type(None))
 

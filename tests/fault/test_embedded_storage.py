@@ -6,10 +6,12 @@ import asyncio
 import contextlib
 import errno
 import os
+import queue
 import resource
 import struct
 import subprocess
 import sys
+import threading
 import zlib
 from collections.abc import Iterator
 from itertools import count
@@ -21,7 +23,7 @@ import msgspec
 import pytest
 
 from disstream.engine.api import Batch, Bounds, Entry, PartitionRef, Replayed, Row, Span, Writer
-from disstream.engine.embedded import EmbeddedConfig, EmbeddedEngine, merging, sweeping
+from disstream.engine.embedded import EmbeddedConfig, EmbeddedEngine, commit, merging, sweeping
 from disstream.engine.embedded.environment import Environment
 from disstream.errors import ConfigError, OutcomeUnknown, StorageError, StorageFull
 from disstream.testing.engine import opened
@@ -174,6 +176,55 @@ async def test_failed_commit_stops_the_engine(tmp_path: Path) -> None:
     await engine.close()
     async with opened(EmbeddedEngine(tmp_path, CONFIG)) as again:
         assert await again.log.bounds([A]) == [Bounds(0, 1, 1)]
+
+
+async def test_a_thread_that_cannot_be_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the user may have no more threads a start fails, and closing what was not started ends."""
+
+    def refused(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    engine = EmbeddedEngine(tmp_path, CONFIG)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refused)
+        with pytest.raises(RuntimeError, match="thread"):
+            await engine.start()
+    await asyncio.wait_for(engine.close(), 10)
+
+
+class Resting(queue.SimpleQueue[Any]):
+    """The queue of the thread; tells whether that waits for as long as it takes."""
+
+    def __init__(self) -> None:
+        self.event = threading.Event()
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        if timeout is None:
+            self.event.set()
+        return super().get(block, timeout)
+
+
+async def test_an_engine_that_has_stopped_rests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sync of relaxed that is due when a commit fails does not keep the thread, and the loop, busy until it is
+    closed."""
+    resting = Resting()
+    stop = commit.Committer._stop_thread
+
+    def stopping(*args: Any) -> StorageError:
+        resting.event.clear()
+        return stop(*args)
+
+    monkeypatch.setattr(commit.Committer, "_stop_thread", stopping)
+    config = EmbeddedConfig(map_size_bytes=1 << 30, durability="relaxed", sync_interval_s=0.001)
+    engine = EmbeddedEngine(tmp_path, config)
+    engine._log._committer._queue = resting
+    async with opened(engine):
+        await engine.log.open({A: 1})
+        env = environment(engine)
+        env.env = FailingEnv(env.env, "meta")  # type: ignore[assignment]
+        with pytest.raises(OutcomeUnknown):
+            await append(engine, b"1")
+        assert await asyncio.to_thread(resting.event.wait, 10)
 
 
 async def test_failed_sync_stops_a_relaxed_engine(tmp_path: Path) -> None:

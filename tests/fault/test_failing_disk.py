@@ -18,6 +18,7 @@ import pytest
 from disstream.cli import main
 from disstream.engine.api import PartitionRef
 from disstream.engine.embedded import EmbeddedConfig, EmbeddedEngine
+from disstream.engine.embedded.synced import is_settled
 from disstream.testing.engine import opened
 
 A = PartitionRef("s", 0)
@@ -182,6 +183,43 @@ async def test_a_failed_sync_of_relaxed_goes_back(tmp_path: Path, faults: Faults
         assert tell("append 1").startswith("StorageError")
         assert tell("close") == "ok "
         faults.off("sync")
+    assert await kept(data) == 1
+
+
+async def test_a_failed_write_of_relaxed_goes_back(tmp_path: Path, faults: Faults) -> None:
+    """A disk that does not take a page may not have taken others, of transactions that nobody has synchronised."""
+    data = tmp_path / "data"
+    with victim(data, faults, "relaxed") as tell:
+        assert tell("append 5000") == "ok 0"
+        assert tell("close") == "ok "
+    with victim(data, faults, "relaxed") as tell:
+        faults.on("pages")
+        assert tell("append 5000").startswith("StorageError nothing was stored")
+        assert "start again" in tell("failed")
+        assert tell("close") == "ok "
+        faults.off("pages")
+    assert not is_settled(data)
+    assert await kept(data) == 1
+
+
+async def test_a_sync_that_fails_at_the_start(tmp_path: Path, faults: Faults) -> None:
+    """What a relaxed server that was killed has left may be gone once its sync failed. That is told once: the start
+    after the one that failed goes back all the same."""
+    data = tmp_path / "data"
+    with victim(data, faults, "relaxed") as tell:
+        assert tell("append 5000") == "ok 0"
+        assert tell("close") == "ok "
+    with victim(data, faults, "relaxed"):
+        pass
+    assert is_settled(data)
+    faults.on("sync")
+    script = Path(__file__).with_name("storage_victim.py")
+    found = subprocess.run(
+        [sys.executable, script, data, "fsync"], capture_output=True, text=True, env=faults.environment, check=False
+    )
+    assert "StorageError: cannot open the data directory" in found.stderr
+    faults.off("sync")
+    assert not is_settled(data)
     assert await kept(data) == 1
 
 

@@ -38,11 +38,12 @@ def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
     if request.param == "tmpfs":
         command = ["mount", "-t", "tmpfs", "-o", "size=9m", "none", str(place)]
     else:
-        if shutil.which("mkfs.ext4") is None:
-            pytest.skip("needs mkfs.ext4 (apt-get install e2fsprogs)")
+        maker = f"mkfs.{request.param}"
+        if shutil.which(maker) is None:
+            pytest.skip(f"needs {maker} (apt-get install e2fsprogs)")
         with image.open("wb") as file:
             file.truncate(12 * MIB)
-        subprocess.run(["mkfs.ext4", "-q", "-F", "-m", "0", image], check=True)
+        subprocess.run([maker, "-q", "-F", "-m", "0", image], check=True)
         command = ["mount", "-o", "loop", str(image), str(place)]
     mounted = subprocess.run(command, capture_output=True, text=True, check=False)
     if mounted.returncode:
@@ -166,6 +167,19 @@ async def test_the_ballast_lets_everything_be_trimmed(
         await sweep(engine)
         assert (disk / "data" / "ballast").stat().st_size >= ballast // 2
         assert await fill_all(engine, refs, 20) > 0
+
+
+@pytest.mark.parametrize("disk", ["ext2"], indirect=True)
+async def test_a_disk_that_cannot_reserve(disk: Path) -> None:
+    """There the ballast is written, and frees the disk as elsewhere."""
+    async with opened(EmbeddedEngine(disk / "data", settings("fsync"))) as engine:
+        await engine.log.open({A: 1})
+        assert engine.stats().ballast_bytes == MIB
+        stored = await fill(engine, A)
+        await engine.log.trim(A, stored)
+        await sweep(engine)
+        assert await fill(engine, A) > 20
+        assert engine.stats().ballast_bytes == MIB
 
 
 async def test_room_from_outside_helps_at_once(disk: Path) -> None:

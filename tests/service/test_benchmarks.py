@@ -64,6 +64,7 @@ def test_readers_are_compared(tmp_path: Path) -> None:
         ),
     ],
 )
+@pytest.mark.long
 def test_the_engine_and_the_server_are_measured(
     script: str, arguments: list[str], titles: list[str], tmp_path: Path
 ) -> None:
@@ -82,6 +83,7 @@ def test_the_engine_and_the_server_are_measured(
     assert [path.name for path in tmp_path.iterdir()] == ["told.json"]
 
 
+@pytest.mark.long
 def test_workers_are_measured(tmp_path: Path) -> None:
     """Puts and gets in both forms, with one process and with two workers; all that it acknowledged is there."""
     script = str(BENCHMARKS / "workers.py")

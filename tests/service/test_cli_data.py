@@ -99,6 +99,7 @@ def test_stats(filled: Path) -> None:
     assert (figures["server"], figures["readers"]) == (None, [])
 
 
+@pytest.mark.long
 def test_on_a_terminal(filled: Path, tmp_path: Path) -> None:
     """Tables have headers, and who watches sees what is done."""
     shown = on_terminal("data", "stats", str(filled), columns=150)

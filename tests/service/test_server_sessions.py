@@ -15,6 +15,7 @@ from server_http import Answer, AppCaller, Caller, data, serving
 from server_logs import GatedLog, TrippedLog, check_waiting_copies, log_of, simulate
 
 from disstream import clock
+from disstream.errors import StorageFull
 from disstream.model import NewRecord
 from disstream.server.config import SERVICE_LIMITS
 from disstream.wire.compression import compress
@@ -462,6 +463,39 @@ def test_scaling_under_an_append() -> None:
         log.before_append = twice
         assert await sender.put(3, (0, 0, 3, 1), keys=[stays]) == [THROTTLED]
         assert await sender.put(4, (0, 0, 3, 1), keys=[stays]) == [(0, 3)]
+
+    simulate(test, TrippedLog)
+
+
+@pytest.mark.parametrize("keyed", [True, False])
+def test_no_room_behind_what_was_stored(keyed: bool) -> None:
+    """The disk is full when the rest of a put is tried under the new layout: what was stored before is told."""
+
+    async def test(caller: AppCaller) -> None:
+        log = log_of(caller)
+        await caller.create("s", 2)
+        sender = Sender(caller)
+        stays, moves = key_in(2, 0, then=(3, 0)), key_in(2, 1, then=(3, 1))
+        keys = [stays] * 2 + [moves] * 2 if keyed else None
+
+        async def full() -> None:
+            raise StorageFull("nothing was stored: the disk is full")
+
+        async def closed() -> None:
+            """As long as a change of the layout goes on a partition may have an epoch that nobody knows yet."""
+            await log.open({ref: 9 for ref in log._partitions if ref.number == 1})
+            log.before_append = full
+
+        log.before_append = closed
+        told = await sender.put(1, (0, 0, 0, 2), (1, 0, 0, 2), keys=keys)
+        assert told == [(0, 0), (0, 1), THROTTLED, THROTTLED]
+        assert await sender.put(1, (0, 0, 0, 2), (1, 0, 0, 2), keys=keys) == [(0, 0), (0, 1), FENCED, FENCED]
+
+        log.before_append = full
+        session = encode_session(Session(P, 2, (SessionLane(0, 0, 2, 1),)))
+        body = {"stream_name": "s", "records": [{"data": data(b"x"), "partition_id": "0"}]}
+        assert (await sender.call(body, session)).code == THROTTLED
+        assert await sender.put(3, (0, 0, 0, 3)) == [(0, 0), (0, 1), (0, 2)]
 
     simulate(test, TrippedLog)
 

@@ -81,6 +81,7 @@ def test_the_formats_of_the_page() -> None:
     assert rows == list(range(1, FORMAT + 1))
 
 
+@pytest.mark.long
 def test_the_commands_of_the_page(tmp_path: Path) -> None:
     """Backup, check and restore run as written; then the example in Python copies what was restored."""
     program = Path(sys.executable).parent

@@ -33,7 +33,7 @@ from disstream.server import App, Server, ServerConfig
 from disstream.server import fronts as fronts_module
 from disstream.server.fronts import Fronts
 from disstream.wire.http import Request, Response
-from disstream.wire.notices import Watched, encode_notices
+from disstream.wire.notices import Pushed, Watched, encode_notices
 
 PROJECT = "p"
 ALL = [Watched("s", "", [(0, 0)])]
@@ -203,6 +203,29 @@ async def test_a_front_that_is_killed_is_replaced(caplog: pytest.LogCaptureFixtu
         assert f"worker {worker} ended and is started again: exit code -9" in error
 
 
+async def test_pages_are_pushed_through_a_front(caplog: pytest.LogCaptureFixture) -> None:
+    """As they are: what a GET through the other front tells, byte by byte; and nothing of them is held in the end."""
+    async with (
+        world(caplog) as server,
+        Client(server.url, PROJECT, config=ONCE) as writer,
+        Client(server.url, PROJECT, config=ONCE) as reader,
+    ):
+        server.log.gate.set()
+        cursor = await writer.cursors.get("s", "0", "TRIM_HORIZON")
+        await reader.streams.describe("s")
+        async with reader.notices.open(ALL, push_bytes=1_000) as frames:
+            assert await anext(frames) == []
+            (await writer.records.put("s", [NewRecord(b"x", "k", timestamp=5), NewRecord(b"")])).raise_for_failed()
+            while (frame := await anext(frames)) == []:
+                pass
+            assert isinstance(frame, Pushed)
+            page, asked = frame.page("s", "shardId-0000000000"), await writer.records.get(cursor)
+            assert (page.records, page.changes) == (asked.records, asked.changes)
+            assert [record.sequence_number for record in page.records] == [0, 1]
+            assert not (await writer.records.get(page.next_cursor)).records
+        await until(lambda: server.app.notices.open_answers == server.app.pushing.held_bytes == 0)
+
+
 async def test_a_client_that_hangs_up_ends_its_answer(caplog: pytest.LogCaptureFixture) -> None:
     """Whether it read of the answer or not: in the core nothing is left of it."""
     async with world(caplog) as server:
@@ -361,6 +384,35 @@ async def test_a_worker_that_does_not_start(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(fronts_module, "_start", start)
     with pytest.raises(DisError, match=r"worker [12] did not start \(exit code 3\)"):
         await Server(ServerConfig(data_dir=None, port=0, workers=2)).start()
+
+
+async def test_a_worker_that_cannot_be_started(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the start that ends the server. Later the others go on, and it is tried again."""
+    start = fronts_module._start
+    failures = 0
+
+    def fail(*lines: int) -> subprocess.Popen[bytes]:
+        nonlocal failures
+        failures += 1
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(fronts_module, "_start", fail)
+    with pytest.raises(DisError, match=r"worker [12] did not start \(.*unavailable\): give workers=1"):
+        await Server(ServerConfig(data_dir=None, port=0, workers=2)).start()
+    monkeypatch.setattr(fronts_module, "_start", start)
+    monkeypatch.setattr(fronts_module, "_AGAIN_S", (0.0, 0.0))
+    async with world(caplog) as server:
+        failures = 0
+        monkeypatch.setattr(fronts_module, "_start", fail)
+        os.kill(server.pids[0][1], signal.SIGKILL)
+        await until(lambda: failures >= 3)
+        pair = await server.connect()
+        assert await ask(pair, "GET", "/v2/p/streams") == 200
+        pair[1].close()
+        monkeypatch.setattr(fronts_module, "_start", start)
+        await until(lambda: len(server.pids) == 3)
 
 
 async def test_a_worker_of_another_release(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,6 +95,10 @@ def test_requests_are_bounded() -> None:
     """In partitions, and in time."""
     most = [Watched("s", "", [(n, 0) for n in range(MAX_PARTITIONS)])]
     assert decode_notices(encode_notices(most, 1e6)).longest_s == LONGEST_S
+    huge = b"9" * 400  # more than any float holds
+    body = b'{"streams":[{"stream_name":"s","partitions":[0,0]}],"longest_ms":%b,"push_bytes":%b}' % (huge, huge)
+    asked = decode_notices(body)
+    assert (asked.longest_s, asked.push_bytes) == (LONGEST_S, MAX_PUSH_BYTES)
     with pytest.raises(ApiError, match=str(MAX_PARTITIONS)):
         decode_notices(encode_notices([*most, Watched("t", "", [(0, 0)])]))
 

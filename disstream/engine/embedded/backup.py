@@ -31,7 +31,7 @@ from ...errors import StorageError
 from .check import check
 from .environment import DATA, LOCK, UNFINISHED
 from .faults import remedy
-from .synced import settle
+from .synced import settle, sync_directory
 from .visit import TABLES, Tell, Visit, claimed, data_file, look, visit
 
 POLL_INTERVAL_S = 0.1
@@ -265,8 +265,7 @@ def _new_file(directory: Path, needed: int, *, mode: int, owner: os.stat_result 
             os.close(descriptor)
         yield new
         os.replace(new, directory / DATA)
-        _sync(directory)
-        _sync(directory.absolute().parent)
+        sync_directory(directory)
     except BaseException:
         with contextlib.suppress(OSError):
             new.unlink()
@@ -284,14 +283,6 @@ def _check_space(directory: Path, needed: int) -> None:
             f"the copy takes {needed + SPARE_BYTES:,} bytes in {directory}, {free:,} are free: free some, or use "
             "another disk"
         )
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _copied(found: Visit, source: Path, target: Path) -> CopyReport:

@@ -58,7 +58,8 @@ class Ballast:
     def put_back(self) -> None:
         """Take as much of it as there is."""
         try:
-            with open(self._path, "ab", buffering=0) as file:
+            # Not to be appended to: where the disk cannot reserve, the C library writes, at places of its choice.
+            with open(self._path, "r+b" if self._path.exists() else "xb", buffering=0) as file:
                 size = os.fstat(file.fileno()).st_size
                 if size > self._wanted:
                     file.truncate(self._wanted)

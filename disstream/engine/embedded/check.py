@@ -169,7 +169,7 @@ class _Walk:
             self._report.partitions += 1
             try:
                 ref, state = parse_ref(stored), parse_state(value)
-            except (ValueError, struct.error) as exc:
+            except (UnicodeDecodeError, struct.error) as exc:
                 self._report.found(f"the record of a partition, {stored.hex()}, cannot be read: {exc}", RESTORE)
                 continue
             if state.oldest > state.next:

@@ -83,6 +83,8 @@ def apart(job: Callable[..., T], kind: type[T], tell: Tell = _silent, **argument
                 process.stdin.write(msgspec.json.encode(request) + b"\n")
                 process.stdin.close()
             for text in process.stdout:
+                if not text.endswith(b"\n"):
+                    break  # it was killed in the middle of a line
                 line = _line.decode(text)
                 if line.progress is None:
                     end = line

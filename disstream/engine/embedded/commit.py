@@ -134,8 +134,9 @@ class Committer:
         self._failed = asyncio.Event()
         opened: asyncio.Future[Environment] = self._loop.create_future()
         self._pending.add(opened)
-        self._thread = threading.Thread(target=self._main, args=(opened,), name="disstream-commit", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._main, args=(opened,), name="disstream-commit", daemon=True)
+        thread.start()  # the system may refuse it: then there is nobody whose end `close` could wait for
+        self._thread = thread
         try:
             self._env = await opened
         except BaseException:
@@ -272,6 +273,7 @@ class Committer:
         while not closing:
             jobs, closing = self._take(sync_at)
             if broken is not None:
+                sync_at = None  # its time would come again and again
                 refused = f"nothing was stored, the engine has stopped: {broken}"
                 self._call(self._deliver, {}, [(job.future, StorageError(refused)) for job in jobs], broken)
                 continue
@@ -319,7 +321,7 @@ class Committer:
         if fault is None:
             return None
         if fault.stops:
-            return self._stop_after(fault, jobs)
+            return self._stop_after(env, fault, jobs)
         if appends:
             self._watch.refuses(fault.told)
             self._refuse(appends, fault)
@@ -327,7 +329,7 @@ class Committer:
         if others or self._sweeper.can_sweep:
             fault = self._commit_without_appends(env, others)
             if fault is not None and fault.stops:
-                return self._stop_after(fault, others)
+                return self._stop_after(env, fault, others)
             if fault is not None:
                 self._refuse(others, fault)
         # With "relaxed", what was freed is free once there is no way back to it.
@@ -407,19 +409,19 @@ class Committer:
         told = f"nothing was stored in {self._data_dir}: {fault.told}"
         self._call(self._deliver, {}, [(job.future, StorageFull(told)) for job in jobs], None)
 
-    def _stop_after(self, fault: Fault, jobs: list[_Job]) -> StorageError:
+    def _stop_after(self, env: Environment, fault: Fault, jobs: list[_Job]) -> StorageError:
         told = f"the engine in {self._data_dir} stops: {fault.told}"
         answers: list[tuple[asyncio.Future[Any], Any]] = []
         for job in jobs:  # an error for each: a traceback grows with every await that raises it
-            unknown = fault.kind == "unknown"
-            answers.append(
-                (job.future, OutcomeUnknown(told) if unknown else StorageError(f"nothing was stored: {told}"))
-            )
-        return self._stop_thread(told, answers)
+            sure = fault.kind != "unknown"
+            answers.append((job.future, StorageError(f"nothing was stored: {told}") if sure else OutcomeUnknown(told)))
+        return self._stop_thread(env, told, answers)
 
-    def _stop_thread(self, told: str, answers: list[tuple[asyncio.Future[Any], Any]]) -> StorageError:
+    def _stop_thread(self, env: Environment, told: str, answers: list[tuple[asyncio.Future[Any], Any]]) -> StorageError:
         _log.error("%s", told)
-        self._sweeper.may_sweep = False
+        if env.synced is not None:
+            env.synced.distrust()
+        self._sweeper.may_sweep = self._may_merge = False
         broken = StorageError(told)
         self._call(self._deliver, {}, answers, broken)
         return broken
@@ -429,12 +431,11 @@ class Committer:
         try:
             env.synced.advance()
         except (lmdb.Error, OSError) as exc:
-            env.synced.distrust()
             told = (
                 f"the engine in {self._data_dir} stops: a sync failed: {exc}; check the disk, then start again, which "
                 "undoes what was acknowledged since the last sync"
             )
-            return self._stop_thread(told, [])
+            return self._stop_thread(env, told, [])
         self._watch.synced(self._loop.time())
         return None
 

@@ -42,7 +42,7 @@ from .faults import judge, remedy
 from .header import HEADER_BYTES, latest
 from .merging import Merge
 from .partitions import STATE_BYTES, PartitionState
-from .synced import Synced, forget, go_back, sync_directory
+from .synced import Synced, distrusting, forget, go_back, sync_directory
 from .writers import Writers
 
 FORMAT = 3
@@ -130,7 +130,8 @@ class Environment:
         self.file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         try:
             sync_directory(data_dir)
-            self.env.sync(True)  # what an earlier process has left to the system's memory, too
+            with distrusting(data_dir):
+                self.env.sync(True)  # what an earlier process has left to the system's memory, too
             if config.durability == "relaxed":
                 self.env.close()
                 self._map(data_dir, config, sync=False)
@@ -210,9 +211,9 @@ class Environment:
                 yield txn
         except lmdb.Error as exc:
             raise StorageError(f"cannot read from {self.env.path()}: {exc}; {remedy(exc)}") from exc
-        except struct.error as exc:
+        except (struct.error, UnicodeDecodeError) as exc:
             raise StorageError(
-                f"{self.env.path()} is damaged: a key or a value has the wrong size ({exc}); restore a copy of it"
+                f"{self.env.path()} is damaged: a key or a value is not what it should be ({exc}); restore a copy of it"
             ) from exc
 
     def count_up(self, txn: lmdb.Transaction[Any], counter: bytes) -> int:
@@ -276,6 +277,8 @@ class Environment:
         except lmdb.Error as exc:
             fault = judge(exc, self.env, self.file, 0, [])
             if fault.stops:
+                if self.synced is not None:
+                    self.synced.distrust()
                 raise StorageError(f"cannot open the data directory {self.env.path()}: {fault.told}") from exc
 
     def merge(self, txn: lmdb.Transaction[Any], merge: Merge) -> None:

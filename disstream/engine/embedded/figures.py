@@ -109,7 +109,7 @@ def _partitions(found: Visit, tell: Tell, names: dict[str, str]) -> tuple[list[P
     for stored, value in found.walk("partitions"):
         try:
             ref, state = parse_ref(stored), parse_state(value)
-        except (ValueError, struct.error) as exc:
+        except (UnicodeDecodeError, struct.error) as exc:
             raise _damaged(found, f"the record of a partition, {bytes(stored).hex()}: {exc}") from exc
         by_slot[state.slot] = PartitionFigures(
             stream_id=ref.stream_id,

@@ -65,11 +65,11 @@ def parse_number(stored: bytes | memoryview) -> int:
 
 
 def parse_ref(stored: bytes | memoryview) -> PartitionRef:
-    """The partition that a key names. Raises ValueError or struct.error if it names none."""
+    """The partition that a key names. If none: UnicodeDecodeError or struct.error."""
     (length,) = _REF_HEAD.unpack_from(stored)
     end = len(stored) - _REF_TAIL.size
     if _REF_HEAD.size + length != end:
-        raise ValueError(f"it tells of a stream id of {length} bytes and has {len(stored)} bytes in all")
+        raise struct.error(f"it tells of a stream id of {length} bytes and has {len(stored)} bytes in all")
     return PartitionRef(str(stored[_REF_HEAD.size : end], "utf-8"), *_REF_TAIL.unpack(stored[end:]))
 
 

@@ -31,6 +31,7 @@ import logging
 import os
 import struct
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -88,19 +89,14 @@ class Synced:
         self._snapshot, self._meta = snapshot, meta
 
     def distrust(self) -> None:
-        """A sync failed: the next start goes back, although the system did not go down.
-
-        What could not be written the system may have dropped from its memory, or may yet; and it tells so once.
-        """
+        """A write or a sync failed: the next start goes back, although the system did not go down."""
         if self._meta is not None:
             with contextlib.suppress(OSError):  # the same disk: what cannot be written cannot be said either
                 self._record(_DISTRUSTED, self._meta)
 
     def _record(self, boot: bytes, meta: Meta) -> None:
         self._number += 1
-        record = _RECORD.pack(_MAGIC, self._number, boot, meta.page_bytes, meta.page)
-        os.pwrite(self._file, record + _CRC.pack(zlib.crc32(record)), self._number % 2 * _SLOT_BYTES)
-        os.fdatasync(self._file)
+        _write(self._file, _Record(self._number, boot, meta))
 
     def close(self, *, clean: bool) -> None:
         """`clean`: all is synchronised, so the way back is not needed any more."""
@@ -140,6 +136,22 @@ def go_back(data_dir: Path) -> None:
     )
 
 
+@contextlib.contextmanager
+def distrusting(data_dir: Path) -> Iterator[None]:
+    """If a sync in the block fails, the next start goes back, although the system did not go down.
+
+    What could not be written the system may have dropped from its memory, or may yet; and it tells so once, so the next
+    sync would succeed.
+    """
+    try:
+        yield
+    except (lmdb.Error, OSError):
+        with contextlib.suppress(OSError), open(data_dir / NAME, "r+b", buffering=0) as file:
+            if (last := _latest(file.read(2 * _SLOT_BYTES))) is not None:
+                _write(file.fileno(), _Record(last.number + 1, _DISTRUSTED, last.meta))
+        raise
+
+
 def is_settled(data_dir: Path) -> bool:
     """Whether there is nothing to be undone, so that the file can be read as it is. Raises StorageError."""
     return _way_back(data_dir) is None
@@ -151,7 +163,7 @@ def settle(data_dir: Path) -> None:
     """
     if (data_dir / "data.mdb").exists():
         go_back(data_dir)
-        with open(data_dir / "data.mdb", "r+b", buffering=0) as data:
+        with open(data_dir / "data.mdb", "r+b", buffering=0) as data, distrusting(data_dir):
             os.fsync(data.fileno())
     forget(data_dir)
 
@@ -190,13 +202,28 @@ def boot_id() -> bytes:
 
 
 def sync_directory(data_dir: Path) -> None:
-    """Make the names of new files durable: LMDB synchronises their content only. Raises OSError."""
-    for directory in (data_dir, data_dir.absolute().parent):
-        descriptor = os.open(directory, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    """Make the names of new files durable: LMDB synchronises their content only. Raises OSError.
+
+    The directory's own name as well, unless we may pass its parent but not read it: then others made it for us.
+    """
+    _sync(data_dir)
+    with contextlib.suppress(PermissionError):
+        _sync(data_dir.absolute().parent)
+
+
+def _sync(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write(file: int, record: _Record) -> None:
+    """In its turn. Raises OSError."""
+    content = _RECORD.pack(_MAGIC, record.number, record.boot_id, record.meta.page_bytes, record.meta.page)
+    os.pwrite(file, content + _CRC.pack(zlib.crc32(content)), record.number % 2 * _SLOT_BYTES)
+    os.fdatasync(file)
 
 
 def _latest(content: bytes) -> _Record | None:

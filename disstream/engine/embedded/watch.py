@@ -56,6 +56,9 @@ class Watch:
             return
         self._look_at = now + LOOK_INTERVAL_S
         with contextlib.suppress(lmdb.Error, OSError):  # whoever stores or reads is told
+            # LMDB keeps what a reader sees, also if it was killed: the file would grow for ever.
+            if dead := env.env.reader_check():
+                _log.warning("%d reader(s) of %s had died: what was kept for them is used again", dead, self._dir)
             self._free_bytes = env.ballast.look()
             self._ballast_bytes = env.ballast.held
             self._file_bytes = os.fstat(env.file).st_size
