@@ -277,6 +277,8 @@ class Environment:
         except lmdb.Error as exc:
             fault = judge(exc, self.env, self.file, 0, [])
             if fault.stops:
+                if self.synced is not None:
+                    self.synced.distrust()
                 raise StorageError(f"cannot open the data directory {self.env.path()}: {fault.told}") from exc
 
     def merge(self, txn: lmdb.Transaction[Any], merge: Merge) -> None:

@@ -247,8 +247,8 @@ class Snapshots:
     """Who reads an old state of the file, which keeps everything that was forgotten since from being used again.
 
     Reads of this process end within milliseconds, but for the way back of "relaxed" (synced.py), which is meant to
-    last. Another process may read too (backup, statistics): one that died is taken out of LMDB's table of readers, one
-    that takes long is told of in the log, once.
+    last. Another process may read too (backup, statistics): one that died is taken out of LMDB's table of
+    readers, one that takes long is told of in the log, once.
     """
 
     def __init__(self) -> None:
@@ -268,8 +268,6 @@ class Snapshots:
             _log.warning("the readers of %s cannot be looked at: %s", env.path(), exc)
 
     def _look(self, env: lmdb.Environment, now: float) -> None:
-        if cleared := env.reader_check():
-            _log.info("readers that died were forgotten: path=%s readers=%d", env.path(), cleared)
         others = [reader for reader in _readers(env.readers()) if reader.process != str(os.getpid())]
         held = {reader: self._since.get(reader, now) for reader in others}
         for reader, since in held.items():
