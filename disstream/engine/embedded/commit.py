@@ -139,9 +139,11 @@ class Committer:
         self._thread = thread
         try:
             self._env = await opened
-        except BaseException:
+        except BaseException as exc:
             self._queue.put(_CLOSE)
             self._phase = "closed"
+            if isinstance(exc, StorageError):  # the thread ends: whoever tries again finds the directory free
+                await asyncio.shield(self._ended)
             raise
         self.reading.opened(self.states)
         self._phase = "running"
@@ -332,6 +334,10 @@ class Committer:
                 return self._stop_after(env, fault, others)
             if fault is not None:
                 self._refuse(others, fault)
+        else:  # what the last transaction freed, LMDB uses in the one after the next: there has to be a next
+            fault = self._commit(env, [], Need.NOTHING)
+            if fault is not None and fault.stops:
+                return self._stop_after(env, fault, [])
         # With "relaxed", what was freed is free once there is no way back to it.
         return None if env.synced is None else self._sync(env)
 
@@ -350,6 +356,8 @@ class Committer:
                         answers.append((job.future, job.apply(write)))
                     except DisError as exc:
                         answers.append((job.future, exc))
+                if not jobs and need is Need.NOTHING:
+                    env.count_up(txn, b"version")  # to LMDB, a transaction that changes nothing is none
                 for merge in merges:
                     env.merge(txn, merge)
                 self._sweeper.sweep(write, alone=not jobs, need=need)
