@@ -92,8 +92,9 @@ class Ring:
             if not lane.ready and not lane.blocked and (lane.pool or not lane.busy):
                 lane.ready = True
                 self._ready.append(lane)
-        elif not lane.busy and lane.name is not None:
-            self._named.pop(lane.name, None)
+        elif not lane.busy and self._named.get(lane.name) is lane:
+            del self._named[lane.name]
+            lane.timer = None  # when it strikes, another lane may have the name
 
     def later(self, lane: Lane, when: float) -> None:
         if lane.timer is None or when < lane.timer:
@@ -142,7 +143,7 @@ class Ring:
         """Assert every invariant; the items that are queued. `others`: lanes that are blocked, or have runs."""
         timed = {id(lane) for when, _, lane in self._timers if lane.timer == when}
         known = {id(lane): lane for lane in (*self._ready, *self._named.values(), *others)}
-        known |= {id(lane): lane for _, _, lane in self._timers}
+        known |= {id(lane): lane for when, _, lane in self._timers if lane.timer == when}
         ready = [id(lane) for lane in self._ready]
         assert len(ready) == len(set(ready))
         for lane in known.values():

@@ -240,6 +240,20 @@ TestMachine = Machine.TestCase
 # --- examples ---
 
 
+def test_a_lane_that_lost_its_records_leaves_no_timer() -> None:
+    """Its partition was lost while a batch waited for more, and came back: another lane has its name by then."""
+    machine = Machine()
+    machine.configure(order="key", batch=3, linger=2.0, failing="suspend", parked="follow", attempts=1, concurrency=1)
+    machine.offer(P[0], ["k"])
+    machine.take()
+    machine.offer(P[0], ["k"])
+    machine.lose_and_get_back(P[0])
+    machine.take()
+    machine.offer(P[0], ["k"])
+    machine.stands()
+    machine.teardown()
+
+
 def settled(lanes: Lanes, outcome: Outcome, now: float = 0.0) -> list[list[int]]:
     """Start all that can, and end each so. The numbers of what was started."""
     runs = taken(lanes, now)
