@@ -7,6 +7,7 @@ seeking      which row is the first one at or after a time (pure)
 writers      what is remembered of producers, byte by byte
 partitions   where a partition stands, and the record of it
 commit       the one thread that writes: group commit, what happens when storage fails
+write        what a job of that thread works with
 faults       what a failed transaction means: whether it may be stored, whether the engine may go on
 ballast      room on the disk: what is kept for deletions, and a warning before there is none
 header       LMDB's first pages, as far as we look at them (pure)

@@ -8,7 +8,8 @@ from collections.abc import Collection, Mapping
 from ...errors import CatalogConflict
 from ..api import Versioned
 from ..rules import MAX_KEY_BYTES, check_transaction
-from .commit import Committer, Write
+from .commit import Committer
+from .write import Write
 
 _VERSION = struct.Struct(">Q")
 

@@ -44,8 +44,9 @@ from .faults import Fault, judge
 from .merging import Merging
 from .partitions import PartitionState
 from .reading import Reading
-from .sweeping import EVERYTHING, Garbage, Need, Snapshots, Sweeper, left_over
+from .sweeping import EVERYTHING, Need, Snapshots, Sweeper, left_over
 from .watch import Watch
+from .write import Write
 
 T = TypeVar("T")
 
@@ -63,31 +64,6 @@ SWEEPS_WITHOUT_BALLAST = 8
 
 MAX_UNSYNCED = 1000
 """Transactions after which "relaxed" syncs before its time: until then none of their pages (30 KiB) is used again."""
-
-
-class Write:
-    """What a job works with: the transaction, and the partitions as this transaction has left them so far.
-
-    What is read in the transaction are views of the file, good until the next write in it.
-    """
-
-    def __init__(
-        self, env: Environment, txn: lmdb.Transaction[memoryview], states: dict[PartitionRef, PartitionState]
-    ) -> None:
-        self.env = env
-        self.txn = txn
-        self._states = states
-        self.changed: dict[PartitionRef, PartitionState | None] = {}
-        self.garbage: list[Garbage] = []
-        self.stored_bytes = 0
-        self.stored: list[tuple[int, int, int, int]] = []
-        """Slot, first number, rows and bytes of each batch."""
-
-    def state(self, ref: PartitionRef) -> PartitionState | None:
-        return self.changed[ref] if ref in self.changed else self._states.get(ref)
-
-    def set_state(self, ref: PartitionRef, state: PartitionState | None) -> None:
-        self.changed[ref] = state
 
 
 class _Job(NamedTuple):

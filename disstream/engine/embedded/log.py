@@ -18,11 +18,12 @@ from ..surplus import Piece, surplus
 from ..writers import judge
 from ..writers import stored as remembered
 from . import batch
-from .commit import Committer, Write
+from .commit import Committer
 from .environment import Environment
 from .partitions import UNRECORDED_BATCHES, PartitionState
 from .seeking import Search
 from .sweeping import EVERYTHING, Garbage
+from .write import Write
 
 
 class EmbeddedLog:

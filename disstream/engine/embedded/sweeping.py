@@ -43,7 +43,7 @@ from .environment import Environment
 from .partitions import PartitionState
 
 if TYPE_CHECKING:
-    from .commit import Write
+    from .write import Write
 
 _log = logging.getLogger("disstream.engine")
 
