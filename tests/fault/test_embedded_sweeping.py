@@ -21,6 +21,7 @@ from disstream.engine.api import Entry, PartitionRef, Row, Surplus
 from disstream.engine.embedded import EmbeddedConfig, EmbeddedEngine, batch, commit, merging, sweeping, watch
 from disstream.engine.embedded.check import check
 from disstream.engine.embedded.environment import Environment
+from disstream.engine.embedded.figures import figures
 from disstream.errors import StorageFull
 from disstream.testing.engine import opened
 
@@ -118,7 +119,7 @@ async def test_what_is_held_is_what_is_stored(
 @pytest.mark.parametrize("config", [DURABLE, RELAXED], ids=["fsync", "relaxed"])
 async def test_space_is_used_again(config: EmbeddedConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Under a steady load with trimming the file stops growing: after the first rounds it is as large as it will be."""
-    monkeypatch.setattr(commit, "MAX_UNSYNCED", 10)
+    monkeypatch.setattr(commit, "MAX_LOOSE_PAGES", 80)
     dice = random.Random(1)
     rows = [Row(dice.randbytes(1000), "key") for _ in range(100)]
     sizes: list[int] = []
@@ -135,6 +136,17 @@ async def test_space_is_used_again(config: EmbeddedConfig, tmp_path: Path, monke
             sizes.append((tmp_path / "data.mdb").stat().st_size)
     assert sizes[-1] <= sizes[20] * 1.1, sizes
     assert sizes[-1] <= sizes[0] * 4, sizes
+
+
+async def test_relaxed_leaves_few_loose_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it replaces is free only behind a sync: without one in time free pages pile up that no large batch fits."""
+    monkeypatch.setattr(commit, "MAX_LOOSE_PAGES", 300)
+    refs = [PartitionRef("s", number) for number in range(20)]
+    async with opened(EmbeddedEngine(tmp_path, RELAXED)) as engine:
+        await engine.log.open(dict.fromkeys(refs, 1))
+        for _ in range(200):
+            await engine.log.append([Entry(ref, [Row(b"x" * 5000)], 1) for ref in refs], 1)
+    assert figures(str(tmp_path), lambda what, done, total: None).free_pages < 1_000
 
 
 async def test_pieces_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
