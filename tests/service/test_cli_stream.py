@@ -125,8 +125,9 @@ def test_summaries_are_whole(arguments: tuple[str, ...]) -> None:
 def test_every_command_explains_itself() -> None:
     """Each command has help, and those that do work show an example."""
     runner = click.testing.CliRunner()
-    groups = {name: command for name, command in main.commands.items()}
-    for name, command in groups.items():
+    context = click.Context(main)
+    for name in main.list_commands(context):
+        _, command, _ = main.resolve_command(context, [name])
         assert runner.invoke(main, [name, "--help"]).exit_code == 0
         children = command.commands.values() if isinstance(command, click.Group) else [command]
         for child in children:
