@@ -137,8 +137,11 @@ def test_a_living_member_does_not_overwrite_a_reset(
         assert portal.call(numbers, consumer) == [2, 3, 4]
 
 
-def test_members_that_are_gone_do_not_count(run: Run, server: Server, path: Path, portal: BlockingPortal) -> None:
+def test_members_that_are_gone_do_not_count(
+    run: Run, server: Server, path: Path, portal: BlockingPortal, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One that was killed left its rows: it is shown as silent, and a reset is not refused for it."""
+    monkeypatch.setattr("disstream.cli.leaseview.LOOK_S", 0.05)  # nobody is there whose sign of life could be missed
     dead = LeaseRow(v=1, stream_id="", owner="m1/5c2e", token=3, checkpoint=("4", sealed(5, read=True).metadata))
 
     async def leave_rows() -> None:
