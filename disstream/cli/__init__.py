@@ -79,8 +79,10 @@ class _Commands(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args[0] in COMMANDS:
-            module, _ = COMMANDS[args[0]]
-            self.add_command(getattr(importlib.import_module(f".{module}", __name__), args[0]))
+            module, summary = COMMANDS[args[0]]
+            command: click.Command = getattr(importlib.import_module(f".{module}", __name__), args[0])
+            command.short_help = summary
+            self.add_command(command)
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> object:
