@@ -129,6 +129,7 @@ def test_every_command_explains_itself() -> None:
     context = click.Context(main)
     for name in main.list_commands(context):
         _, command, _ = main.resolve_command(context, [name])
+        assert command is not None
         assert runner.invoke(main, [name, "--help"]).exit_code == 0
         children = command.commands.values() if isinstance(command, click.Group) else [command]
         for child in children:
