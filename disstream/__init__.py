@@ -7,7 +7,8 @@ Everything public is here, except `disstream.blocking`, the same for scripts and
 wants those imports them.
 
 A name is fetched from its room when it is first asked for, and the room with it: who produces starts without the
-server, a server without the client, and `disstream --help` without either.
+server, a server without the client, and `disstream --help` without either. That takes up to some tenths of a second:
+whose event loop cannot spare them names what it needs at the top, `from disstream import connect, ConsumerConfig`.
 """
 
 import importlib
