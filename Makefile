@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 SDK   := $(VENV)/official
 PEERS := $(VENV)/peers
 ARGS  ?=
-# Files of tests at a time: on two cores it takes half the time of one after another.
+# Tests at a time: on two cores it takes half the time of one after another.
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
@@ -23,11 +23,13 @@ demo: $(STAMP) ## the main job on real data, checked, and a worker that is kille
 servers: ## PostgreSQL, Redis and a C compiler for the tests, with apt, if they are missing (what needs them is skipped)
 	@.ci/servers
 
+# Each worker begins with its share of the files in their order, so what a file sets up is set up once; who has done his
+# takes half of what another has left, so nobody waits for a long file at the end.
 test: $(STAMP) $(SDK)/.installed ## the tests, without the long ones (ARGS="-k producer")
-	@$(BIN)/python -m pytest -q -m "not long" -n $(WORKERS) --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest -q -m "not long" -n $(WORKERS) --dist worksteal $(ARGS)
 
 test-long: $(STAMP) ## the long tests
-	@$(BIN)/python -m pytest -q -m long -n $(WORKERS) --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest -q -m long -n $(WORKERS) --dist loadfile -o faulthandler_timeout=1800 $(ARGS)
 
 lint: $(STAMP) ## ruff (rules and format) and mypy --strict
 	@$(BIN)/ruff check -q .

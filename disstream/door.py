@@ -7,14 +7,16 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, Final, overload
+from typing import TYPE_CHECKING, Any, Final, overload
 
 from .client import AccessKey, Client, ClientConfig, Credentials, Password, Provider, Token, Transport
 from .client.endpoint import is_readable_by_others
-from .consumer import Consumer, ConsumerConfig, Pattern
 from .errors import ConfigError
-from .producer import ConvertingProducer, Producer, ProducerConfig, make_producer
-from .server import Server, ServerConfig
+
+if TYPE_CHECKING:  # who only produces loads neither the consumer nor the server, and so on
+    from .consumer import Consumer, ConsumerConfig, Pattern
+    from .producer import ConvertingProducer, Producer, ProducerConfig
+    from .server import Server, ServerConfig
 
 log = logging.getLogger("disstream.client")
 
@@ -43,6 +45,8 @@ class DisClient(Client):
 
         `serializer`: that of the config, said here so that type checkers know that `send` takes any value.
         """
+        from .producer import ProducerConfig, make_producer
+
         if serializer is not None:
             config = replace(config or ProducerConfig(), serializer=serializer)
         return make_producer(self, stream, config)
@@ -55,6 +59,8 @@ class DisClient(Client):
         `streams`: a name, several, or a `Pattern`. `app`: consumers of one app share the partitions and go on at the
         app's checkpoints; without one this consumer reads everything, and commits nothing.
         """
+        from .consumer import Consumer
+
         return Consumer(self, streams, config, app=app)
 
 
@@ -117,4 +123,6 @@ def environment_credentials() -> Credentials | None:
 
 def serve(config: ServerConfig | None = None) -> Server:
     """A server in this process and event loop, not started: `async with serve(...) as server`, then `server.url`."""
+    from .server import Server
+
     return Server(config)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 from pathlib import Path
+
+import pytest
+
+import disstream
 
 LIST = Path(__file__).with_name("public_names.txt")
 MODULES = (
@@ -33,3 +38,20 @@ def test_exports_are_the_listed_names() -> None:
         found += [f"{module_name}.{name}" for name in names]
     listed = LIST.read_text().split()
     assert found == listed, f"not listed: {set(found) - set(listed)}; gone: {set(listed) - set(found)}"
+
+
+def test_what_runs_is_what_type_checkers_see() -> None:
+    """`disstream` fetches each public name from the room that its imports for type checkers name, and no other name."""
+    assert disstream.__file__ is not None
+    seen: dict[str, str | None] = {}
+    for node in ast.walk(ast.parse(Path(disstream.__file__).read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            seen |= {alias.name: node.module for alias in node.names}
+    assert seen == disstream._ROOM_OF
+    assert set(disstream.__all__) == {*seen, "__version__"}
+    assert set(dir(disstream)) >= set(disstream.__all__)
+    for name, room in disstream._ROOM_OF.items():
+        assert getattr(disstream, name) is getattr(importlib.import_module(f"disstream.{room}"), name)
+    assert disstream.engine is importlib.import_module("disstream.engine")
+    with pytest.raises(ImportError, match="cannot import name 'Consumers' from 'disstream'"):
+        exec("from disstream import Consumers")

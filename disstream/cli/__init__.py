@@ -18,7 +18,7 @@ data       check, back up, restore, compact and measure the directory of a serve
 demo       the main job on real data
 bench      measure and verify
 listing    rows, for people and for pipes           places: options that say where; loading: functions by their names
-session    where commands connect, the event loop they run on
+session    where commands connect, and as whom   running: the event loop they run on, and what they print
 
 Stands on the public face of the library alone; `data`, which needs no service, on the server and its engine. Exit
 codes: 0 done; 1 the service said no, cannot be reached, or lost something; 2 bad usage.
@@ -26,6 +26,7 @@ codes: 0 done; 1 the service said no, cannot be reached, or lost something; 2 ba
 
 from __future__ import annotations
 
+import importlib
 import sys
 from typing import Any
 
@@ -34,24 +35,28 @@ import click
 from .. import __version__
 from ..errors import ApiError, ConfigError, DisError
 from ..lifecycle import unwrap
-from .app import app
-from .bench import bench
-from .checkpoint import checkpoint
-from .data import data
-from .deadletter import deadletter
-from .demo import demo
-from .dump import dump
-from .facts import APP_NOT_FOUND
-from .metrics import metrics
-from .record import consume, produce
-from .replay import replay
-from .serve import serve
-from .session import reader_left
-from .stream import stream
-from .tag import tag
-from .worker import worker
+from .running import reader_left
 
 __all__ = ["main"]
+
+COMMANDS = {
+    "app": ("app", "Create and delete apps; tell who reads and how far."),
+    "bench": ("bench", "Measure records per second and verify them in the same run."),
+    "checkpoint": ("checkpoint", "Show, set and delete how far an app has read."),
+    "consume": ("record", "Print the records of STREAM, and follow it."),
+    "data": ("data", "Look after the data directory of a server."),
+    "deadletter": ("deadletter", "List, send back or discard what workers gave up."),
+    "demo": ("demo", "Send a CSV file through a server and check every record."),
+    "dump": ("dump", "Create, start and stop dump tasks: a stream copied into a store."),
+    "metrics": ("metrics", "Show what was counted of STREAM, by the minute."),
+    "produce": ("record", "Send the records of a file or of standard input to STREAM."),
+    "replay": ("replay", "Read a window of time of STREAM again, for another app."),
+    "serve": ("serve", "Run a DIS server until SIGTERM or Ctrl-C."),
+    "stream": ("stream", "Create, list, describe, scale, update and delete streams."),
+    "tag": ("tag", "List, set and remove the tags of streams; find streams by them."),
+    "worker": ("worker", "Call a handler of yours with records; let suspended partitions go on."),
+}
+"""Command -> its module, and what `disstream --help` says of it."""
 
 REMEDIES = {
     "DIS.4301": "`disstream stream list` shows what there is, `disstream stream create NAME` makes one",
@@ -59,12 +64,26 @@ REMEDIES = {
     "DIS.4117": "--project names another",
     "DIS.4331": "`disstream app members APP` shows who reads",
     "DIS.4354": "`disstream dump list STREAM` shows what there is",
-    APP_NOT_FOUND: "`disstream app list` shows what there is, `disstream app create APP` makes one",
+    "DIS.4332": "`disstream app list` shows what there is, `disstream app create APP` makes one",
 }
 
 
 class _Commands(click.Group):
-    """Turns what disstream and the operating system raise into one line on standard error and the exit code."""
+    """Turns what disstream and the operating system raise into one line on standard error and the exit code.
+
+    It begins with stand-ins for its commands, which know their names and summaries. The real one takes its place when
+    it is to run: what `bench` imports takes longer than all that `serve` does before it answers.
+    """
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] in COMMANDS:
+            module, summary = COMMANDS[args[0]]
+            command: click.Command = getattr(importlib.import_module(f".{module}", __name__), args[0])
+            command.short_help = summary
+            self.add_command(command)
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> object:
         try:
@@ -112,21 +131,5 @@ def main() -> None:
     """
 
 
-for _command in (
-    serve,
-    stream,
-    app,
-    checkpoint,
-    tag,
-    metrics,
-    dump,
-    produce,
-    consume,
-    replay,
-    worker,
-    deadletter,
-    data,
-    demo,
-    bench,
-):
-    main.add_command(_command)
+for _name, (_, _summary) in COMMANDS.items():
+    main.add_command(click.Command(_name, short_help=_summary))

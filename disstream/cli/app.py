@@ -10,7 +10,8 @@ from .formats import time_text
 from .lag import lag, members
 from .listing import show
 from .reset import reset
-from .session import Target, connects, run, say
+from .running import run, say
+from .session import Target, connects
 
 
 @click.group()

@@ -21,7 +21,8 @@ from ..bench.soak import SoakResult, soak
 from ..bench.sweep import SUBJECTS, SweepResult, sweep
 from ..client import ClientConfig
 from ..producer import Order
-from .session import DEFAULT_PROJECT, body_option, compression_option, given, library_messages, run, say
+from .running import run, say
+from .session import DEFAULT_PROJECT, body_option, compression_option, given, library_messages
 
 READ_MODES: tuple[ReadMode, ...] = ("fetch", "async for")
 ALL_ORDERS = "all"

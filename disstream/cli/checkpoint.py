@@ -12,7 +12,8 @@ from ..model import MAX_HASH_KEY, PartitionInfo, PartitionState
 from ..wire.checkpoints import position, sealed
 from ..wire.partitioning import partition_id, partition_number
 from .listing import show
-from .session import Target, connects, run, say
+from .running import run, say
+from .session import Target, connects
 
 ALL = "all"
 

@@ -10,8 +10,6 @@ from typing import TypeVar
 
 import click
 import msgspec
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from ..engine.embedded import backup as copies
 from ..engine.embedded.backup import CopyReport
@@ -23,7 +21,7 @@ from ..engine.embedded.visit import Tell
 from ..server.inspection import check_data, data_figures
 from .formats import time_text
 from .listing import show
-from .session import say, show_progress
+from .running import say, show_progress
 
 T = TypeVar("T")
 
@@ -31,7 +29,7 @@ _directory = click.Path(file_okay=False, path_type=Path)
 _json = click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 
 
-@click.group(short_help="Look after the data directory of a server.")
+@click.group()
 def data() -> None:
     """Check, back up, restore, compact and measure the data directory of a server.
 
@@ -243,6 +241,9 @@ def _bars() -> Iterator[Tell]:
     if not show_progress():
         yield lambda doing, done, total: None
         return
+    from rich.console import Console  # here, because pipes see no bars
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
     columns = (TextColumn("{task.description:<22}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         tasks: dict[str, int] = {}

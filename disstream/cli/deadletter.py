@@ -24,7 +24,8 @@ from .facts import states_of
 from .formats import time_text
 from .leaseview import maybe_opened, store_option
 from .listing import show
-from .session import Target, connects, given, reader_left, run, say
+from .running import reader_left, run, say
+from .session import Target, connects, given
 
 SHOWN = 20
 """Keys and letters that are named one by one."""
@@ -33,7 +34,7 @@ ERROR_CHARS = 80
 """Of an error, in a table."""
 
 
-@click.group(short_help="List, send back or discard what workers gave up.")
+@click.group()
 def deadletter() -> None:
     """List the records that workers gave up, send them back, or discard them.
 

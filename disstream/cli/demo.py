@@ -12,15 +12,14 @@ from typing import Any, TypeVar
 
 import anyio
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ..bench.chart import Chart, chart_lines, write_png
 from ..bench.demo import Demo
 from ..bench.flights import SHIPPED, read_rows
 from ..bench.report import demo_lines, takeover_lines
 from ..bench.takeover import Takeover
-from .session import library_messages, run, say, show_progress
+from .running import run, say, show_progress
+from .session import library_messages
 
 T = TypeVar("T")
 
@@ -28,7 +27,7 @@ DRAW_INTERVAL_S = 0.1
 PRINT_INTERVAL_S = 1.0
 
 
-@click.command(short_help="Send a CSV file through a server and check every record.")
+@click.command()
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path), required=False)
 @click.option("--key", default="tailnum", metavar="COLUMN", help="The column that keys the records.")
 @click.option("--partitions", type=click.IntRange(min=1), default=4, help="Of the stream that is made.")
@@ -161,6 +160,9 @@ def _watched(work: Callable[[], Coroutine[Any, Any, T]], counts: Callable[[], di
 
 
 async def _draw(counts: Callable[[], dict[str, int]], total: int) -> None:
+    from rich.console import Console  # here, because pipes see no bars
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
     columns = (TextColumn("{task.description:<16}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         bars = [progress.add_task(name, total=total) for name in counts()]

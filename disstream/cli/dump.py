@@ -15,7 +15,8 @@ from ..destinations import DumpTask, DumpTaskInfo
 from ..wire.dumps import descriptor_of
 from .formats import time_text
 from .listing import show
-from .session import Target, connects, run, say
+from .running import run, say
+from .session import Target, connects
 
 MAX_FILE_BYTES = 16 * 1_048_576
 """Far above any destination; the service has a limit of its own."""

@@ -12,7 +12,8 @@ from .facts import facts_of
 from .findings import LEASES, Facts, Finding, PartitionFacts, Step, age, findings, next_step
 from .leaseview import maybe_opened, store_option
 from .listing import show
-from .session import Target, connects, run, say
+from .running import run, say
+from .session import Target, connects
 
 
 class _Partition(msgspec.Struct):

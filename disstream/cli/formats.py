@@ -25,7 +25,6 @@ import msgspec
 
 from ..errors import ConfigError
 from ..model import Record
-from ..producer.spillfile import SPILL_HEADER
 
 MAX_LINE_BYTES = 8 * 1024 * 1024
 """More than any record needs: 1 MiB as base64 with its key. Longer lines are bad lines, not memory."""
@@ -92,6 +91,8 @@ def parser(name: str, key_field: str | None) -> Parser:
     if name == "jsonl":
         return lambda lines: _each(lines, _json_line if key_field is None else _KeyedJson(key_field).line)
     if name == "records":
+        from ..producer.spillfile import SPILL_HEADER  # here, because `disstream data` needs the times, and no producer
+
         return lambda lines: _each(lines, _record_line, left_out=SPILL_HEADER)
     if name == "csv":
         return lambda lines: _csv_rows(lines, key_field)

@@ -17,7 +17,8 @@ from .leaseview import look as look_at
 from .leaseview import maybe_opened, store_option
 from .listing import show
 from .places import Positive
-from .session import Target, connects, run, say
+from .running import run, say
+from .session import Target, connects
 
 Rows = list[tuple[str, ...]]
 

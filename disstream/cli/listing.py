@@ -5,12 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from rich.cells import cell_len
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
-from .session import say
+from .running import say
 
 MIN_ELASTIC = 8
 """Cells that an elastic column keeps, however narrow the terminal."""
@@ -26,6 +21,12 @@ def show(columns: Sequence[str], rows: Sequence[Sequence[str]], *, elastic: Sequ
         for row in rows:
             say("\t".join(row))
         return
+    # Here, because scripts call these commands by the hundred, and see no table.
+    from rich.cells import cell_len
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(box=None, pad_edge=False)
     needed = 2 * (len(columns) - 1)  # between them
     for i, column in enumerate(columns):

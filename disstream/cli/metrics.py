@@ -11,7 +11,8 @@ from .. import clock
 from ..model import PARTITION_METRICS, STREAM_METRICS, Metric
 from .formats import time_text
 from .listing import show
-from .session import Target, connects, run, say
+from .running import run, say
+from .session import Target, connects
 
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _DURATION = re.compile(r"([0-9]{1,9})([smhd])", re.ASCII)
@@ -28,7 +29,7 @@ def _duration(ctx: click.Context, param: click.Parameter, value: str) -> int:
     return seconds
 
 
-@click.command(short_help="Show what was counted of STREAM, by the minute.")
+@click.command()
 @click.argument("stream")
 @click.option("--partition", metavar="P", help="Only of this partition.")
 @click.option(

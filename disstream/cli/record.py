@@ -24,8 +24,9 @@ from . import formats
 from .feed import Feed
 from .places import Positive, Start, first_since, partition_ids
 from .resend import resend
+from .running import reader_left, run, say
 from .sending import HEADERS_KEPT, Sending
-from .session import Target, body_option, compression_option, connects, given, reader_left, run, say
+from .session import Target, body_option, compression_option, connects, given
 
 FETCH_RECORDS = 2000
 
@@ -52,7 +53,7 @@ class _Input(click.File):
         return super().convert(value, param, ctx)
 
 
-@click.command(short_help="Send the records of a file or of standard input to STREAM.")
+@click.command()
 @click.argument("stream", required=False)
 @click.argument("file", type=_Input("rb"), default="-", required=False)
 @click.option(
@@ -168,7 +169,7 @@ def produce(
 # --- consume -----------------------------------------------------------------------------------------------------
 
 
-@click.command(short_help="Print the records of STREAM, and follow it.")
+@click.command()
 @click.argument("stream")
 @click.option(
     "--from",

@@ -33,7 +33,8 @@ from . import formats
 from .facts import group_of
 from .loading import load
 from .places import Positive, Start, first_since, partition_ids
-from .session import Target, body_option, connects, given, reader_left, run, say
+from .running import reader_left, run, say
+from .session import Target, body_option, connects, given
 
 FETCH_RECORDS = 2000
 
@@ -62,7 +63,7 @@ class _Mark(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 _mark_decoder = msgspec.json.Decoder(_Mark)
 
 
-@click.command(short_help="Read a window of time of STREAM again, for another app.")
+@click.command()
 @click.argument("stream")
 @click.option(
     "--from",

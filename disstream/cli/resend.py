@@ -12,8 +12,8 @@ from ..errors import ConfigError, DeliveryFailed, NotStored, RecordRejected
 from ..producer.spillfile import SpilledRecord, SpillResend
 from .feed import CHUNK_RECORDS, Chunk
 from .formats import BadLine, Line
+from .running import run, say
 from .sending import Sending
-from .session import run, say
 
 CHUNK_BYTES = 4 * 1024 * 1024
 

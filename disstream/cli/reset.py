@@ -20,7 +20,8 @@ from .leaseview import View, look, maybe_opened, shown_names, store_option
 from .leaseview import reset as reset_rows
 from .listing import show
 from .places import Start, first_since, partition_ids
-from .session import Target, connects, run, say
+from .running import run, say
+from .session import Target, connects
 
 
 class Move(NamedTuple):

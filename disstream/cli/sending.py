@@ -8,13 +8,12 @@ from collections.abc import Callable
 from typing import Protocol
 
 import anyio
-from rich.console import Console
 
 from ..errors import BufferFull, ConfigError, DeliveryFailed, NotStored, RecordRejected
 from ..producer import Delivery, Envelope, Producer, ProducerConfig
 from .feed import Chunk
 from .formats import BadLine, Line
-from .session import say, show_progress
+from .running import say, show_progress
 
 UNSETTLED_RECORDS = 16_000
 """Records that were sent and not yet looked at: enough to keep the producer busy, little to remember."""
@@ -169,6 +168,8 @@ class Sending:
         say(f"sent {self.sent}, stored {self.stored}, failed {self.failed}{skipped}")
 
     async def _draw(self) -> None:
+        from rich.console import Console  # here, because pipes see no progress
+
         with Console(stderr=True).status("sending") as status:
             while True:
                 status.update(f"sent {self.sent:,}")

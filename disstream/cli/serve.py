@@ -15,10 +15,10 @@ import click
 from ..engine import EngineStats
 from ..server import Server, ServerConfig, read_config
 from ..server.config import MAX_WORKERS
-from .session import run, say
+from .running import run, say
 
 
-@click.command(short_help="Run a DIS server until SIGTERM or Ctrl-C.")
+@click.command()
 @click.option("--host", help="Address to listen on; one that others can reach takes users.  [default: 127.0.0.1]")
 @click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on; 0 takes a free one.  [default: 8080]")
 @click.option(

@@ -1,4 +1,4 @@
-"""What every command that talks to a service shares: where it connects, as whom, and the event loop it runs on.
+"""What every command that talks to a service shares: where it connects, as whom, and the library's warnings.
 
 A secret is never an option's value: whoever lists the processes would read it. It comes from the environment, from a
 file that nobody else can read, from the first line of standard input, or from a prompt.
@@ -6,28 +6,24 @@ file that nobody else can read, from the first line of standard input, or from a
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import dataclasses
 import functools
 import logging
 import os
 import shlex
-import signal
 import stat
 import sys
-from collections.abc import Awaitable, Callable, Iterator
-from typing import Any, BinaryIO, NamedTuple, TextIO, TypeVar, get_args
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO, NamedTuple, get_args
 
-import anyio
 import click
 
 from ..client import AccessKey, ClientConfig, Credentials, Password, Token
 from ..client.config import Body
 from ..door import DisClient, connect, environment_credentials
 from ..wire.compression import COMPRESSIONS, Compression
-
-T = TypeVar("T")
+from .running import say
 
 DEFAULT_ENDPOINT = "http://127.0.0.1:8080"
 DEFAULT_PROJECT = "demo"
@@ -242,59 +238,3 @@ def library_messages() -> Iterator[None]:
         for (logger, handler), level in zip(handlers, levels, strict=True):
             logger.removeHandler(handler)
             logger.setLevel(level)
-
-
-def say(text: str, *, err: bool = False) -> None:
-    """Print a line. Whoever read it may be gone: that is no error, and the exit code stays what the work earned."""
-    try:
-        click.echo(text, err=err)
-    except BrokenPipeError:
-        reader_left(sys.stderr if err else sys.stdout)
-
-
-def reader_left(pipe: TextIO) -> None:
-    """Put the null device in the place of a broken pipe: the interpreter flushes into it once more when it exits."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, pipe.fileno())
-    os.close(null)
-
-
-def run(main: Callable[[], Awaitable[T]]) -> T:
-    """Run `main()` to its end on a new event loop. SIGTERM ends it as Ctrl-C does: cancelled, and cleaned up."""
-    _fill_standard_descriptors()
-    running: list[asyncio.Task[Any] | None] = []
-
-    async def work() -> T:
-        running.append(asyncio.current_task())
-        return await main()
-
-    def end(number: int, frame: object) -> None:
-        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-            signal.raise_signal(signal.SIGINT)
-        elif running and (task := running[0]) is not None:  # shells start background commands deaf to Ctrl-C
-            task.get_loop().call_soon_threadsafe(task.cancel)
-
-    previous = signal.signal(signal.SIGTERM, end)
-    try:
-        return anyio.run(work, backend_options={"use_uvloop": sys.platform != "win32"})
-    except asyncio.CancelledError:
-        raise KeyboardInterrupt from None
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-
-
-def _fill_standard_descriptors() -> None:
-    """Put the null device where 0, 1 or 2 was closed: libuv aborts the process when a socket of its gets such a number.
-
-    `sys.stdin`, `sys.stdout` and `sys.stderr` stay None then.
-    """
-    for number in range(3):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number: this one
-
-
-def show_progress() -> bool:
-    """Whether somebody watches standard error: then progress is drawn there."""
-    return sys.stderr is not None and sys.stderr.isatty()

@@ -11,7 +11,8 @@ import click
 from ..model import AutoScale, StreamInfo, StreamSummary
 from .formats import time_text
 from .listing import show
-from .session import Target, connects, run, say
+from .running import run, say
+from .session import Target, connects
 
 
 class _Bounds(click.ParamType["AutoScale | Literal[False]"]):

@@ -7,7 +7,8 @@ import click
 from ..errors import DisError
 from ..model import TaggedStream
 from .listing import show
-from .session import Target, connects, run, say
+from .running import run, say
+from .session import Target, connects
 
 
 @click.group()

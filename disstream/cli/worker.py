@@ -17,7 +17,8 @@ from ..worker.control import ask_to_resume
 from .facts import states_of
 from .leaseview import maybe_opened, store_option
 from .loading import load
-from .session import Target, connects, given, run, say
+from .running import run, say
+from .session import Target, connects, given
 
 
 class _Group(click.Group):
@@ -29,7 +30,7 @@ class _Group(click.Group):
         return super().parse_args(ctx, args)
 
 
-@click.group(cls=_Group, short_help="Call a handler of yours with records; let suspended partitions go on.")
+@click.group(cls=_Group)
 def worker() -> None:
     """Call a handler of yours with the records of streams, as one of the workers of an app.
 

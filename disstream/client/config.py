@@ -7,9 +7,9 @@ import math
 import platform
 import ssl as tls
 from dataclasses import dataclass
-from importlib import metadata
 from typing import Literal, get_args
 
+from .. import __version__
 from ..errors import ConfigError
 from ..wire.compression import COMPRESSIONS, Compression
 
@@ -87,9 +87,5 @@ class ClientConfig:
 
 @functools.cache
 def default_user_agent() -> str:
-    """`disstream/<version> python/<version>`; the version is "unknown" when disstream runs without being installed."""
-    try:
-        version = metadata.version("disstream")
-    except metadata.PackageNotFoundError:
-        version = "unknown"
-    return f"disstream/{version} python/{platform.python_version()}"
+    """`disstream/<version> python/<version>`."""
+    return f"disstream/{__version__} python/{platform.python_version()}"

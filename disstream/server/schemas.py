@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import warnings
 
-import avro.schema
 import msgspec
-from avro.errors import AvroException
 
 from ..wire.errors import api_error
 
@@ -29,6 +27,9 @@ def checked_schema(text: str | None) -> str | None:
         raise api_error("DIS.4360", f"[not JSON: {exc}]") from exc
     if _depth(schema) > MAX_DEPTH:
         raise api_error("DIS.4360", f"[nested deeper than {MAX_DEPTH}]")
+    import avro.schema  # here, because few streams have a schema
+    from avro.errors import AvroException
+
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of logical types: by the rules of Avro the type beneath counts then

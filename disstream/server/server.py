@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import anyio
 
@@ -14,9 +14,11 @@ from ..lifecycle import Scope, Supervisor
 from .app import App
 from .autoscaling import keep_scaling
 from .config import ServerConfig, is_loopback
-from .edge import Edge
-from .fronts import Fronts
 from .retention import keep_trimming
+
+if TYPE_CHECKING:
+    from .edge import Edge
+    from .fronts import Fronts
 
 logger = logging.getLogger("disstream.server")
 
@@ -100,7 +102,14 @@ class Server:
             logger.warning("passwords and tokens travel readable to %s: no TLS", self._url)
 
     def _door(self) -> Edge | Fronts:
-        return Edge(self.app, self._config) if self._config.workers == 1 else Fronts(self.app, self._config)
+        # Here, so that only who opens a port loads aiohttp: an application without one, and `disstream data`, do not.
+        if self._config.workers == 1:
+            from .edge import Edge
+
+            return Edge(self.app, self._config)
+        from .fronts import Fronts
+
+        return Fronts(self.app, self._config)
 
     async def _run(self, scope: Scope) -> None:
         try:

@@ -7,6 +7,7 @@ streams       bodies of the stream calls (API 5.1)
 policies      bodies of the policy calls (API 5.1.7, 5.1.8)
 records       bodies of put and get (API 5.4.1, 5.4.2): the hot path
 protobuf      the same bodies in the other form that clients may choose
+messages      the messages of that form
 columns       the body of a put that our own server reads fastest
 pages         the answer to a get that our own server writes fastest, and our own client reads fastest
 envelope      several records, headers and identity in the payload of one

@@ -1,6 +1,6 @@
 """Bodies of put and get as protobuf, which official clients choose by content type (API 5.4.1, 5.4.2).
 
-Everything but these two bodies is JSON, refusals included.
+Everything but these two bodies is JSON, refusals included. Each function imports the messages for itself, see there.
 """
 
 from __future__ import annotations
@@ -8,12 +8,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
-
-from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Field
-from google.protobuf.descriptor_pb2 import FileDescriptorProto
-from google.protobuf.descriptor_pool import DescriptorPool
-from google.protobuf.message import DecodeError
-from google.protobuf.message_factory import GetMessageClass
 
 from ..errors import ApiError, TransportError
 from ..model import NewRecord, PutResult, PutResults, Record
@@ -24,66 +18,18 @@ from .records import PageRow, PlainRecord, PutFailure, PutRequest, counted
 MAX_RECORDS = 100_000
 """Of a request, where nothing else is said."""
 
-_NO_TIMESTAMP = -(2**63)
+NO_TIMESTAMP = -(2**63)
 """What an entry without a timestamp reads as. Asking each one whether it has the field would cost a tenth more."""
-
-_MESSAGES = {
-    "PutRecordsRequest": "1 streamName string, 2 records PutRecordsRequestEntry*, 30 streamId string",
-    "PutRecordsRequestEntry": "3 data bytes, 4 explicitHashKey string, 5 partitionKey string, 6 partitionId string, "
-    f"29 timestamp int64={_NO_TIMESTAMP}",
-    "PutRecordsResult": "21 failedRecordCount int32!, 22 records PutRecordsResultEntry*",
-    "PutRecordsResultEntry": "23 shardId string, 24 sequenceNumber string, 25 errorCode string, 26 errorMessage string",
-    "GetRecordsResult": "14 nextShardIterator string!, 16 records Record*",
-    "Record": "17 partitionKey string, 18 sequenceNumber string!, 19 data bytes, 27 timestamp int64, "
-    "28 timestampType string",
-}
-"""proto2; field numbers are unique across all messages. `*` repeated; `!` required: parsers of official clients throw
-where it is missing. The extendedInfo (7) of an entry, of the file upload that the service gave up, is not declared: a
-parser passes over what it does not know.
-"""
-
-_TYPES = {
-    "string": Field.TYPE_STRING,
-    "bytes": Field.TYPE_BYTES,
-    "int32": Field.TYPE_INT32,
-    "int64": Field.TYPE_INT64,
-}
-
-
-def _classes() -> dict[str, Any]:
-    """The message classes, in a pool of their own: official clients register messages of the same names."""
-    file = FileDescriptorProto(name="disstream/records.proto", syntax="proto2")
-    for message, fields in _MESSAGES.items():
-        declared = file.message_type.add(name=message)
-        for text in fields.split(", "):
-            number, name, kind = text.split()
-            kind, _, default = kind.partition("=")
-            field = declared.field.add(name=name, number=int(number), label=Field.LABEL_OPTIONAL)
-            if kind.endswith("*"):
-                field.label, field.type, field.type_name = Field.LABEL_REPEATED, Field.TYPE_MESSAGE, f".{kind[:-1]}"
-                continue
-            if kind.endswith("!"):
-                field.label = Field.LABEL_REQUIRED
-            field.type = _TYPES[kind.rstrip("!")]
-            if default:
-                field.default_value = default
-    pool = DescriptorPool()
-    pool.AddSerializedFile(file.SerializeToString())
-    return {name: GetMessageClass(pool.FindMessageTypeByName(name)) for name in _MESSAGES}
-
-
-_CLASSES = _classes()
-_PutRequest, _PutResult = _CLASSES["PutRecordsRequest"], _CLASSES["PutRecordsResult"]
-_GetResult = _CLASSES["GetRecordsResult"]
-
 
 # --- put ---------------------------------------------------------------------------------------------------------
 
 
 def encode_put_protobuf(stream_name: str, records: list[NewRecord], stream_id: str | None = None) -> bytes:
     """As records.encode_put. Raises TypeError, ValueError for a record that cannot be written."""
+    from .messages import PutRecordsRequest
+
     # The older of the official descriptors requires both names, and takes the empty one for none.
-    message = _PutRequest(streamName=stream_name, streamId=stream_id or "")
+    message = PutRecordsRequest(streamName=stream_name, streamId=stream_id or "")
     add = message.records.add
     for record in records:
         entry = add()
@@ -106,12 +52,14 @@ def decode_put_protobuf(body: bytes, max_records: int = MAX_RECORDS) -> PutReque
 
     Raises ApiError: DIS.4300 (not such a message), DIS.4200 (a field that cannot be, more than `max_records`).
     """
+    from .messages import DecodeError, PutRecordsRequest
+
     # An empty record takes two bytes here and a hundred when it is parsed, so they are counted first. Counting bytes
     # that a record may begin with is almost free, and above the truth.
     if body.count(b"\x12") + body.count(b"\x92") > max_records:
         _check_count(body, max_records)
     try:
-        message = _PutRequest.FromString(body)
+        message = PutRecordsRequest.FromString(body)
     except DecodeError as exc:
         raise api_error("DIS.4300", f"[the body is no PutRecordsRequest in protobuf: {exc}]") from exc
     entries = list(message.records)
@@ -128,7 +76,7 @@ def _plain(entries: list[Any]) -> list[PlainRecord] | None:
     if (
         any([entry.partitionId for entry in entries])
         or any([entry.explicitHashKey for entry in entries])
-        or any([entry.timestamp != _NO_TIMESTAMP for entry in entries])
+        or any([entry.timestamp != NO_TIMESTAMP for entry in entries])
     ):
         return None
     payloads = [entry.data for entry in entries]
@@ -150,7 +98,7 @@ def _rich(entries: list[Any]) -> list[NewRecord]:
             raise _bad(len(records), "data is missing")
         if timestamp >= 0:
             records.append(NewRecord(data, key, home, hashed, timestamp))
-        elif timestamp == _NO_TIMESTAMP:
+        elif timestamp == NO_TIMESTAMP:
             records.append(NewRecord(data, key, home, hashed))
         else:
             raise _bad(len(records), f"timestamp is {timestamp}: it counts milliseconds from 1970 on")
@@ -218,7 +166,9 @@ def encode_put_answer_protobuf(
         counts = Counter(lanes)
         entries = {n: iter(_stored(names[n], start, start + counts[n])) for n, start in first.items()}
         return _ALL_STORED + "".join(map(next, map(entries.__getitem__, lanes))).encode("latin-1")
-    message = _PutResult(failedRecordCount=len(failures))
+    from .messages import PutRecordsResult
+
+    message = PutRecordsResult(failedRecordCount=len(failures))
     following = dict(first)
     add = message.records.add
     for index, number in enumerate(lanes):
@@ -258,6 +208,8 @@ def _stored(name: str, start: int, end: int) -> list[str]:
 
 def decode_put_answer_protobuf(body: bytes) -> PutResults:
     """As records.decode_put_answer."""
+    from .messages import DecodeError, PutRecordsResult
+
     try:
         return PutResults(
             [
@@ -267,7 +219,7 @@ def decode_put_answer_protobuf(body: bytes) -> PutResults:
                     _text(entry.errorCode),
                     _text(entry.errorMessage),
                 )
-                for entry in _parse(_PutResult, body).records
+                for entry in _parse(PutRecordsResult, body).records
             ]
         )
     except (DecodeError, ValueError) as exc:
@@ -279,7 +231,9 @@ def decode_put_answer_protobuf(body: bytes) -> PutResults:
 
 def encode_page_protobuf(rows: list[PageRow], next_cursor: str) -> bytes:
     """As records.encode_page."""
-    message = _GetResult(nextShardIterator=next_cursor)
+    from .messages import GetRecordsResult
+
+    message = GetRecordsResult(nextShardIterator=next_cursor)
     add = message.records.add
     for row in rows:
         entry = add()
@@ -295,8 +249,10 @@ def encode_page_protobuf(rows: list[PageRow], next_cursor: str) -> bytes:
 
 def decode_page_protobuf(body: bytes, stream: str, partition: str) -> tuple[list[Record], str]:
     """(records, next cursor) of a page of that partition. Raises TransportError."""
+    from .messages import DecodeError, GetRecordsResult
+
     try:
-        message = _parse(_GetResult, body)
+        message = _parse(GetRecordsResult, body)
         records = [
             Record(entry.data, int(entry.sequenceNumber), entry.timestamp, _text(entry.partitionKey), stream, partition)
             for entry in message.records
@@ -308,6 +264,8 @@ def decode_page_protobuf(body: bytes, stream: str, partition: str) -> tuple[list
 
 def _parse(kind: Any, body: bytes) -> Any:
     """Raises DecodeError. The parser lets pass what lacks required fields: even an empty body would be an answer."""
+    from .messages import DecodeError
+
     message = kind.FromString(body)
     if not message.IsInitialized():
         raise DecodeError("a required field is missing")

@@ -15,14 +15,16 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-from aiohttp import web
 
 from .. import clock
 from ..errors import ConfigError
 from .stats import WorkerStats
+
+if TYPE_CHECKING:
+    from aiohttp import web
 
 START_TIMEOUT_S = 10.0
 STOP_TIMEOUT_S = 2.0
@@ -86,6 +88,8 @@ class Health:
             self._listening.set()
 
     async def _serve(self) -> None:
+        from aiohttp import web  # here, because most workers answer nobody
+
         self._loop = asyncio.get_running_loop()
         self._ended = asyncio.Event()
         app = web.Application()
@@ -115,6 +119,8 @@ class Health:
         return self._answer(200 if self._pulse.ready else 503, self._pulse.why)
 
     def _answer(self, status: int, why: str) -> web.Response:
+        from aiohttp import web
+
         self._pulse.wanted = True
         return web.Response(status=status, body=body_of(self._pulse, why), content_type="application/json")
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import random
 import re
 import signal
-import sys
+from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,19 +14,18 @@ from pathlib import Path
 import anyio
 import anyio.lowlevel
 import pytest
+from kill_world import PARTITIONS, Place, drawn, note, nothing_lost, read_all, started
 
-from disstream import NewRecord, TransportError, connect
+from disstream import TransportError, connect
 from disstream.door import DisClient
 
 WRITERS = 6
-PARTITIONS = 3
-Place = tuple[str, int]
 
 
 class Server:
     """`disstream serve --workers 2` in a process of its own."""
 
-    def __init__(self, process: asyncio.subprocess.Process, url: str) -> None:
+    def __init__(self, process: Process, url: str) -> None:
         self.process = process
         self.url = url
         self.fronts: dict[int, int] = {}  # worker -> its process, the latest
@@ -49,54 +47,25 @@ class Server:
 
 @asynccontextmanager
 async def serving(data_dir: Path) -> AsyncIterator[Server]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-m", "disstream", "serve", "--port", "0", "--workers", "2", "--data-dir", str(data_dir)),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        assert process.stdout is not None
-        line = (await process.stdout.readline()).decode()
-        found = re.match(r"serving (http://\S+)", line)
-        assert found, f"the server said {line!r}"
-        server = Server(process, found[1])
+    async with started(data_dir, "--workers", "2", stderr=PIPE) as (process, url):
+        server = Server(process, url)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(server.watch)
             yield server
             await server.end()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
 
 
 async def write(dis: DisClient, dice: random.Random, acknowledged: dict[Place, bytes], ended: anyio.Event) -> None:
     """Put until the server is gone for good; what is not answered is tried no more."""
     number = 0
     while not ended.is_set():
-        batch = []
-        for _ in range(dice.choice([1, 3, 40])):
-            number += 1
-            batch.append(NewRecord(b"%d:" % number + dice.randbytes(dice.choice([0, 10, 900])), f"k{number % 11}"))
+        batch = drawn(dice, number)
+        number += len(batch)
         try:
             results = await dis.records.put("s", batch)
         except TransportError:
             continue
-        for record, result in zip(batch, results, strict=True):
-            if result.partition_id is not None and result.sequence_number is not None:
-                acknowledged[result.partition_id, result.sequence_number] = record.data
-
-
-async def read_all(url: str) -> dict[Place, bytes]:
-    stored: dict[Place, bytes] = {}
-    async with connect(url, project_id="demo") as dis:
-        for partition in (await dis.streams.describe("s")).partitions:
-            cursor = await dis.cursors.get("s", partition.partition_id, "TRIM_HORIZON")
-            while (page := await dis.records.get(cursor)).records:
-                stored |= {(r.partition_id, r.sequence_number): r.data for r in page.records}
-                cursor = page.next_cursor
-    return stored
+        note(acknowledged, batch, results)
 
 
 async def grown(acknowledged: dict[Place, bytes], by: int) -> None:
@@ -126,9 +95,7 @@ async def kill_rounds(data_dir: Path, seed: int, rounds: int) -> None:
             await server.end()  # while all of them write
             ended.set()
     async with serving(data_dir) as server:
-        stored = await read_all(server.url)
-    for place, data in acknowledged.items():
-        assert stored.get(place) == data, f"{place} was acknowledged and is lost"
+        nothing_lost(acknowledged, await read_all(server.url))
 
 
 async def test_killed_fronts_and_an_end_under_load_lose_nothing(tmp_path: Path) -> None:

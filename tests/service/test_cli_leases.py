@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
 import click.testing
 import pytest
-from anyio.from_thread import BlockingPortal, start_blocking_portal
+from anyio.from_thread import BlockingPortal
+from billing_world import ONE, ZERO, Run, command_line, rows, world
 from msgspec.structs import replace
 
 from disstream import Consumer, ConsumerConfig, Leases, SqliteLeases, connect
@@ -24,22 +25,21 @@ from disstream.wire.checkpoints import position, sealed
 from disstream.worker.control import order_for
 from disstream.worker.parking import Parking
 
-ZERO, ONE = "shardId-0000000000", "shardId-0000000001"
-
-Run = Callable[..., click.testing.Result]
-
 
 @pytest.fixture
-def portal() -> Iterator[BlockingPortal]:
-    with start_blocking_portal("asyncio") as found:
+def both() -> Iterator[tuple[BlockingPortal, Server]]:
+    with world(ServerConfig(data_dir=None, port=0)) as found:
         yield found
 
 
 @pytest.fixture
-def server(portal: BlockingPortal) -> Iterator[Server]:
-    server = Server(ServerConfig(data_dir=None, port=0))
-    with portal.wrap_async_context_manager(server):
-        yield server
+def portal(both: tuple[BlockingPortal, Server]) -> BlockingPortal:
+    return both[0]
+
+
+@pytest.fixture
+def server(both: tuple[BlockingPortal, Server]) -> Server:
+    return both[1]
 
 
 @pytest.fixture
@@ -49,23 +49,14 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run(server: Server, path: Path) -> Run:
-    """Runs a command line; there is a stream `orders` with 2 partitions, 5 records in the first, and app `billing`."""
-    environment = {"DISSTREAM_ENDPOINT": server.url, "DISSTREAM_PROJECT_ID": "demo"}
+    """Runs a command line, `disstream app` on the rows in that file too."""
+    invoke = command_line(server.url)
 
-    def invoke(*arguments: str, text: str = "") -> click.testing.Result:
-        store = ("--store", f"sqlite:///{path}") if arguments[0] == "app" and arguments[1] != "create" else ()
-        return click.testing.CliRunner().invoke(main, (*arguments, *store), input=text, env=environment)
+    def with_store(*arguments: str) -> click.testing.Result:
+        store = ("--store", f"sqlite:///{path}") if arguments[0] == "app" else ()
+        return invoke(*arguments, *store)
 
-    lines = '{"data": "x", "key": "a"}\n' * 5
-    assert invoke("stream", "create", "orders", "--partitions", "2").exit_code == 0
-    assert invoke("produce", "orders", "--format", "records", text=lines).exit_code == 0
-    assert invoke("app", "create", "billing").exit_code == 0
-    return invoke
-
-
-def rows(result: click.testing.Result) -> list[list[str]]:
-    assert result.exit_code == 0, result.output
-    return [line.split("\t") for line in result.stdout.splitlines()]
+    return with_store
 
 
 @asynccontextmanager
@@ -137,8 +128,11 @@ def test_a_living_member_does_not_overwrite_a_reset(
         assert portal.call(numbers, consumer) == [2, 3, 4]
 
 
-def test_members_that_are_gone_do_not_count(run: Run, server: Server, path: Path, portal: BlockingPortal) -> None:
+def test_members_that_are_gone_do_not_count(
+    run: Run, server: Server, path: Path, portal: BlockingPortal, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One that was killed left its rows: it is shown as silent, and a reset is not refused for it."""
+    monkeypatch.setattr("disstream.cli.leaseview.LOOK_S", 0.05)  # nobody is there whose sign of life could be missed
     dead = LeaseRow(v=1, stream_id="", owner="m1/5c2e", token=3, checkpoint=("4", sealed(5, read=True).metadata))
 
     async def leave_rows() -> None:

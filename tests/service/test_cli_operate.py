@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
 import anyio
-import click.testing
 import pytest
-from anyio.from_thread import BlockingPortal, start_blocking_portal
+from anyio.from_thread import BlockingPortal
+from billing_world import ONE, ZERO, Run, command_line, rows, world
 from test_cli_terminal import on_terminal
 
 from disstream import Consumer, ConsumerConfig, Record, ServiceGroup, TransportError, connect
-from disstream.cli import main
 from disstream.client.client import Client
 from disstream.client.groups import Groups
 from disstream.server import Server, ServerConfig
@@ -23,43 +22,27 @@ from disstream.wire.checkpoints import position, sealed
 from disstream.wire.errors import api_error
 from disstream.worker.parking import Parking
 
-ZERO, ONE = "shardId-0000000000", "shardId-0000000001"
-
-Run = Callable[..., click.testing.Result]
-
 
 @pytest.fixture
-def portal() -> Iterator[BlockingPortal]:
-    with start_blocking_portal("asyncio") as found:
+def both() -> Iterator[tuple[BlockingPortal, Server]]:
+    """A server whose groups do not wait for members that start together."""
+    with world(ServerConfig(data_dir=None, port=0, join_delay_s=0.0)) as found:
         yield found
 
 
 @pytest.fixture
-def server(portal: BlockingPortal) -> Iterator[Server]:
-    """One whose groups do not wait for members that start together."""
-    server = Server(ServerConfig(data_dir=None, port=0, join_delay_s=0.0))
-    with portal.wrap_async_context_manager(server):
-        yield server
+def portal(both: tuple[BlockingPortal, Server]) -> BlockingPortal:
+    return both[0]
+
+
+@pytest.fixture
+def server(both: tuple[BlockingPortal, Server]) -> Server:
+    return both[1]
 
 
 @pytest.fixture
 def run(server: Server) -> Run:
-    """Runs a command line; there is a stream `orders` with 2 partitions, 5 records in the first, and app `billing`."""
-    environment = {"DISSTREAM_ENDPOINT": server.url, "DISSTREAM_PROJECT_ID": "demo"}
-
-    def invoke(*arguments: str, text: str = "") -> click.testing.Result:
-        return click.testing.CliRunner().invoke(main, arguments, input=text, env=environment)
-
-    lines = '{"data": "x", "key": "a"}\n' * 5
-    assert invoke("stream", "create", "orders", "--partitions", "2").exit_code == 0
-    assert invoke("produce", "orders", "--format", "records", text=lines).exit_code == 0
-    assert invoke("app", "create", "billing").exit_code == 0
-    return invoke
-
-
-def rows(result: click.testing.Result) -> list[list[str]]:
-    assert result.exit_code == 0, result.output
-    return [line.split("\t") for line in result.stdout.splitlines()]
+    return command_line(server.url)
 
 
 @asynccontextmanager

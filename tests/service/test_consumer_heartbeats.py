@@ -90,8 +90,9 @@ async def test_a_loop_that_is_blocked_for_too_long_gives_up(
                 await consumer.fetch()
             assert [r.sequence_number for r in await consumer.fetch(max_records=1)] == [first.sequence_number + 1]
             assert consumer.stats().rebalances == 2
-    (told,) = [r.getMessage() for r in caplog.records if "is blocked for" in r.getMessage()]
-    assert "assert server.left.wait(timeout=30.0)" in told
+    # Once; on a machine that is busy with other things the loop may truly stand still at other places, too.
+    told = [r.getMessage() for r in caplog.records if "is blocked for" in r.getMessage()]
+    assert ["assert server.left.wait(timeout=30.0)" in message for message in told].count(True) == 1
 
 
 def beating() -> list[str]:

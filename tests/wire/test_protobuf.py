@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from disstream.errors import ApiError, TransportError
 from disstream.model import MAX_HASH_KEY, NewRecord, PutResult, Record
+from disstream.wire.messages import PutRecordsResult
 from disstream.wire.partitioning import partition_id
 from disstream.wire.protobuf import (
-    _CLASSES,
     decode_page_protobuf,
     decode_put_answer_protobuf,
     decode_put_protobuf,
@@ -300,7 +300,7 @@ def test_an_answer_by_hand_is_that_of_the_library(lanes: list[int], starts: list
     """What is written without the library, because all is stored, is what the library reads, and would write."""
     first = {lane: starts[lane] for lane in lanes}
     body = encode_put_answer_protobuf(lanes, first)
-    parsed = _CLASSES["PutRecordsResult"].FromString(body)
+    parsed = PutRecordsResult.FromString(body)
     assert parsed.IsInitialized()
     assert parsed.SerializeToString() == body
     following = dict(first)
