@@ -297,6 +297,8 @@ class EngineStats:
     """Room of the disk that is kept for deletions."""
     refusing: str | None = None
     """Why appends are refused; None: they are not, as far as is known."""
+    set_aside: int = 0
+    """Partitions in which damage keeps batches from being deleted or merged, until the next start tries again."""
 
 
 class Engine(Protocol):

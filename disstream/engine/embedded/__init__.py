@@ -14,6 +14,7 @@ header       LMDB's first pages, as far as we look at them (pure)
 synced       "relaxed": the way back to what was synchronised, after a power failure
 watch        figures of the thread for `stats()`
 sweeping     what is forgotten leaves the file, in pieces that hold up nobody; who keeps it from becoming free
+riding       both beside the jobs of a transaction, which must not fail for them
 heat         which rows are certainly in memory (pure)
 reading      where a read happens: on the loop if it is hot, else in a thread
 log          `Log`: reads, and writes as jobs for the thread
