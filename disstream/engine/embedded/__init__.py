@@ -26,6 +26,7 @@ visit        a directory opened for that, beside a server or without one
 check        every table walked, every batch summed
 figures      rows, bytes and pages, counted
 backup       copies: made, put back, packed
+copying      one snapshot into a file, given up if that hangs
 child        such a job in a process of its own, which a damaged file may kill
 
 The server opens it with a data directory. One process at a time; after a crash nothing needs repair.

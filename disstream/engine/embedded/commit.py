@@ -177,7 +177,8 @@ class Committer:
     def stats(self) -> EngineStats:
         self.check_open()
         stats = self._watch.stats(self._loop.time(), None if self._broken is None else str(self._broken))
-        return replace(stats, set_aside=len(self._merging.aside | self._sweeper.aside.keys()))
+        aside = len(self._merging.aside | self._sweeper.aside.keys())
+        return replace(stats, set_aside=aside, snapshot_age_s=self._snapshots.age_s())
 
     def _deliver(
         self,

@@ -308,6 +308,11 @@ class Snapshots:
         self._since: dict[_Reader, float] = {}
         self._told: set[_Reader] = set()
 
+    def age_s(self) -> float | None:
+        """How long the oldest snapshot of another process is there; None: there was none when it was last looked."""
+        since = list(self._since.values())
+        return time.monotonic() - min(since) if since else None
+
     def look(self, env: lmdb.Environment) -> None:
         """Look, if it is time to."""
         now = time.monotonic()
