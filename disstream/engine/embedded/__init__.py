@@ -1,6 +1,7 @@
 """The default engine: log and catalog in one LMDB environment, with group commit.
 
 environment  the directory: its configuration, lock, format version, and the tables in the LMDB file
+creation     a new directory, whole or not there
 batch        how a stored batch looks, byte by byte (pure)
 merging      which stored batches become one (pure)
 seeking      which row is the first one at or after a time (pure)
