@@ -2,6 +2,7 @@
 
 environment  the directory: its configuration, lock, format version, and the tables in the LMDB file
 creation     a new directory, whole or not there
+progress     how far the first start on one of an earlier version is
 batch        how a stored batch looks, byte by byte (pure)
 merging      which stored batches become one (pure)
 seeking      which row is the first one at or after a time (pure)

@@ -44,6 +44,7 @@ from .faults import judge, remedy
 from .header import HEADER_BYTES, latest
 from .merging import Merge
 from .partitions import STATE_BYTES, PartitionState
+from .progress import Progress
 from .synced import Synced, distrusting, forget, go_back, sync_directory
 from .writers import Writers
 
@@ -264,11 +265,16 @@ class Environment:
         uncounted: list[PartitionRef] = []
         with self.reading() as txn:
             cursor = txn.cursor(db=self.batches)
+            # Only where partitions of an earlier version have to be counted it takes long.
+            progress = Progress(
+                f"taking over {self.env.path()}, counting its batches once", txn.stat(self.batches)["entries"]
+            )
             for stored, value in txn.cursor(db=self.partitions):
                 ref = partitions.parse_ref(stored)
-                states[ref] = partitions.current(cursor, ref, value)
+                states[ref] = partitions.current(cursor, ref, value, progress.step)
                 if len(value) != STATE_BYTES:
                     uncounted.append(ref)
+            progress.end()
         if uncounted:
             self._record({ref: states[ref] for ref in uncounted})
         return states
