@@ -78,7 +78,7 @@ def tell_for_ever(marker: str, tell: visit.Tell) -> None:
         Path(marker).touch()
 
 
-def lingers(tell: visit.Tell) -> None:
+def lingers(tell: visit.Tell) -> int:
     """It says what went wrong, and then does not end."""
     threading.Thread(target=signal.pause, name="lingers").start()
     raise StorageError("it hung")

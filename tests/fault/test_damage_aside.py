@@ -10,6 +10,7 @@ import pytest
 
 from disstream.engine.api import Entry, PartitionRef, Row
 from disstream.engine.embedded import EmbeddedConfig, EmbeddedEngine, batch, commit, merging, sweeping
+from disstream.engine.embedded.environment import Environment
 from disstream.engine.embedded.merging import FEW
 from disstream.testing.engine import opened
 
@@ -134,14 +135,14 @@ async def test_damage_under_a_merge(
 ) -> None:
     """Puts go through, others are merged, and the partition is left alone until the next start."""
     monkeypatch.setattr(commit, "MERGE_PAUSE_S", 3600)
-    merge = commit.Environment.merge
+    merge = Environment.merge
 
-    def damaged(env: commit.Environment, txn: lmdb.Transaction[memoryview], due: merging.Merge) -> None:
+    def damaged(env: Environment, txn: lmdb.Transaction[memoryview], due: merging.Merge) -> None:
         merge(env, txn, due)
         if due.slot == 1:  # after it has changed something, as on a page that is reached while the tree is balanced
             raise lmdb.CorruptedError("MDB_CORRUPTED")
 
-    monkeypatch.setattr(commit.Environment, "merge", damaged)
+    monkeypatch.setattr(Environment, "merge", damaged)
     async with opened(EmbeddedEngine(tmp_path, CONFIG)) as engine:
         await engine.log.open({A: 1, B: 1})
         await fill(engine, A, 0, 3 * FEW)

@@ -22,6 +22,7 @@ from disstream.engine.embedded import backup as copies
 from disstream.engine.embedded.backup import CopyReport, backup, compact, restore
 from disstream.engine.embedded.check import CheckReport, check
 from disstream.engine.embedded.child import apart
+from disstream.engine.embedded.copying import copy_snapshot
 from disstream.engine.embedded.environment import FORMAT
 from disstream.errors import StorageError
 from disstream.testing.engine import opened
@@ -246,7 +247,7 @@ async def test_a_copy_that_is_not_the_original_is_not_put_in_its_place(
     """A compaction whose copy lacks a document, or has another, leaves the directory as it was."""
     await fill(tmp_path)
     before = (tmp_path / "data.mdb").read_bytes()
-    copy = copies.copy_snapshot
+    copy = copy_snapshot
 
     def wrong(found: object, new: Path, *rest: object, **more: object) -> None:
         copy(found, new, *rest, **more)  # type: ignore[arg-type]

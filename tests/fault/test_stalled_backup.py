@@ -98,7 +98,7 @@ async def test_a_sync_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     """Is told likewise; one that takes long and ends is none."""
     await fill(tmp_path / "data")
     gate = threading.Event()
-    monkeypatch.setattr(copying.os, "fsync", lambda number: gate.wait())
+    monkeypatch.setattr(os, "fsync", lambda number: gate.wait())
     with pytest.raises(Stalled, match="given up"):
         backup(str(tmp_path / "data"), str(tmp_path / "copy"), quiet, give_up_s=0.2)
     told: list[str] = []
@@ -131,7 +131,7 @@ async def test_pieces_are_synchronised(tmp_path: Path, monkeypatch: pytest.Monke
         sizes.append(os.fstat(number).st_size)
         real(number)
 
-    monkeypatch.setattr(copying.os, "fdatasync", synced)
+    monkeypatch.setattr(os, "fdatasync", synced)
     backup(str(tmp_path / "data"), str(tmp_path / "copy"), quiet)
     size = (tmp_path / "copy" / "data.mdb").stat().st_size
     steps = [after - before for before, after in zip([0, *sizes], [*sizes, size], strict=True)]
