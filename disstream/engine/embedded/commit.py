@@ -45,8 +45,8 @@ from .faults import Fault, judge
 from .merging import Merging
 from .partitions import PartitionState
 from .reading import Reading
-from .riding import ride_along
-from .sweeping import EVERYTHING, Need, SetAside, Snapshots, Sweeper, left_over
+from .riding import remember, ride_along
+from .sweeping import Need, SetAside, Snapshots, Sweeper, left_over
 from .watch import Watch
 from .write import Write
 
@@ -356,7 +356,7 @@ class Committer:
         self._loose += _loose_pages(write, len(merges))
         self._sweeper.committed(began, alone=not jobs)
         self._sweeper.add(write.garbage)
-        self._remember(write)
+        self._may_merge = remember(write, self._merging) or self._may_merge
         for ref, state in write.changed.items():
             if state is None:
                 self._states.pop(ref, None)
@@ -367,15 +367,6 @@ class Committer:
         if answers or write.changed:
             self._call(self._deliver, write.changed, answers, None)
         return None
-
-    def _remember(self, write: Write) -> None:
-        """What is to be merged, now that it is stored."""
-        for batch in write.stored:
-            self._merging.stored(*batch)
-            self._may_merge = True
-        for slot, before, _ in write.garbage:
-            if before == EVERYTHING:
-                self._merging.forget(slot)
 
     def _commit_without_appends(self, env: Environment, jobs: list[_Job]) -> Fault | None:
         """What the appends beside them could not get room for, these may: in free pages, or in place of the ballast."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from .merging import Merge, Merging
-from .sweeping import DAMAGE, Need, SetAside, Sweeper, tell_damage
+from .sweeping import DAMAGE, EVERYTHING, Need, SetAside, Sweeper, tell_damage
 from .write import Write
 
 
@@ -29,3 +29,13 @@ def ride_along(
             tell_damage(write.env, merge.slot, write.whose(merge.slot), "merged", exc)
             raise SetAside from exc
     sweeper.sweep(write, alone=alone, need=need)
+
+
+def remember(write: Write, merging: Merging) -> bool:
+    """What is to be merged, now that the transaction counts. Whether it stored any rows."""
+    for batch in write.stored:
+        merging.stored(*batch)
+    for slot, before, _ in write.garbage:
+        if before == EVERYTHING:
+            merging.forget(slot)
+    return bool(write.stored)
