@@ -95,6 +95,7 @@ PURE = [
     "server/frames.py",
     "server/dumping.py",
     "server/group.py",
+    "server/heartbeat.py",
     "server/layout.py",
     "server/meter.py",
     "server/quotas.py",

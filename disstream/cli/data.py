@@ -104,8 +104,17 @@ def _rows(finding: Finding) -> str:
 @click.argument("target", type=_directory)
 @click.option("--compact", is_flag=True, help="Leave out free pages: smaller, and takes longer.")
 @click.option("--force", is_flag=True, help="Replace the backup that is in TARGET, once the new one is complete.")
+@click.option(
+    "--give-up",
+    "give_up_s",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0, min_open=True),
+    default=copies.GIVE_UP_S,
+    show_default=True,
+    help="How long nothing may get written before it gives up.",
+)
 @_json
-def backup(directory: Path, target: Path, compact: bool, force: bool, as_json: bool) -> None:
+def backup(directory: Path, target: Path, compact: bool, force: bool, give_up_s: float, as_json: bool) -> None:
     """Copy DIR into the directory TARGET, which is made if need be. A server may run, and is not stopped.
 
     The copy is one instant of all streams, records, apps and checkpoints: what was acknowledged before the command
@@ -113,14 +122,16 @@ def backup(directory: Path, target: Path, compact: bool, force: bool, as_json: b
     `disstream data check` and `stats` read it, `restore` puts it back.
 
     Until it ends, the server cannot use the space again that is freed meanwhile: its file may grow by what it writes in
-    that time.
+    that time. So it ends with an error if the disk of TARGET hangs; what was written stays there as data.mdb.new, which
+    the next backup removes.
 
     \b
     Examples:
       disstream data backup disstream-data /backup/monday
       disstream data backup disstream-data /backup/latest --force --compact
     """
-    report = _run(copies.backup, CopyReport, data_dir=str(directory), target=str(target), compact=compact, force=force)
+    where = {"data_dir": str(directory), "target": str(target)}
+    report = _run(copies.backup, CopyReport, **where, compact=compact, force=force, give_up_s=give_up_s)
     _tell_copy(report, as_json, f"copied {directory} to {target}")
 
 

@@ -297,6 +297,11 @@ class EngineStats:
     """Room of the disk that is kept for deletions."""
     refusing: str | None = None
     """Why appends are refused; None: they are not, as far as is known."""
+    set_aside: int = 0
+    """Partitions in which damage keeps batches from being deleted or merged, until the next start tries again."""
+    snapshot_age_s: float | None = None
+    """How long another process (a backup) has been reading one state of the file: until it ends, what is forgotten
+    frees no space. As last looked at, every ten seconds while something is written; None: none does."""
 
 
 class Engine(Protocol):

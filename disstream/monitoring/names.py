@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 from ..client import ClientStats
 from ..consumer import ConsumerStats
 from ..producer import ProducerStats
+from ..server import ServerStats
 from ..worker import WorkerStats
 
 Sample = tuple[tuple[str, ...], float]
@@ -87,6 +88,20 @@ def _suspended(stats: WorkerStats) -> Iterator[Sample]:
         yield tuple(partition), float(work.suspended is not None)
 
 
+def _stored(attribute: str) -> Callable[[ServerStats], Iterator[Sample]]:
+    """A figure of a server's engine; no sample where there is none."""
+    read = _one(attribute)
+    return lambda stats: read(stats.engine)
+
+
+def _durability(stats: ServerStats) -> Iterator[Sample]:
+    yield (stats.engine.durability,), 1.0
+
+
+def _refusing(stats: ServerStats) -> Iterator[Sample]:
+    yield (), float(stats.engine.refusing is not None)
+
+
 _READ = ("stream", "partition")
 _WRITTEN = ("partition",)
 
@@ -159,10 +174,27 @@ WORKER = (
     Metric("worker.suspended", "level", "", "1: the partition is suspended; 0: it is not", _READ, _suspended),
 )
 
+SERVER = (
+    Metric("server.pending", "level", "bytes", "of records taken in and not stored yet", (), _one("pending_bytes")),
+    Metric("server.durability", "level", "", "1, with what is promised as a label", ("durability",), _durability),
+    Metric("server.loss", "level", "seconds", "what a power failure takes; none in memory", (), _stored("loss_s")),
+    Metric("server.commits", "count", "", "transactions", (), _stored("commits")),
+    Metric("server.syncs", "count", "", "times all that was committed was made safe", (), _stored("syncs")),
+    Metric("server.sync.age", "level", "seconds", "since it was for the last time", (), _stored("sync_age_s")),
+    Metric("server.used", "level", "bytes", "of the file, what holds something", (), _stored("used_bytes")),
+    Metric("server.file", "level", "bytes", "of the file", (), _stored("file_bytes")),
+    Metric("server.disk.free", "level", "bytes", "of the disk, for the server", (), _stored("free_bytes")),
+    Metric("server.ballast", "level", "bytes", "of the disk, kept for deletions", (), _stored("ballast_bytes")),
+    Metric("server.refusing", "level", "", "1: puts are refused, for want of room or a failure", (), _refusing),
+    Metric("server.set_aside", "level", "partitions", "damage keeps batches from deletion", (), _stored("set_aside")),
+    Metric("server.snapshot.age", "level", "seconds", "of a backup or check beside it", (), _stored("snapshot_age_s")),
+)
+
 BY_STATS: dict[type, tuple[Metric, ...]] = {
     ClientStats: CLIENT,
     ConsumerStats: CONSUMER,
     ProducerStats: PRODUCER,
+    ServerStats: SERVER,
     WorkerStats: WORKER,
 }
 """What is told of an object, by the type of its `stats()`."""

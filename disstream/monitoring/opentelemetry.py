@@ -49,7 +49,7 @@ class OpenTelemetryMetrics:
                 )
 
     def watch(self, target: Observable, name: str) -> Watched:
-        """Tell the figures of a client, producer, consumer or worker under the attribute `name`, until `unwatch`.
+        """Tell the figures of a client, producer, consumer, worker or server under the attribute `name` till `unwatch`.
 
         To be called in its event loop. Raises ConfigError: a name that another of its kind has, something else.
         """

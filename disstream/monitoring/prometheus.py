@@ -31,7 +31,7 @@ class PrometheusMetrics(Collector):
             registry.register(self)
 
     def watch(self, target: Observable, name: str) -> Watched:
-        """Tell the figures of a client, producer, consumer or worker under the label `name`, until `unwatch`.
+        """Tell the figures of a client, producer, consumer, worker or server under the label `name`, until `unwatch`.
 
         To be called in its event loop. Raises ConfigError: a name that another of its kind has, something else.
         """

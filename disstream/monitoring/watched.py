@@ -3,7 +3,7 @@
 `stats()` belongs to the event loop of its object; metrics are often asked for by a thread of their own (the HTTP server
 of `prometheus_client`, the exporter of OpenTelemetry). So each look asks the loop, and waits `ANSWER_S` at most. A loop
 that does not answer is told as such (`disstream_watch_stale`), with the figures of the last look: a blocked loop is
-when they are wanted most.
+when they are wanted most. So is a server that has ended.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import threading
 from typing import Any, Protocol
 
 from .. import clock
-from ..errors import ConfigError
+from ..errors import ConfigError, DisError
 from .names import BY_STATS
 
 ANSWER_S = 1.0
@@ -24,7 +24,7 @@ FRESH_S = 0.2
 
 
 class Observable(Protocol):
-    """A client, producer, consumer or worker."""
+    """A client, producer, consumer, worker or server."""
 
     def stats(self) -> Any: ...
 
@@ -35,7 +35,9 @@ class Watched:
     def __init__(self, target: Observable, name: str) -> None:
         stats = target.stats() if hasattr(target, "stats") else None
         if type(stats) not in BY_STATS:
-            raise ConfigError(f"{type(target).__name__} cannot be watched: give a client, producer, consumer or worker")
+            raise ConfigError(
+                f"{type(target).__name__} cannot be watched: give a client, producer, consumer, worker or server"
+            )
         try:
             self._loop = asyncio.get_running_loop()
         except RuntimeError:
@@ -55,18 +57,24 @@ class Watched:
             return self._last
         self._looked_at = now
         if threading.get_ident() == self._thread:
-            self._last, self.stale = self._target.stats(), False
+            try:
+                self._last, self.stale = self._target.stats(), False
+            except DisError:
+                self.stale = True
             return self._last
         answer: concurrent.futures.Future[Any] = concurrent.futures.Future()
         try:
             self._loop.call_soon_threadsafe(self._answer, answer)
             self._last, self.stale = answer.result(ANSWER_S), False
-        except (TimeoutError, RuntimeError):  # blocked; or closed: then nothing changes any more
+        except (TimeoutError, RuntimeError, DisError):  # blocked; or closed: then nothing changes any more
             self.stale = True
         return self._last
 
     def _answer(self, answer: concurrent.futures.Future[Any]) -> None:
-        answer.set_result(self._target.stats())
+        try:
+            answer.set_result(self._target.stats())
+        except DisError as exc:  # a server that is closed has none
+            answer.set_exception(exc)
 
 
 class Watchlist:

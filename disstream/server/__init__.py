@@ -7,6 +7,7 @@ listening   the port: its address, its socket, its certificate
 edge        the only module that knows aiohttp: bounded bodies, plain requests
 fronts      several processes before this one: started, watched, given connections; their calls answered
 front       such a process: edge, and in the place of the app a line to it
+entrance    where their connections come in, and are dealt out
 app         App.handle: routing, projects, request ids, errors as answers
 call        one request, matched to its operation
 streams     handlers of the stream calls
@@ -36,6 +37,7 @@ inspection  a data directory checked and measured, for `disstream data`
 Pure, deciding only:
 
 frames      what goes over the lines between server and fronts
+heartbeat   whether a front still answers
 relay       bodies and answers in forms that cost the server less than its fronts
 group       the state machine of one group
 users       projects, users and access keys, as configured

@@ -19,6 +19,7 @@ The body stands beside the head and not in it, so that a put of megabytes is not
     Check            ->             <-  Answer + body    the refusal that is certain whatever the body is, or status 0
     Refused, Left, Told  ->                              it refused something itself; a connection ended; a log line
                                     <-  Drain            finish what is open, then hang up
+    Beat             ->             <-  Beat             now and then; it answers each at once (heartbeat.py)
 
 Example: Left() is 00000002 00000000 91 07.
 """
@@ -32,7 +33,7 @@ import msgspec
 
 from ..errors import TransportError
 
-PROTOCOL: Final = 1
+PROTOCOL: Final = 2
 """To be raised with every change here or in relay.py. A front is started from the files of its core, unless somebody
 replaced these meanwhile: then it is refused, and the server wants to be restarted."""
 
@@ -148,8 +149,26 @@ class Drain(_Head, tag=13):
     pass
 
 
+class Beat(_Head, tag=14):
+    pass
+
+
 Head = (
-    Hello | Settings | Call | Cancel | More | Check | Refused | Left | Told | Answer | Opening | Piece | Ended | Drain
+    Hello
+    | Settings
+    | Call
+    | Cancel
+    | More
+    | Check
+    | Refused
+    | Left
+    | Told
+    | Answer
+    | Opening
+    | Piece
+    | Ended
+    | Drain
+    | Beat
 )
 
 _encoder = msgspec.msgpack.Encoder()

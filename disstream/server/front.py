@@ -41,6 +41,7 @@ from .edge import Edge
 from .frames import (
     PROTOCOL,
     Answer,
+    Beat,
     Call,
     Cancel,
     Check,
@@ -131,6 +132,8 @@ class Line(asyncio.Protocol):
                 self.settings.set_result(head)
             case Drain():
                 self.draining.set()
+            case Beat():
+                self.send(head)
             case _:
                 raise TransportError(f"{head!r} is not for a front", outcome_unknown=True)
 

@@ -7,6 +7,7 @@ here over a line of its own (frames.py) and is answered by `App.handle`. So noth
 promised by one process is promised by several.
 
     front dies    its connections are cut by the system; calls of it that are open are cancelled; a new one is started
+    front hangs   it answers no beats (heartbeat.py), gets no connections, and is killed
     core dies     its end of each line closes: fronts cut their connections and end; nothing is left behind
     closing       no more connections; answers that go on end; fronts finish what is open and hang up; then the engine
 
@@ -23,7 +24,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -35,9 +36,11 @@ from ..errors import ApiError, DisError, TransportError
 from ..wire.errors import api_error, refusal
 from .app import App
 from .config import ServerConfig
+from .entrance import Entrance
 from .frames import (
     PROTOCOL,
     Answer,
+    Beat,
     Call,
     Cancel,
     Check,
@@ -56,6 +59,7 @@ from .frames import (
     encode_frame,
     join_odd,
 )
+from .heartbeat import BEAT_S, MISSED, Heartbeat
 from .listening import bound, secure
 from .relay import Relayed
 
@@ -66,9 +70,6 @@ _END_S = 2.0  # for its process to end once it hung up
 _AGAIN_S = (0.0, 0.5, 2.0, 10.0)  # before a front that ended at once is started again; the last one from then on
 _SETTLED_S = 60.0  # one that lived so long did not end at once
 _BUFFER_BYTES = 1_048_576  # of a line: a page goes over in a few pieces, where the system lets it (net.core.wmem_max)
-_ACCEPTS = 64  # connections taken in a row: calls wait meanwhile, some 2 ms
-_FULL_S = 0.01  # until it is tried again to hand over a connection that no front had room for
-_EXHAUSTED_S = 1.0  # the same where the system has no descriptors left, as asyncio does
 
 
 class Fronts:
@@ -77,7 +78,7 @@ class Fronts:
     def __init__(self, app: App, config: ServerConfig) -> None:
         self._app = app
         self._config = config
-        self._lines: list[_Line | None] = [None] * config.workers
+        self._lines: list[Line | None] = [None] * config.workers
         self._ready = [anyio.Event() for _ in self._lines]
         self._ending = False
         self._failed = False
@@ -89,7 +90,7 @@ class Fronts:
         listener, url = await bound(self._config)
         with listener:
             listener.setblocking(False)
-            door = _Entrance(listener, self._lines, self._config.max_connections)
+            door = Entrance(listener, self._lines, self._config.max_connections)
             graceful = False
             async with anyio.create_task_group() as tasks:
                 try:
@@ -148,7 +149,7 @@ class Fronts:
     async def _live(self, place: int) -> int | None:
         """One life of a front: its exit code. Raises OSError, RuntimeError if there is nothing to make one of."""
         loop = asyncio.get_running_loop()
-        line = _Line(self._app, self._settings(place + 1))
+        line = Line(self._app, self._settings(place + 1))
         mine, theirs = socket.socketpair()
         try:
             line.door, their_door = socket.socketpair()
@@ -171,7 +172,10 @@ class Fronts:
                 self._lines[place] = line
                 self._ready[place].set()
                 logger.info("worker %d serves: pid=%d", place + 1, process.pid)
-                await line.lost.wait()
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(watch, line, place + 1, process.kill, name=f"disstream-beats-{place + 1}")
+                    await line.lost.wait()
+                    tasks.cancel_scope.cancel()
         finally:
             self._lines[place] = None
             with anyio.CancelScope(shield=True):
@@ -203,54 +207,15 @@ class Fronts:
         )
 
 
-class _Entrance:
-    """Accepts connections and deals them out. Holds at most one that nobody had room for."""
-
-    def __init__(self, listener: socket.socket, lines: list[_Line | None], most: int) -> None:
-        self._listener = listener
-        self._lines = lines
-        self._most = most
-        self._held: socket.socket | None = None
-        self._pausing: asyncio.TimerHandle | None = None
-
-    def open(self) -> None:
-        self._pausing = None
-        asyncio.get_running_loop().add_reader(self._listener.fileno(), self._accept)
-
-    def close(self) -> None:
-        asyncio.get_running_loop().remove_reader(self._listener.fileno())
-        if self._pausing is not None:
-            self._pausing.cancel()
-        if self._held is not None:
-            self._held.close()
-
-    def _accept(self) -> None:
-        for _ in range(_ACCEPTS):
-            try:
-                connection = self._held or self._listener.accept()[0]
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return
-            except OSError as exc:
-                logger.error("connections cannot be accepted, trying again in %g s: %s", _EXHAUSTED_S, exc)
-                self._pause(_EXHAUSTED_S)
-                return
-            self._held = None
-            lines = [line for line in self._lines if line is not None]
-            full = sum(line.connections for line in lines) >= self._most
-            if not full and not any(line.hand_over(connection) for line in sorted(lines, key=_load)):
-                self._held = connection
-                self._pause(_FULL_S)
-                return
-            connection.close()  # ours: the front has a descriptor of its own
-
-    def _pause(self, pause_s: float) -> None:
-        loop = asyncio.get_running_loop()
-        loop.remove_reader(self._listener.fileno())
-        self._pausing = loop.call_later(pause_s, self.open)
-
-
-def _load(line: _Line) -> int:
-    return line.connections
+async def watch(line: Line, worker: int, kill: Callable[[], None]) -> None:
+    """Send beats; return when they were not answered, and the front is killed."""
+    while True:
+        if not line.beat():
+            break
+        await anyio.sleep(BEAT_S)
+    logger.error("worker %d has not answered for %g s, and is killed: its connections end", worker, MISSED * BEAT_S)
+    kill()
+    line.hang_up()
 
 
 class _Open:
@@ -263,7 +228,7 @@ class _Open:
         self.more = asyncio.Event()  # the front wants the next piece
 
 
-class _Line(asyncio.Protocol):
+class Line(asyncio.Protocol):
     """The core's end of the line to one front."""
 
     door: socket.socket
@@ -280,6 +245,19 @@ class _Line(asyncio.Protocol):
         self.lost = anyio.Event()
         self.serving = False
         self.connections = 0
+        self._heart = Heartbeat(MISSED)
+
+    @property
+    def load(self) -> tuple[bool, int]:
+        """As `entrance.Taker`: one that does not answer comes last."""
+        return self._heart.hesitates, self.connections
+
+    def beat(self) -> bool:
+        """Send one. False: so many were not answered that it hangs."""
+        if not self._heart.beat():
+            return False
+        self.send(Beat())
+        return True
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -317,6 +295,7 @@ class _Line(asyncio.Protocol):
                 self._transport.write(body)
 
     def data_received(self, data: bytes) -> None:
+        self._heart.heard()
         try:
             for head, body in self._frames.feed(data):
                 self._take(head, body)
@@ -338,6 +317,8 @@ class _Line(asyncio.Protocol):
                 self._start(head.number, self._check(head))
             case Left():
                 self.connections -= 1
+            case Beat():
+                pass  # that it came is all that it says
             case Refused():
                 self._app.refused(head.peer, head.status, head.code)
             case Told():

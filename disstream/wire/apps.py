@@ -8,7 +8,7 @@ import msgspec
 
 from ..errors import ApiError, TransportError
 from ..model import AppInfo, PartitionState
-from .body import decode_answer, decode_body
+from .body import Whole, decode_answer, decode_body
 from .checkpoints import LAST_READ, read_checkpoint, wire_checkpoint
 from .partitioning import partition_id, partition_number
 
@@ -32,13 +32,13 @@ def decode_create(body: bytes) -> str:
 class _App(msgspec.Struct, kw_only=True, omit_defaults=True):
     app_name: str
     app_id: str | None = None
-    create_time: int = 0
+    create_time: Whole = 0
     commit_checkpoint_stream_names: list[str] | None = None
     commit_check_point_stream_names: list[str] | None = None  # the documents have both spellings: read both
 
 
 class _AppList(msgspec.Struct, kw_only=True):
-    total_number: int = 0
+    total_number: Whole = 0
     apps: list[_App] = []
     has_more_app: bool = False
 
@@ -95,14 +95,14 @@ class _State(msgspec.Struct, kw_only=True):
     The last two are ours, and left out where there is nothing to tell.
     """
 
-    partition_id: str | int
-    sequence_number: str | int | None = None
-    latest_offset: int | None = None
-    earliest_offset: int | None = None
+    partition_id: str | Whole
+    sequence_number: str | Whole | None = None
+    latest_offset: Whole | None = None
+    earliest_offset: Whole | None = None
     checkpoint_type: str | None = LAST_READ
     status: str | None = None
     metadata: str | None = None
-    commit_time: int | msgspec.UnsetType | None = msgspec.UNSET
+    commit_time: Whole | msgspec.UnsetType | None = msgspec.UNSET
     committed_by: str | msgspec.UnsetType | None = msgspec.UNSET
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
 
@@ -10,6 +10,10 @@ from ..errors import TransportError
 from .errors import api_error
 
 T = TypeVar("T")
+
+Whole = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+"""An integer in an answer. JSON has some with thousands of digits, with which no float and no time can be reckoned:
+what answers so is no DIS, and that is told here and not where somebody computes with it."""
 
 _syntax = msgspec.json.Decoder(msgspec.Raw)
 

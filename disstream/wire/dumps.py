@@ -14,7 +14,7 @@ import msgspec
 from ..destinations import DESTINATIONS, Dump, DumpProgress, DumpTask, DumpTaskInfo, DwsDump, DwsOptions
 from ..errors import ApiError, TransportError
 from ..model import HashRange, PartitionInfo, SequenceRange
-from .body import decode_answer, decode_body
+from .body import Whole, decode_answer, decode_body
 from .errors import api_error
 from .partitioning import format_range, parse_range, partition_id, partition_number
 
@@ -145,13 +145,13 @@ class _Task(msgspec.Struct, kw_only=True, omit_defaults=True):
     destination_type: str | None = None
     state: str | None = None
     state_reason: str | None = None  # ours: nobody else tells why
-    create_time: int | None = None
-    last_transfer_timestamp: int | None = None
+    create_time: Whole | None = None
+    last_transfer_timestamp: Whole | None = None
 
 
 class _Tasks(msgspec.Struct, kw_only=True):
-    total_number: int = 0
-    quota: int | None = None
+    total_number: Whole = 0
+    quota: Whole | None = None
     tasks: list[_Task] | None = None
 
 
@@ -204,10 +204,10 @@ class _Progress(msgspec.Struct, kw_only=True, omit_defaults=True):
     sequence_number_range: str | None = None
     parent_partitions: str | None = None
     state: str | None = None
-    discard: int | None = None
-    last_transfer_timestamp: int | None = None
-    last_transfer_offset: int | None = None
-    start_offset: int | None = None  # ours
+    discard: Whole | None = None
+    last_transfer_timestamp: Whole | None = None
+    last_transfer_offset: Whole | None = None
+    start_offset: Whole | None = None  # ours
 
 
 class _Detail(_Task, kw_only=True, omit_defaults=True):

@@ -9,16 +9,24 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import msgspec
 
 from ..model import GroupInfo, GroupMember
-from .body import decode_answer, decode_body
+from .body import Whole, decode_answer, decode_body
+from .partitioning import MAX_PARTITION_NUMBER
 
 HeartbeatState = Literal["JOINING", "SYNCING", "STABLE", "GROUP_NOT_EXIST"]
 JoinState = Literal["OK", "ERROR", "REJOIN", "ERR_SUBSCRIPTION", "GROUP_NOT_EXIST"]
 SyncState = Literal["OK", "ERROR", "WAITING", "REJOIN", "GROUP_NOT_EXIST"]
+
+MAX_TIMEOUT_MS = 24 * 3600 * 1000
+"""Of a time to wait, or that a member may be silent: it believes that, and would wait, or act for its partitions, for
+ever. No group waits a day for anybody."""
+
+_Timeout = Annotated[int, msgspec.Meta(ge=-MAX_TIMEOUT_MS, le=MAX_TIMEOUT_MS)]
+_Number = Annotated[int, msgspec.Meta(ge=0, le=MAX_PARTITION_NUMBER)]
 
 NO_GENERATION = -1
 """What a member says before its first sync."""
@@ -106,15 +114,15 @@ def decode_member(body: bytes) -> MemberRequest:
 
 class _Join(msgspec.Struct, kw_only=True, rename="camel", omit_defaults=True):
     state: JoinState
-    sync_delayed_time_ms: int | None = None
+    sync_delayed_time_ms: _Timeout | None = None
     subscription: tuple[str, ...] | None = None
-    session_timeout_ms: int | None = None
+    session_timeout_ms: _Timeout | None = None
 
 
 class _Sync(msgspec.Struct, kw_only=True, rename="camel", omit_defaults=True):
     state: SyncState
-    generation: int | None = None
-    assignment: Mapping[str, Sequence[int]] | None = None
+    generation: Whole | None = None
+    assignment: Mapping[str, Sequence[_Number]] | None = None
 
 
 class _Heartbeat(msgspec.Struct):
@@ -123,13 +131,13 @@ class _Heartbeat(msgspec.Struct):
 
 class _Member(msgspec.Struct, rename="camel"):
     member_id: str
-    partitions: dict[str, list[int]]
-    silent_ms: int
+    partitions: dict[str, list[_Number]]
+    silent_ms: Whole
 
 
 class _Members(msgspec.Struct):
     state: str
-    generation: int
+    generation: Whole
     members: tuple[_Member, ...]
 
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import msgspec
 
 from ..model import DataPoint, Metric
-from .body import decode_answer
+from .body import Whole, decode_answer
 from .errors import api_error
 
 PERIOD_S = 7 * 86_400
@@ -70,8 +70,8 @@ def _seconds(query: Mapping[str, str], field: str) -> int:
 
 
 class _Point(msgspec.Struct):
-    timestamp: int
-    value: int | None = None
+    timestamp: Whole
+    value: Whole | None = None
 
 
 class _Metrics(msgspec.Struct, kw_only=True):

@@ -63,7 +63,7 @@ def format_range(low: int, high: int) -> str:
     return f"[{low} : {high}]"
 
 
-_RANGE = re.compile(r"\s*\[\s*(-?\d+)\s*:\s*(-?\d+)\s*\]\s*", re.ASCII)
+_RANGE = re.compile(r"\s*\[\s*(-?\d{1,19})\s*:\s*(-?\d{1,19})\s*\]\s*", re.ASCII)
 
 
 def parse_range(text: str | None) -> tuple[int, int] | None:

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from ..model import AutoScale, HashRange, LayoutBound, PartitionInfo, Scaling, SequenceRange, StreamInfo, StreamSummary
-from .body import decode_answer, decode_body
+from .body import Whole, decode_answer, decode_body
 from .partitioning import format_range, parse_range
 
 RETENTION = "retention"
@@ -115,8 +115,8 @@ def encode_partition_count_answer(name: str, current: int, target: int) -> bytes
 class _Bound(msgspec.Struct):
     """An extension. `sequence_number` is text on the wire, as everywhere."""
 
-    change: int
-    sequence_number: int
+    change: Whole
+    sequence_number: Whole
 
 
 class _Partition(msgspec.Struct, kw_only=True):
@@ -131,10 +131,10 @@ class _Partition(msgspec.Struct, kw_only=True):
 class _Scaling(msgspec.Struct, kw_only=True, omit_defaults=True):
     """`result_msg` is an integer to some official clients and text to others, so it is never written."""
 
-    create_timestamp: int = 0
-    src_partition_count: int = 0
-    target_partition_count: int = 0
-    result_code: int | str | None = None
+    create_timestamp: Whole = 0
+    src_partition_count: Whole = 0
+    target_partition_count: Whole = 0
+    result_code: Whole | str | None = None
     auto_scale: bool | None = None
 
 
@@ -143,31 +143,31 @@ class _Stream(msgspec.Struct, kw_only=True):
 
     stream_name: str
     stream_id: str = ""
-    create_time: int = 0
-    last_modified_time: int = 0
-    retention_period: int = 24
-    retention_bytes: int | None = None
+    create_time: Whole = 0
+    last_modified_time: Whole = 0
+    retention_period: Whole = 24
+    retention_bytes: Whole | None = None
     status: str = ""
     stream_type: str | None = None
     data_type: str | None = None
     data_schema: str | None = None
     compression_format: str | None = None
     csv_properties: CsvProperties | None = None
-    partition_count: int = 0
-    writable_partition_count: int = 0
-    readable_partition_count: int = 0
+    partition_count: Whole = 0
+    writable_partition_count: Whole = 0
+    readable_partition_count: Whole = 0
     partitions: list[_Partition] = []
     has_more_partitions: bool = False
     auto_scale_enabled: bool | None = None
-    auto_scale_min_partition_count: int | None = None
-    auto_scale_max_partition_count: int | None = None
+    auto_scale_min_partition_count: Whole | None = None
+    auto_scale_max_partition_count: Whole | None = None
     update_partition_counts: list[_Scaling] | None = None
     tags: list[Tag] | None = None
     sys_tags: list[Tag] | None = None
 
 
 class _StreamList(msgspec.Struct, kw_only=True):
-    total_number: int = 0
+    total_number: Whole = 0
     stream_names: list[str] = []
     stream_info_list: list[_Stream] = []
     has_more_streams: bool = False

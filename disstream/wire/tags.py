@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 
 from ..model import TaggedStream
-from .body import decode_answer, decode_body
+from .body import Whole, decode_answer, decode_body
 from .errors import api_error
 from .streams import Tag
 
@@ -134,7 +134,7 @@ class _Resource(msgspec.Struct, kw_only=True):
 
 class _Resources(msgspec.Struct, kw_only=True, omit_defaults=True):
     resources: list[_Resource] | None = None
-    total_count: int | None = None
+    total_count: Whole | None = None
 
 
 _query_decoder = msgspec.json.Decoder(TagQuery)

@@ -14,6 +14,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
@@ -21,7 +22,7 @@ from typing import Any
 
 import msgspec
 
-from disstream.engine.embedded import backup, check, visit
+from disstream.engine.embedded import backup, check, copying, visit
 from disstream.errors import StorageError
 
 JOBS: dict[str, Callable[..., Any]] = {
@@ -30,7 +31,7 @@ JOBS: dict[str, Callable[..., Any]] = {
     "restore": backup.restore,
     "compact": backup.compact,
 }
-TRACED = {backup.__file__, visit.__file__}
+TRACED = {backup.__file__, copying.__file__, visit.__file__}
 
 
 class Jobs:
@@ -75,6 +76,19 @@ def tell_for_ever(marker: str, tell: visit.Tell) -> None:
             tell(doing, 0, 1)
     finally:
         Path(marker).touch()
+
+
+def lingers(tell: visit.Tell) -> int:
+    """It says what went wrong, and then does not end."""
+    threading.Thread(target=signal.pause, name="lingers").start()
+    raise StorageError("it hung")
+
+
+def tells_much(marker: str, tell: visit.Tell) -> None:
+    """More lines than a pipe holds; then it opens the FIFO `marker`."""
+    for number in range(3_000):
+        tell(f"{number} " + "x" * 100, 0, 1)
+    Path(marker).write_text("done")
 
 
 def dies(tell: visit.Tell) -> None:

@@ -10,6 +10,7 @@
  *                     W: bytes were written        D: bytes were written through a descriptor with O_SYNC or O_DSYNC
  *                     B: a sync of the file begins S: the sync that began `at` events before this one ended well
  *                     T: the file was cut to, or filled up to, `at` bytes
+ *                     R: it was given the name that follows
  *                     M: it was mapped to be written, which nothing here can see
  *     1   3  -
  *     4   4  file
@@ -29,6 +30,7 @@
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -228,6 +230,20 @@ CUT(ftruncate64, off64_t)
     }
 SYNC(fsync)
 SYNC(fdatasync)
+
+int rename(const char *from, const char *to) {
+    REAL("rename", int, const char *, const char *);
+    int failed = real(from, to);
+    pthread_mutex_lock(&lock);
+    int file = 0;
+    while (file < files && strcmp(paths[file], from)) file++;
+    if (!failed && out >= 0 && file < files) {
+        head('R', file, 0, strlen(to));
+        put(to, strlen(to));
+    }
+    pthread_mutex_unlock(&lock);
+    return failed;
+}
 
 #define MAP(name, offset) \
     void *name(void *address, size_t length, int protection, int flags, int fd, offset at) { \

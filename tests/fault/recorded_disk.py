@@ -8,8 +8,8 @@ the last sync, and any number of younger ones, of which the disk may have any:
 
 Which of them it has is sampled: no pending write, all of them, some, some sectors of some, all up to a torn one.
 
-What is not modelled: names of files (the engine synchronises its directory before it answers anything), and a disk
-that lies about syncs, except as the control that a loss would be found (`honest=False`).
+What is not modelled: names of files (a new one counts at once; the engine synchronises its directory before it answers
+anything), and a disk that lies about syncs, except as the control that a loss would be found (`honest=False`).
 """
 
 from __future__ import annotations
@@ -131,6 +131,8 @@ class Disk:
                 if self._honest:
                     file.settle(list(file.pending), writes)
                     file._reach(file.safe, length)
+            case "R":
+                self._files[Path(event.data.decode())] = self._files.pop(event.path)
             case "M":
                 raise AssertionError(f"{event.path} is written through a map, which cannot be recorded")
 

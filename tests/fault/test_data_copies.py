@@ -22,6 +22,7 @@ from disstream.engine.embedded import backup as copies
 from disstream.engine.embedded.backup import CopyReport, backup, compact, restore
 from disstream.engine.embedded.check import CheckReport, check
 from disstream.engine.embedded.child import apart
+from disstream.engine.embedded.copying import copy_snapshot
 from disstream.engine.embedded.environment import FORMAT
 from disstream.errors import StorageError
 from disstream.testing.engine import opened
@@ -246,7 +247,7 @@ async def test_a_copy_that_is_not_the_original_is_not_put_in_its_place(
     """A compaction whose copy lacks a document, or has another, leaves the directory as it was."""
     await fill(tmp_path)
     before = (tmp_path / "data.mdb").read_bytes()
-    copy = copies._copy
+    copy = copy_snapshot
 
     def wrong(found: object, new: Path, *rest: object, **more: object) -> None:
         copy(found, new, *rest, **more)  # type: ignore[arg-type]
@@ -254,7 +255,7 @@ async def test_a_copy_that_is_not_the_original_is_not_put_in_its_place(
         assert content.count(b"document/7") == 1
         new.write_bytes(content.replace(b"document/7", b"document/6z"[:10]))
 
-    monkeypatch.setattr(copies, "_copy", wrong)
+    monkeypatch.setattr(copies, "copy_snapshot", wrong)
     with pytest.raises(StorageError, match="differs in catalog"):
         compact(str(tmp_path), quiet)
     assert (tmp_path / "data.mdb").read_bytes() == before

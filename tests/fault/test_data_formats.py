@@ -17,7 +17,7 @@ import pytest
 from data_worlds import CONFIG, A, edited, fill, quiet
 
 from disstream.engine.api import Bounds, Entry, Row
-from disstream.engine.embedded import EmbeddedEngine
+from disstream.engine.embedded import EmbeddedEngine, progress
 from disstream.engine.embedded.backup import backup, compact, restore
 from disstream.engine.embedded.check import check
 from disstream.engine.embedded.environment import FORMAT
@@ -114,6 +114,30 @@ async def test_each_format(tmp_path: Path, number: int) -> None:
         found = check(str(directory), quiet)
         assert (found.findings, found.format, found.rows) == ([], FORMAT, len(ROWS) + 1)
     assert check(str(tmp_path / "copy"), quiet).format == number
+
+
+@pytest.mark.parametrize("number", FORMS)
+async def test_taking_over_tells_how_far_it_is(
+    tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The first start, which counts every batch, and no later one; what takes no time says nothing."""
+    caplog.set_level("INFO", "disstream.engine")
+    for name in ("slow", "fast"):
+        (tmp_path / name).mkdir()
+        written(tmp_path / name, number)
+    async with opened(EmbeddedEngine(tmp_path / "fast", CONFIG)):
+        assert not caplog.records
+    monkeypatch.setattr(progress, "EVERY_S", 0.0)
+    monkeypatch.setattr(progress, "LOOK_STEPS", 1)
+    async with opened(EmbeddedEngine(tmp_path / "slow", CONFIG)):
+        lines = [record.getMessage() for record in caplog.records]
+    first = f"taking over {tmp_path / 'slow'}, counting its batches once: "
+    count = len(BATCHES)
+    assert lines[:-1] == [f"{first}{n} of {count} ({100 * n // count} %)" for n in range(1, count + 1)]
+    assert lines[-1].startswith(f"{first}done after ")
+    caplog.clear()
+    async with opened(EmbeddedEngine(tmp_path / "slow", CONFIG)):
+        assert not caplog.records
 
 
 async def test_a_later_format_is_refused_by_everybody(tmp_path: Path) -> None:

@@ -332,8 +332,10 @@ async def test_a_reader_that_stalls_is_told_of(
             told = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
             assert len(told) == 1
             assert f"process {process.pid} has been reading an old state of {tmp_path}" in told[0]
+            assert (engine.stats().snapshot_age_s or 0) > 0
             assert process.stdin is not None
             process.stdin.write("\n")
         await churn(engine, 1)
         assert f"process {process.pid} ended its old snapshot" in caplog.text
+        assert engine.stats().snapshot_age_s is None
     assert f"process {os.getpid()} " not in caplog.text

@@ -102,6 +102,19 @@ class Partitions(RuleBasedStateMachine):
         self.broken.discard(slot)
         assert all(merge.slot != slot for merge in self.everything_due())
 
+    @rule(slot=SLOTS)
+    def set_aside(self, slot: int) -> None:
+        """A transaction failed for one of its merges: the others are due again, and of that slot nothing, ever."""
+        merges = self.merging.take()
+        self.allowed = 0
+        self.merging.set_aside(slot)
+        self.merging.put_back(merges)
+        self.broken.add(slot)
+        rest = [merge for merge in merges if merge.slot != slot]
+        again = self.everything_due()
+        assert again[: len(rest)] == rest
+        assert all(merge.slot != slot for merge in again)
+
     def everything_due(self) -> list[Merge]:
         found: list[Merge] = []
         while self.merging.due:

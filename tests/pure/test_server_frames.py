@@ -41,6 +41,7 @@ HEADS: st.SearchStrategy[Head] = st.one_of(
     st.builds(frames.Piece, NUMBERS),
     st.builds(frames.Ended, NUMBERS),
     st.builds(frames.Drain),
+    st.builds(frames.Beat),
     st.builds(
         frames.Settings,
         NUMBERS,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import threading
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 import disstream
 from disstream.errors import ConfigError
 from disstream.monitoring import OpenTelemetryMetrics, PrometheusMetrics
+from disstream.monitoring import watched as watched_module
 from disstream.monitoring.names import BY_STATS
 
 DOCS = Path(__file__).parents[2] / "docs" / "monitoring.md"
@@ -91,6 +93,32 @@ async def test_opentelemetry_tells_what_stats_tell(disstream_server: Any) -> Non
             where = {"name": "billing", "stream": "s", "partition": "shardId-0000000000"}
             assert found["disstream.consumer.stalled"] == ("1", [(where, 0.0)])
     provider.shutdown()
+
+
+async def test_a_server_tells_its_engine(
+    registry: CollectorRegistry, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What its disk promises and holds, as `stats()` does; once it has ended, the last figures, said to be old."""
+    monkeypatch.setattr(watched_module, "FRESH_S", -1.0)
+    metrics = PrometheusMetrics(registry)
+    async with disstream.serve(disstream.ServerConfig(data_dir=tmp_path, port=0)) as server:
+        metrics.watch(server, "dis")
+        async with disstream.connect(server.url, project_id="p") as dis:
+            await dis.streams.create("s", partitions=1)
+        told = await asyncio.to_thread(scraped, registry)
+        stats = server.stats().engine
+        assert told['disstream_server_durability{durability="fsync",name="dis"}'] == 1
+        assert told['disstream_server_loss_seconds{name="dis"}'] == 0
+        assert told['disstream_server_file_bytes{name="dis"}'] == stats.file_bytes > 0
+        assert told['disstream_server_commits_total{name="dis"}'] > 0
+        assert told['disstream_server_refusing{name="dis"}'] == 0
+        assert told['disstream_server_set_aside_partitions{name="dis"}'] == 0
+        assert 'disstream_server_snapshot_age_seconds{name="dis"}' not in told, "nobody reads beside it"
+        assert told['disstream_watch_stale{name="dis"}'] == 0
+    for told in (await asyncio.to_thread(scraped, registry), scraped(registry)):
+        assert told['disstream_watch_stale{name="dis"}'] == 1
+        assert told['disstream_server_file_bytes{name="dis"}'] > 0
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 class Slow:

@@ -32,6 +32,8 @@ from disstream.model import NewRecord
 from disstream.server import App, Server, ServerConfig
 from disstream.server import fronts as fronts_module
 from disstream.server.fronts import Fronts
+from disstream.server.heartbeat import BEAT_S, MISSED, Heartbeat
+from disstream.testing.clock import run_simulated
 from disstream.wire.http import Request, Response
 from disstream.wire.notices import Pushed, Watched, encode_notices
 
@@ -201,6 +203,69 @@ async def test_a_front_that_is_killed_is_replaced(caplog: pytest.LogCaptureFixtu
             assert (await late.records.put("s", [NewRecord(b"y")]))[0].sequence_number == 1
         (error,) = [r.getMessage() for r in caplog.records if r.levelno == logging.ERROR]
         assert f"worker {worker} ended and is started again: exit code -9" in error
+
+
+async def test_a_front_that_hangs_is_replaced(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that is stopped gets no connections any more, is killed, said so, and replaced; who was connected to it is
+    cut, and those of the other front go on."""
+    monkeypatch.setattr(fronts_module, "BEAT_S", 0.02)
+    monkeypatch.setattr(fronts_module, "MISSED", 200)
+    async with world(caplog) as server, AsyncExitStack() as stack:
+        pairs = []
+        for _ in range(4):
+            pair = await server.connect()
+            stack.callback(pair[1].close)
+            assert await ask(pair, "GET", "/v2/p/streams") == 200
+            pairs.append(pair)
+        worker, pid = server.pids[0]
+        stopped = server.fronts._lines[worker - 1]
+        assert stopped is not None
+        os.kill(pid, signal.SIGSTOP)
+        await until(lambda: stopped.load[0])
+        for _ in range(3):
+            pair = await server.connect()
+            stack.callback(pair[1].close)
+            assert await ask(pair, "GET", "/v2/p/streams") == 200, "by the other one"
+        assert stopped.connections == 2
+        await until(lambda: len(server.pids) == 3)
+        assert server.pids[2][0] == worker
+        statuses = [await ask(pair, "GET", "/v2/p/streams") for pair in pairs]
+        assert sorted(statuses) == [0, 0, 200, 200]
+        first, second = [r.getMessage() for r in caplog.records if r.levelno == logging.ERROR]
+        assert f"worker {worker} has not answered for 4 s, and is killed" in first
+        assert f"worker {worker} ended and is started again: exit code -9" in second
+
+
+class Silent:
+    """Stands for the line to a front that answers for a while."""
+
+    def __init__(self, answers: int) -> None:
+        self.ended: list[float] = []
+        self._heart = Heartbeat(MISSED)
+        self._answers = answers
+
+    def beat(self) -> bool:
+        beats = self._heart.beat()
+        self._answers -= 1
+        if self._answers >= 0:
+            self._heart.heard()
+        return beats
+
+    def end(self) -> None:
+        self.ended.append(asyncio.get_running_loop().time())
+
+    hang_up = end
+
+
+@pytest.mark.parametrize("answers", [0, 1, 10_000])
+def test_how_long_it_takes_to_notice(answers: int, caplog: pytest.LogCaptureFixture) -> None:
+    """MISSED beats after its last answer, however long it worked before."""
+    line = Silent(answers)
+    run_simulated(lambda: fronts_module.watch(line, 1, line.end))  # type: ignore[arg-type]
+    assert line.ended == [pytest.approx((answers + MISSED) * BEAT_S)] * 2
+    assert [r.levelno for r in caplog.records] == [logging.ERROR]
 
 
 async def test_pages_are_pushed_through_a_front(caplog: pytest.LogCaptureFixture) -> None:

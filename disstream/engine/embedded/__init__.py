@@ -1,6 +1,8 @@
 """The default engine: log and catalog in one LMDB environment, with group commit.
 
 environment  the directory: its configuration, lock, format version, and the tables in the LMDB file
+creation     a new directory, whole or not there
+progress     how far the first start on one of an earlier version is
 batch        how a stored batch looks, byte by byte (pure)
 merging      which stored batches become one (pure)
 seeking      which row is the first one at or after a time (pure)
@@ -14,6 +16,7 @@ header       LMDB's first pages, as far as we look at them (pure)
 synced       "relaxed": the way back to what was synchronised, after a power failure
 watch        figures of the thread for `stats()`
 sweeping     what is forgotten leaves the file, in pieces that hold up nobody; who keeps it from becoming free
+riding       both beside the jobs of a transaction, which must not fail for them
 heat         which rows are certainly in memory (pure)
 reading      where a read happens: on the loop if it is hot, else in a thread
 log          `Log`: reads, and writes as jobs for the thread
@@ -25,6 +28,7 @@ visit        a directory opened for that, beside a server or without one
 check        every table walked, every batch summed
 figures      rows, bytes and pages, counted
 backup       copies: made, put back, packed
+copying      one snapshot into a file, given up if that hangs
 child        such a job in a process of its own, which a damaged file may kill
 
 The server opens it with a data directory. One process at a time; after a crash nothing needs repair.

@@ -12,7 +12,8 @@ A server that finds data.mdb.new alone refuses to start: a restore was not finis
 one. Beside a data.mdb the file is a leftover, and the next run removes it.
 
 What is copied beside a running server is one snapshot. As long as that takes, the server cannot use the space again
-that is freed meanwhile.
+that is freed meanwhile. So a backup that does not get on is given up (copying.py); what is then left of it,
+data.mdb.new, the next one removes.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,12 +29,14 @@ import msgspec
 
 from ...errors import StorageError
 from .check import check
+from .copying import Stalled, copy_snapshot
 from .environment import DATA, LOCK, UNFINISHED
-from .faults import remedy
 from .synced import settle, sync_directory
 from .visit import TABLES, Tell, Visit, claimed, data_file, look, visit
 
-POLL_INTERVAL_S = 0.1
+GIVE_UP_S = 60.0
+"""How long nothing may move: a disk that is shared, or away for a moment, comes back within that."""
+
 CHUNK_BYTES = 4 * 1024**2
 SPARE_BYTES = 16 * 1024**2
 """That a copy leaves free on the disk, at least: a server beside it goes on writing."""
@@ -56,10 +58,19 @@ class CopyReport(msgspec.Struct, kw_only=True):
 # --- backup -------------------------------------------------------------------------------------------------------
 
 
-def backup(data_dir: str, target: str, tell: Tell, *, compact: bool = False, force: bool = False) -> CopyReport:
+def backup(
+    data_dir: str,
+    target: str,
+    tell: Tell,
+    *,
+    compact: bool = False,
+    force: bool = False,
+    give_up_s: float | None = GIVE_UP_S,
+) -> CopyReport:
     """Copy one snapshot into the directory `target`, which is made if need be; `compact`: without free pages.
 
-    `force` replaces a backup that is there. Raises StorageError with the remedy; then `target` is as it was.
+    `force` replaces a backup that is there. `give_up_s`: how long nothing may get on; None: for ever.
+    Raises StorageError with the remedy; then `target` is as it was, but for a file of another name if it hung.
     """
     source, directory = Path(data_dir), Path(target)
     data_file(source)
@@ -67,7 +78,8 @@ def backup(data_dir: str, target: str, tell: Tell, *, compact: bool = False, for
     with visit(source, "copying") as found:
         needed = (found.live_pages() if compact else found.pages) * found.page_bytes
         with _new_file(directory, needed, mode=(source / DATA).stat().st_mode) as new:
-            _copy(found, new, needed, compact=compact, tell=tell)
+            found.release()  # LMDB copies with a snapshot of its own, not older than this one
+            copy_snapshot(found.env, new, needed, tell, compact=compact, give_up_s=give_up_s)
         return _copied(found, source, directory)
 
 
@@ -83,33 +95,6 @@ def _check_target(source: Path, target: Path, *, force: bool) -> None:
         raise StorageError(f"{target} holds a backup already: name another directory, or add --force to replace it")
     if there - {DATA}:
         raise StorageError(f"{target} holds other files ({min(there - {DATA})!r}): name a directory for the copy alone")
-
-
-def _copy(found: Visit, new: Path, total: int, *, compact: bool, tell: Tell) -> None:
-    """Let LMDB write the snapshot into a new file, and watch that grow.
-
-    LMDB copies with a snapshot of its own, not older than that of `found`.
-    """
-    failed: list[lmdb.Error] = []
-    with new.open("wb") as file:
-
-        def work() -> None:
-            try:
-                found.env.copyfd(file.fileno(), compact=compact)
-            except lmdb.Error as exc:
-                failed.append(exc)
-
-        # A daemon: LMDB cannot be told to stop. Who ends us ends it, and the file goes.
-        thread = threading.Thread(target=work, name="disstream-copy", daemon=True)
-        thread.start()
-        while thread.is_alive():
-            tell("copying", min(os.fstat(file.fileno()).st_size, total), total)
-            thread.join(POLL_INTERVAL_S)
-        if failed:
-            raise StorageError(f"cannot copy to {new}: {failed[0]}; {remedy(failed[0])}") from failed[0]
-        tell("synchronising", 0, 0)
-        os.fsync(file.fileno())
-    tell("copying", total, total)
 
 
 # --- restore ------------------------------------------------------------------------------------------------------
@@ -174,7 +159,7 @@ def compact(data_dir: str, tell: Tell) -> CopyReport:
         with look(directory, None) as found:
             needed = found.live_pages() * found.page_bytes
             with _new_file(directory, needed, mode=before.st_mode, owner=before) as new:
-                _copy(found, new, needed, compact=True, tell=tell)
+                copy_snapshot(found.env, new, needed, tell, compact=True)
                 _compare(found, new, tell)
             stored_format = found.format
     return CopyReport(
@@ -246,7 +231,8 @@ def _alone(directory: Path, doing: str) -> Iterator[None]:
 def _new_file(directory: Path, needed: int, *, mode: int, owner: os.stat_result | None = None) -> Iterator[Path]:
     """A file of about `needed` bytes, to be filled and synchronised in the block, and then to become data.mdb.
 
-    After an error it is removed. `mode`: its permissions; `owner`: whose it shall be, if not that of this process.
+    After an error it is removed, unless it hung. `mode`: its permissions; `owner`: whose it shall be, if not that of
+    this process.
     """
     created = not directory.exists()
     directory.mkdir(parents=True, exist_ok=True)
@@ -266,6 +252,8 @@ def _new_file(directory: Path, needed: int, *, mode: int, owner: os.stat_result 
         yield new
         os.replace(new, directory / DATA)
         sync_directory(directory)
+    except Stalled:  # to remove it may hang, too
+        raise
     except BaseException:
         with contextlib.suppress(OSError):
             new.unlink()

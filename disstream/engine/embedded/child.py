@@ -3,7 +3,9 @@
     parent  one line of JSON to the child's standard input: which function, and its arguments
     child   lines of JSON: how far it is, over and over; last its result, or the error
 
-The child ends itself when nobody reads its lines any more, and cleans up then as it does on SIGTERM.
+The child ends itself when nobody reads its lines any more, and cleans up then as it does on SIGTERM. It never waits for
+somebody to read how far it is: it may hold a snapshot, and a parent that was stopped (Ctrl-Z) must not prolong that.
+The parent does not wait for the end of a child that has told its result, and cannot end because its disk hangs.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -26,6 +29,9 @@ from .visit import Tell
 T = TypeVar("T")
 
 TELL_INTERVAL_S = 0.05
+
+END_S = 10.0
+"""How long a child may take to end, once it has told its result."""
 
 
 class Killed(StorageError):
@@ -70,14 +76,15 @@ def apart(job: Callable[..., T], kind: type[T], tell: Tell = _silent, **argument
     code = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import main; main()"
     doing = ""
     end: _Line | None = None
-    with subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-P", "-c", code],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         start_new_session=True,  # Ctrl-C reaches us alone, and we end the child
-    ) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    with process.stdin, process.stdout:
         try:
             with contextlib.suppress(BrokenPipeError):  # it ended at once: its exit code tells
                 process.stdin.write(msgspec.json.encode(request) + b"\n")
@@ -88,20 +95,32 @@ def apart(job: Callable[..., T], kind: type[T], tell: Tell = _silent, **argument
                 line = _line.decode(text)
                 if line.progress is None:
                     end = line
-                else:
-                    doing = line.progress[0]
-                    tell(*line.progress)
+                    break
+                doing = line.progress[0]
+                tell(*line.progress)
+            code_of_end = _wait(process) if end is not None else process.wait()
         except BaseException:
             process.terminate()
-            process.wait()  # the block would not wait for long after a Ctrl-C
+            process.wait()
             raise
-    if process.returncode < 0:
-        raise Killed(-process.returncode, doing)
-    if end is None or process.returncode:
-        raise StorageError(f"the process that was {doing or 'starting'} ended with exit code {process.returncode}")
+    if code_of_end < 0:
+        raise Killed(-code_of_end, doing)
+    if end is None or code_of_end:
+        raise StorageError(f"the process that was {doing or 'starting'} ended with exit code {code_of_end}")
     if end.error is not None:
         raise StorageError(end.error)
     return msgspec.json.decode(end.result, type=kind)
+
+
+def _wait(process: subprocess.Popen[bytes]) -> int:
+    """The exit code of one that has told its result; 0 if it does not end, and had to be left."""
+    try:
+        return process.wait(END_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+    with contextlib.suppress(subprocess.TimeoutExpired):  # the system cannot end it before its disk answers
+        process.wait(END_S)
+    return 0
 
 
 def main() -> None:
@@ -115,6 +134,8 @@ def main() -> None:
         nonlocal told_at, told
         now = time.monotonic()
         if doing != told or now - told_at >= TELL_INTERVAL_S or done == total:
+            if not select.select([], [1], [], 0)[1]:  # the pipe is full; where there is room, a line goes at once
+                return
             told_at, told = now, doing
             _write(_Line(progress=(doing, done, total)))
 

@@ -18,7 +18,7 @@ answers all with one call into the loop. While it commits the next jobs gather: 
 - With "relaxed" the thread synchronises every `sync_interval_s` (`synced`). If that fails it stops as well.
 - Forgotten rows (trim, drop) are swept in small pieces, which ride along: see sweeping.py.
 - Small batches are merged likewise (`merging`), beside what else a transaction writes, and after a pause if there is
-  nothing else: the transaction of its own is then in nobody's way.
+  nothing else: the transaction of its own is then in nobody's way. Damage that either meets fails no job (`riding`).
 
 The thread is a daemon: a process that ends without closing the engine ends, and the file is as after any crash.
 """
@@ -31,6 +31,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -44,7 +45,8 @@ from .faults import Fault, judge
 from .merging import Merging
 from .partitions import PartitionState
 from .reading import Reading
-from .sweeping import EVERYTHING, Need, Snapshots, Sweeper, left_over
+from .riding import remember, ride_along
+from .sweeping import Need, SetAside, Snapshots, Sweeper, left_over
 from .watch import Watch
 from .write import Write
 
@@ -174,7 +176,9 @@ class Committer:
 
     def stats(self) -> EngineStats:
         self.check_open()
-        return self._watch.stats(self._loop.time(), None if self._broken is None else str(self._broken))
+        stats = self._watch.stats(self._loop.time(), None if self._broken is None else str(self._broken))
+        aside = len(self._merging.aside | self._sweeper.aside.keys())
+        return replace(stats, set_aside=aside, snapshot_age_s=self._snapshots.age_s())
 
     def _deliver(
         self,
@@ -327,7 +331,7 @@ class Committer:
         answers: list[tuple[asyncio.Future[Any], Any]] = []
         transaction = 0
         write: Write | None = None
-        merges = self._merging.take() if self._may_merge else []
+        merges = self._merging.take() if self._may_merge and need is not Need.NOTHING else []
         began = time.monotonic()
         try:
             with env.env.begin(write=True, buffers=True) as txn:
@@ -339,10 +343,11 @@ class Committer:
                         answers.append((job.future, exc))
                 if not jobs and need is Need.NOTHING:
                     env.count_up(txn, b"version")  # to LMDB, a transaction that changes nothing is none
-                for merge in merges:
-                    env.merge(txn, merge)
-                self._sweeper.sweep(write, alone=not jobs, need=need)
+                ride_along(write, merges, self._merging, self._sweeper, alone=not jobs, need=need)
                 transaction = txn.id()  # leaving the block commits it
+        except SetAside:
+            self._merging.put_back(merges)
+            return self._commit(env, jobs, Need.NOTHING) if jobs else None
         except lmdb.Error as exc:
             self._may_merge = False  # it takes room, and there may be none: the next append that succeeds allows it
             self._merging.put_back(merges)
@@ -351,7 +356,7 @@ class Committer:
         self._loose += _loose_pages(write, len(merges))
         self._sweeper.committed(began, alone=not jobs)
         self._sweeper.add(write.garbage)
-        self._remember(write)
+        self._may_merge = remember(write, self._merging) or self._may_merge
         for ref, state in write.changed.items():
             if state is None:
                 self._states.pop(ref, None)
@@ -362,15 +367,6 @@ class Committer:
         if answers or write.changed:
             self._call(self._deliver, write.changed, answers, None)
         return None
-
-    def _remember(self, write: Write) -> None:
-        """What is to be merged, now that it is stored."""
-        for batch in write.stored:
-            self._merging.stored(*batch)
-            self._may_merge = True
-        for slot, before, _ in write.garbage:
-            if before == EVERYTHING:
-                self._merging.forget(slot)
 
     def _commit_without_appends(self, env: Environment, jobs: list[_Job]) -> Fault | None:
         """What the appends beside them could not get room for, these may: in free pages, or in place of the ballast."""

@@ -2,6 +2,7 @@
 
     data.mdb         the LMDB file. Copy-on-write: a crash leaves the last committed transaction, there is no repair
     data.mdb.new     what a restore or a compaction writes, until it takes the place of data.mdb
+    first/           while the directory is made: what becomes data.mdb, see creation.py
     lock.mdb         LMDB's table of readers
     disstream.lock   flock'ed by the process that uses the directory; contains its pid, and what it does if not serving
     ballast          room that is kept for what frees room, see ballast.py
@@ -38,10 +39,12 @@ from ..api import PartitionRef
 from ..rules import MAX_KEY_BYTES
 from . import batch, partitions
 from .ballast import NO_ROOM, Ballast
+from .creation import discard_first, make_data, make_directory
 from .faults import judge, remedy
 from .header import HEADER_BYTES, latest
 from .merging import Merge
 from .partitions import STATE_BYTES, PartitionState
+from .progress import Progress
 from .synced import Synced, distrusting, forget, go_back, sync_directory
 from .writers import Writers
 
@@ -116,8 +119,11 @@ class Environment:
                 raise StorageError(
                     f"{path} is empty: restore a copy of the data directory, or remove the file to begin with nothing"
                 )
+            discard_first(data_dir)
             go_back(data_dir)
             _check_header(path)
+        else:
+            make_data(data_dir, path, form=_FORMAT.pack(FORMAT), map_size_bytes=config.map_size_bytes)
         _reserve_readers(data_dir)
         try:
             # All of this is synchronised, also with "relaxed": there is no way back yet.
@@ -259,11 +265,16 @@ class Environment:
         uncounted: list[PartitionRef] = []
         with self.reading() as txn:
             cursor = txn.cursor(db=self.batches)
+            # Only where partitions of an earlier version have to be counted it takes long.
+            progress = Progress(
+                f"taking over {self.env.path()}, counting its batches once", txn.stat(self.batches)["entries"]
+            )
             for stored, value in txn.cursor(db=self.partitions):
                 ref = partitions.parse_ref(stored)
-                states[ref] = partitions.current(cursor, ref, value)
+                states[ref] = partitions.current(cursor, ref, value, progress.step)
                 if len(value) != STATE_BYTES:
                     uncounted.append(ref)
+            progress.end()
         if uncounted:
             self._record({ref: states[ref] for ref in uncounted})
         return states
@@ -385,7 +396,7 @@ def _check_length(data_dir: Path, env: lmdb.Environment) -> None:
 def _lock(data_dir: Path) -> int:
     """Take the directory for this process; returns the descriptor that holds the lock."""
     try:
-        data_dir.mkdir(parents=True, exist_ok=True)
+        make_directory(data_dir)
         descriptor = os.open(data_dir / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as exc:
         raise StorageError(

@@ -15,7 +15,7 @@ from ..api import AppendRefused, Batch, Bounds, Entry, Known, PartitionRef, Repl
 from ..columns import Columns, Times
 from ..rules import MAX_READ_ROWS, check_append, check_open, check_recall, weigh
 from ..surplus import Piece, surplus
-from ..writers import judge
+from ..writers import WriterState, judge
 from ..writers import stored as remembered
 from . import batch
 from .commit import Committer
@@ -142,6 +142,8 @@ class _Encoded(NamedTuple):
 
 
 def _append(write: Write, entries: list[_Encoded], now_ms: int) -> list[int | AppendRefused | Replayed]:
+    # First, because what is damaged there raises: nothing may be written by then.
+    writers = _recalled(write, entries)
     results: list[int | AppendRefused | Replayed] = []
     for entry, rows in entries:
         ref, _, expected, writer = entry
@@ -153,8 +155,21 @@ def _append(write: Write, entries: list[_Encoded], now_ms: int) -> list[int | Ap
         elif writer is None:
             results.append(_store(write, ref, state, rows, max(state.last_ms, now_ms)))
         else:
-            results.append(_store_once(write, entry, writer, state, rows, max(state.last_ms, now_ms)))
+            results.append(_store_once(write, writers, entry, writer, state, rows, max(state.last_ms, now_ms)))
     return results
+
+
+_Recalled = dict[tuple[int, str], WriterState | None]
+"""What is remembered of producers, by slot and producer."""
+
+
+def _recalled(write: Write, entries: list[_Encoded]) -> _Recalled:
+    found: _Recalled = {}
+    for (ref, _, _, writer), _ in entries:
+        state = write.state(ref) if writer is not None else None
+        if writer is not None and state is not None:
+            found[state.slot, writer.producer] = write.env.writers.get(write.txn, state.slot, writer.producer)
+    return found
 
 
 def _store(write: Write, ref: PartitionRef, state: PartitionState, rows: batch.Encoded, append_ms: int) -> int:
@@ -172,10 +187,16 @@ def _store(write: Write, ref: PartitionRef, state: PartitionState, rows: batch.E
 
 
 def _store_once(
-    write: Write, entry: Entry, writer: Writer, state: PartitionState, rows: batch.Encoded, append_ms: int
+    write: Write,
+    writers: _Recalled,
+    entry: Entry,
+    writer: Writer,
+    state: PartitionState,
+    rows: batch.Encoded,
+    append_ms: int,
 ) -> int | AppendRefused | Replayed:
-    writers = write.env.writers
-    before = writers.get(write.txn, state.slot, writer.producer)
+    whose = state.slot, writer.producer
+    before = writers[whose]
     known = judge(before, writer, rows.length, append_ms)
     if known.refused is not None:
         return Replayed(known.spans, 0, known.refused) if known.spans else known.refused
@@ -186,7 +207,8 @@ def _store_once(
     first = _store(write, entry.partition, state, rows, append_ms)
     number = writer.number + known.rows
     span = Span(number, number + rows.length, first)
-    writers.put(write.txn, state.slot, writer.producer, remembered(before, writer, span, append_ms), new=before is None)
+    writers[whose] = now = remembered(before, writer, span, append_ms)
+    write.env.writers.put(write.txn, *whose, now, new=before is None)
     return Replayed((*known.spans, span), rows.length) if known.spans else first
 
 

@@ -10,6 +10,7 @@ as much as fifty records. So the commit thread merges what stands at the end of 
   twice what is merged already: then what is left is some batches, each larger than all behind it, and a row that came
   alone is written five or six times more until its batch is large.
 - A large batch, stored or merged, ends it: what stands before it is not touched any more.
+- So does a batch that lies on a damaged page: the partition is *set aside* until the next start.
 
 It is decided when a batch is stored. Done it is by the next transactions, a bounded piece in each, beside what else
 they write. All is remembered in memory only: after a start the end of each partition stays as it is, and so does what
@@ -86,6 +87,8 @@ class Merging:
         self._tails: dict[int, _Tail] = {}
         self._due: deque[Merge] = deque()
         self._allowed = 0
+        self.aside: set[int] = set()
+        """Slots whose batches stay as they are, because some are damaged."""
 
     @property
     def due(self) -> bool:
@@ -94,7 +97,7 @@ class Merging:
 
     def stored(self, slot: int, first: int, rows: int, size: int) -> None:
         """A batch of so many rows and bytes was appended to the slot."""
-        if rows >= SMALL_ROWS or size >= SMALL_BYTES:
+        if rows >= SMALL_ROWS or size >= SMALL_BYTES or slot in self.aside:
             self._tails.pop(slot, None)
             return
         self._allowed += WORK_PER_BATCH + WORK_PER_ROW * rows
@@ -133,10 +136,16 @@ class Merging:
 
     def put_back(self, merges: Iterable[Merge]) -> None:
         """They were taken for nothing, and are due again."""
-        self._due.extendleft(reversed(list(merges)))
+        self._due.extendleft(reversed([merge for merge in merges if merge.slot not in self.aside]))
+
+    def set_aside(self, slot: int) -> None:
+        """Its batches cannot be merged, and are not to be tried again."""
+        self.forget(slot)
+        self.aside.add(slot)
 
     def forget(self, slot: int) -> None:
         """It was dropped."""
+        self.aside.discard(slot)
         self._tails.pop(slot, None)
         self._due = deque([merge for merge in self._due if merge.slot != slot])
 
@@ -156,4 +165,6 @@ class Merging:
             for _, rows, _ in reversed(tail.merged):
                 assert rows > 2 * behind, "each is larger than what is behind it"
                 behind = rows
+        assert not any(merge.slot in self.aside for merge in self._due)
+        assert not self.aside & self._tails.keys()
         assert all(merge.batches >= FEW and merge.end - merge.begin >= FEW for merge in self._due)

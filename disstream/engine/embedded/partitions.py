@@ -10,6 +10,7 @@ what `next`, `last_ms` and `held` have become since then is told by the batches 
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import lmdb
@@ -83,8 +84,13 @@ def parse_state(stored: bytes | memoryview) -> PartitionState:
     return PartitionState(*form.unpack(stored))
 
 
-def current(cursor: lmdb.Cursor[Any], ref: PartitionRef, stored: bytes | memoryview) -> PartitionState:
-    """The record brought up to date by the batches behind it. If it does not tell `held`, all of them are looked at."""
+def current(
+    cursor: lmdb.Cursor[Any], ref: PartitionRef, stored: bytes | memoryview, looked: Callable[[], None] | None = None
+) -> PartitionState:
+    """The record brought up to date by the batches behind it. If it does not tell `held`, all of them are looked at.
+
+    `looked` is called behind each.
+    """
     state = parse_state(stored)
     counted = state.next if len(stored) == STATE_BYTES else 0
     more = cursor.set_range(batch.key(state.slot, counted))
@@ -106,4 +112,6 @@ def current(cursor: lmdb.Cursor[Any], ref: PartitionRef, stored: bytes | memoryv
             unrecorded=state.unrecorded + 1,
         )
         more = cursor.next()
+        if looked is not None:
+            looked()
     return state

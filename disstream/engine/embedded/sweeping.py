@@ -19,6 +19,9 @@ How large a piece is decides how long the appends of its transaction wait, and t
 - where appends find no room in the map or on the disk none of this counts: what is free may be in runs too short, or
   wait for a sync, and to make room is all there is to do. Then the piece comes from one partition alone: to delete
   takes pages as well, fewer where the batches are neighbours.
+- what lies on a damaged page cannot be deleted, and LMDB refuses the whole transaction in which that was tried. So it
+  is *set aside* until the next start: the transaction is made again without, and what the partition forgets later is
+  swept behind it. It takes room, and harms nobody.
 
 Deleting a batch reads it, from the disk if it is no longer cached: that is why time is measured, and not only batches
 counted.
@@ -30,6 +33,7 @@ import enum
 import logging
 import math
 import os
+import struct
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping
@@ -37,6 +41,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import lmdb
 
+from ...errors import StorageError
 from ..api import PartitionRef
 from . import batch
 from .environment import Environment
@@ -67,6 +72,21 @@ LOOK_S = 10.0
 
 OLD_S = 60.0
 """From when on a snapshot is told of. Reads take milliseconds, a backup of 10 GB a minute."""
+
+
+DAMAGE = (
+    lmdb.CorruptedError,
+    lmdb.PageNotFoundError,
+    lmdb.PageFullError,
+    lmdb.CursorFullError,
+    struct.error,
+    StorageError,
+)
+"""With what LMDB, and whoever parses a key or a record, tells of a page that is not what was written."""
+
+
+class SetAside(Exception):
+    """What rode along with a transaction met damage, and is not tried again: make the transaction anew, without."""
 
 
 class Need(enum.Enum):
@@ -100,6 +120,8 @@ class Sweeper:
 
     def __init__(self) -> None:
         self._garbage: deque[Garbage] = deque()
+        self.aside: dict[int, int] = {}
+        """Slots with batches that are set aside, and the number below which those are."""
         self._finished = 0
         self._swept_s = 0.0
         self.may_sweep = True
@@ -127,6 +149,7 @@ class Sweeper:
         """Delete a piece of the oldest garbage. Tell then if the transaction counts: `committed`.
 
         `alone`: without jobs, if only to merge: then it may not be time yet. `need`: it is, whatever it takes.
+        Raises SetAside: the transaction is to be aborted.
         """
         self._finished = 0
         self._swept_s = 0.0
@@ -142,12 +165,24 @@ class Sweeper:
         began = time.monotonic()
         with write.txn.cursor(db=write.env.batches) as cursor:
             for garbage in self._garbage:
-                if not _sweep(write, cursor, garbage, budget):
+                try:
+                    whole = _sweep(write, cursor, garbage, budget, self.aside.get(garbage.slot))
+                except DAMAGE as exc:
+                    self._set_aside(write, garbage, exc)
+                    raise SetAside from exc
+                if not whole:
                     break
                 self._finished += 1
                 if need is not None or budget.spent():
                     break
         self._swept_s = time.monotonic() - began
+
+    def _set_aside(self, write: Write, garbage: Garbage, exc: Exception) -> None:
+        self._finished = 0
+        self._garbage.remove(garbage)
+        if garbage.slot not in self.aside:
+            tell_damage(write.env, garbage.slot, garbage.partition, "deleted", exc)
+        self.aside[garbage.slot] = garbage.before
 
     def _budget(self, write: Write, alone: bool) -> _Budget | None:
         """None: nothing is to go."""
@@ -198,13 +233,30 @@ class _Budget:
         return self._batches > 0 and self._weight >= self._least_bytes and time.monotonic() >= self._ends
 
 
-def _sweep(write: Write, cursor: lmdb.Cursor[memoryview], garbage: Garbage, budget: _Budget) -> bool:
-    """Delete what the budget allows; True if nothing is left."""
+def tell_damage(env: Environment, slot: int, ref: PartitionRef | None, undone: str, exc: Exception) -> None:
+    """One line in the log. `undone`: what cannot be done to batches of the partition, of a dropped one if None."""
+    whose = f"a dropped partition (slot {slot})"
+    if ref is not None:
+        whose = f"partition {ref.number} (stream id {ref.stream_id})"
+    path = env.env.path()
+    _log.error(
+        "batches of %s cannot be %s, %s is damaged there (%s): they stay as they are until the next start, which tries "
+        "it again; run `disstream data check %s`, and restore a copy",
+        whose,
+        undone,
+        path,
+        exc,
+        path,
+    )
+
+
+def _sweep(write: Write, cursor: lmdb.Cursor[memoryview], garbage: Garbage, budget: _Budget, aside: int | None) -> bool:
+    """Delete what the budget allows; True if nothing is left, but for what is set aside, below `aside`."""
     env, txn = write.env, write.txn
     slot, before, ref = garbage
     swept = 0
     whole = False
-    cursor.set_range(batch.key(slot, 0))
+    cursor.set_range(batch.key(slot, aside or 0))
     while not whole:
         stored = cursor.key()  # empty behind the last batch of all
         found, last = batch.parse_key(stored) if stored else (-1, 0)
@@ -221,11 +273,11 @@ def _sweep(write: Write, cursor: lmdb.Cursor[memoryview], garbage: Garbage, budg
             swept += weight
             cursor.delete()  # and stand on the next
     if ref is None:
-        if whole:
+        if whole and aside is None:  # else the next start shall find it
             env.writers.drop(txn, slot)
             txn.delete(slot.to_bytes(8, "big"), db=env.dropped)
     elif swept and (state := write.state(ref)) is not None and state.slot == slot:
-        empty = whole and before >= state.next
+        empty = whole and before >= state.next and aside is None
         held = 0 if empty else max(state.held - swept, 0)
         write.set_state(ref, env.put_state(txn, ref, state._replace(held=held)))
     return whole
@@ -255,6 +307,11 @@ class Snapshots:
         self._look_at = 0.0
         self._since: dict[_Reader, float] = {}
         self._told: set[_Reader] = set()
+
+    def age_s(self) -> float | None:
+        """How long the oldest snapshot of another process is there; None: there was none when it was last looked."""
+        since = list(self._since.values())
+        return time.monotonic() - min(since) if since else None
 
     def look(self, env: lmdb.Environment) -> None:
         """Look, if it is time to."""

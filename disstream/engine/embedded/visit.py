@@ -158,6 +158,10 @@ class Visit:
                 f"{directory / DATA} is an LMDB file that disstream did not write: name a data directory of disstream"
             )
 
+    def release(self) -> None:
+        """End the snapshot: the tables cannot be read any more."""
+        self.txn.abort()
+
     @property
     def file_bytes(self) -> int:
         return (self.directory / DATA).stat().st_size

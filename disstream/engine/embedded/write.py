@@ -35,5 +35,9 @@ class Write:
     def state(self, ref: PartitionRef) -> PartitionState | None:
         return self.changed[ref] if ref in self.changed else self._states.get(ref)
 
+    def whose(self, slot: int) -> PartitionRef | None:
+        """The partition with that slot; None: it is dropped. Looks through all of them."""
+        return next((ref for ref, state in self._states.items() if state.slot == slot), None)
+
     def set_state(self, ref: PartitionRef, state: PartitionState | None) -> None:
         self.changed[ref] = state

@@ -49,7 +49,7 @@ class Writers:
         return None if value is None else _decode(slot, producer, value)
 
     def put(self, txn: lmdb.Transaction[Any], slot: int, producer: str, state: WriterState, *, new: bool) -> None:
-        """Keep it. If it is `new`, those that were quiet longest may have to go. Raises StorageError as `get`."""
+        """Keep it. If it is `new`, those that were quiet longest may have to go."""
         if new:
             self._make_room(txn, slot)
         txn.put(_key(slot, producer), _encoder.encode(state), db=self.db)
@@ -59,9 +59,7 @@ class Writers:
         if count is None:
             count = sum(1 for _ in self._of(txn, slot))
         if count >= MAX_WRITERS + WRITERS_SLACK:
-            seen = [
-                (producer, _decode(slot, producer, cursor.value()).seen_ms) for producer, cursor in self._of(txn, slot)
-            ]
+            seen = [(producer, _seen_ms(slot, producer, cursor.value())) for producer, cursor in self._of(txn, slot)]
             gone = overdue(seen)
             for producer in gone:
                 txn.delete(_key(slot, producer), db=self.db)
@@ -94,6 +92,14 @@ def parse_writer(stored: bytes | memoryview, value: bytes | memoryview) -> tuple
     (slot,) = _SLOT.unpack_from(stored)
     producer = bytes(stored[_SLOT.size :]).hex()
     return slot, producer, _decode(slot, producer, value)
+
+
+def _seen_ms(slot: int, producer: str, value: bytes | memoryview) -> int:
+    """When it stored last. A damaged one is of use to nobody, and goes first."""
+    try:
+        return _decode(slot, producer, value).seen_ms
+    except StorageError:
+        return -1
 
 
 def _decode(slot: int, producer: str, value: bytes | memoryview) -> WriterState:
