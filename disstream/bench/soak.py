@@ -130,11 +130,22 @@ class SoakResult(msgspec.Struct, frozen=True, kw_only=True):
     def picture(self) -> Picture:
         pairs = list(itertools.pairwise(self.samples))
         rates = [(b.at_s, (b.stored - a.stored) / (b.at_s - a.at_s)) for a, b in pairs]
-        client = [(s.at_s, s.client_bytes / 1e6) for s in self.samples if s.client_bytes is not None]
-        server = [(s.at_s, s.server_bytes / 1e6) for s in self.samples if s.server_bytes is not None]
-        memory = {name: points for name, points in (("client", client), ("server", server)) if points}
+        curves = {
+            "processor time a record, us": {
+                "client": [(part.from_s, part.client_us) for part in self.slices()],
+                "server": [(part.from_s, part.server_us) for part in self.slices()],
+            },
+            "memory, MB": {
+                "client": [(s.at_s, s.client_bytes and s.client_bytes / 1e6) for s in self.samples],
+                "server": [(s.at_s, s.server_bytes and s.server_bytes / 1e6) for s in self.samples],
+            },
+        }
         panels = [Panel("records/s, acknowledged", {"written": rates})]
-        return Picture(x_label="seconds", panels=[*panels, Panel("memory, MB", memory)] if memory else panels)
+        for label, both in curves.items():
+            known = {name: [(x, y) for x, y in points if y is not None] for name, points in both.items()}
+            if known := {name: points for name, points in known.items() if points}:
+                panels.append(Panel(label, known))
+        return Picture(x_label="seconds", panels=panels)
 
 
 def _mean(values: Iterator[int | None]) -> float | None:
