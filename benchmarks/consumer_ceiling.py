@@ -38,7 +38,7 @@ import msgspec
 from disstream.bench.machine import describe
 from disstream.bench.processes import Child, child, server
 from disstream.bench.pulse import Pulse
-from disstream.bench.timing import percentile
+from disstream.bench.timing import Histogram
 from disstream.client import ClientConfig
 from disstream.client.config import Body
 from disstream.door import DisClient, connect
@@ -146,7 +146,7 @@ class Turn(NamedTuple):
     client_us: float
     """Processor time of the reader per record."""
     server_us: float
-    late_s: list[float]
+    late: Histogram
     """How late its loop was, of every 2 ms."""
 
 
@@ -210,7 +210,7 @@ async def _turn(way: Way, work: Work, process: Child) -> Turn:
         lasted, used = time.perf_counter() - began, time.process_time() - used
     theirs = (process.cpu_s() or 0.0) - theirs
     each = 1e6 / work.records
-    return Turn(work.records / lasted, used * each, theirs * each, list(pulse.late_s))
+    return Turn(work.records / lasted, used * each, theirs * each, pulse.late)
 
 
 async def _sdk_turn(sdk: Child, work: Work, size: int, process: Child) -> Turn:
@@ -220,7 +220,7 @@ async def _sdk_turn(sdk: Child, work: Work, size: int, process: Child) -> Turn:
     assert lap.records >= work.records // SDK_SHARE
     assert lap.payload_bytes == lap.records * size
     theirs = (process.cpu_s() or 0.0) - theirs
-    return Turn(lap.records / lap.seconds, lap.cpu_s / lap.records * 1e6, theirs / lap.records * 1e6, [])
+    return Turn(lap.records / lap.seconds, lap.cpu_s / lap.records * 1e6, theirs / lap.records * 1e6, Histogram())
 
 
 @contextlib.asynccontextmanager
@@ -271,9 +271,11 @@ def main() -> None:
             f"{against(rounds, turns[CEILING]):11.2f} {against(rounds, turns[IN_COLUMNS]):11.2f}",
             f"{against(rounds, turns[SDK]):11.1f}" if with_sdk else f"{'-':>11}",
         ]
-        late = sorted(late for turn in rounds for late in turn.late_s)
-        if late:
-            cells.append("   " + ", ".join(f"{percentile(late, share) * 1e3:.1f}" for share in (0.5, 0.99, 0.999)))
+        late = Histogram()
+        for turn in rounds:
+            late.merge(turn.late)
+        if late.count:
+            cells.append("   " + ", ".join(f"{late.percentile(share) * 1e3:.1f}" for share in (0.5, 0.99, 0.999)))
         print(" ".join(cells))
     if not with_sdk:
         print("huaweicloudsdkdis took no part: `make bench-peers` installs it")

@@ -4,8 +4,8 @@
 #
 #   benchmarks/report.sh [--short] [--no-soak] DIRECTORY [PART ...]
 #
-# PART: peers ceiling reading rates orders latency sweeps bodies aggregation memory idle soak (default: all).
-# --short: minutes instead of half an hour, for a look. --no-soak leaves out the ten minutes of writing. VERSUS holds more arguments for the peers.
+# PART: peers ceiling reading rates orders latency sweeps bodies aggregation memory outage idle soak (default: all).
+# --short: minutes instead of half an hour, for a look. --no-soak leaves out the twelve minutes of writing. VERSUS holds more arguments for the peers.
 set -uo pipefail
 trap 'exit 130' INT # a part that is interrupted cleans up and ends; the next one must not begin
 
@@ -24,7 +24,7 @@ if [[ $# -eq 0 ]]; then
 fi
 out=$1
 shift
-parts=" ${*:-peers ceiling reading rates orders latency sweeps bodies aggregation memory idle soak} "
+parts=" ${*:-peers ceiling reading rates orders latency sweeps bodies aggregation memory outage idle soak} "
 here=$(dirname "$0")
 mkdir -p "$out"
 report=$out/report.md
@@ -108,6 +108,12 @@ if wants aggregation; then
 fi
 if wants memory; then
   part memory code python "$here/producer_memory.py"
+fi
+if wants outage; then
+  for service in refuses silent; do
+    part "outage-$service" code python "$here/outage.py" --service "$service" --seconds "$(pick 360 3600)" \
+      --json "$out/outage-$service.json"
+  done
 fi
 if wants idle; then
   part idle code python "$here/consumer_idle.py" --seconds "$(pick 4 20)" --partitions "$(pick 1,50 1,50,1000)"

@@ -18,6 +18,7 @@ load       produce and consume, repeated in turn
 pulse      how late the event loop comes to its timers
 sweep      one thing changes from lap to lap
 soak       writing for a long time: rate and memory
+beside     an old client and a fresh one that write in turn; the main program of the fresh one
 curves     figures over something as a picture
 machine    what the figures were measured on
 report     results as text

@@ -55,6 +55,7 @@ UNSEEN_EVERY = 50
 class Bench(NamedTuple):
     """A service to load. `process`: the server's own, if we started it."""
 
+    endpoint: str
     dis: DisClient
     process: Child | None
     data_dir: Path | None
@@ -287,11 +288,12 @@ async def bench(
 ) -> AsyncIterator[Bench]:
     """A bench against `endpoint`; None: against a durable server of our own, in its own process, gone afterwards."""
     async with contextlib.AsyncExitStack() as stack:
-        process = None
-        url = endpoint
-        if url is None:
+        process: Child | None
+        if endpoint is not None:
+            url, process = endpoint, None
+        else:
             directory = Path(stack.enter_context(TemporaryDirectory(prefix="disstream-bench-")))
             data_dir = data_dir or directory / "data"
             url, process = await stack.enter_async_context(server(data_dir, directory))
         dis = await stack.enter_async_context(connect(url, project_id=project, config=config))
-        yield Bench(dis, process, data_dir)
+        yield Bench(url, dis, process, data_dir)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
 from .machine import exact_now
-from .timing import Lateness, Spread
+from .timing import Histogram, Lateness, Spread
 
 PERIOD_S = 0.002
 """Short against the stalls looked for, and some 5 us of work each: a quarter of a percent of a core."""
@@ -42,9 +41,9 @@ class Pulse:
         self._handle = self._loop.call_later(self._lateness.visit(now) - now, self._tick)
 
     @property
-    def late_s(self) -> Sequence[float]:
+    def late(self) -> Histogram:
         """How late it was, of each time that it was due."""
-        return self._lateness.late_s
+        return self._lateness.late
 
     def spread(self) -> Spread:
-        return Spread.of(self._lateness.late_s)
+        return self._lateness.late.spread()

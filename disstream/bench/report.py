@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from ..producer.lanes import KEY_CACHE_SIZE
+from .beside import Ratio
 from .demo import BUFFER_BYTES, DemoReport
 from .laps import Lap, Result, median
 from .machine import Origin
-from .soak import SoakResult
+from .soak import FLAT, SoakResult
 from .stage import AUTO_COMMIT_S, COMMIT_SLACK_S
 from .sweep import KEYS_FOR_PARTITIONS, SweepResult
 from .takeover import TakeoverReport
@@ -213,20 +214,58 @@ def soak_lines(result: SoakResult) -> Iterator[str]:
         f"{plan.partitions:,} partitions"
     )
     yield ""
-    yield f"{'from second':>12}{'records/s':>12}{'client MB':>12}{'server MB':>12}"
+    yield f"{'from second':>12}{'records/s':>12}{'client us':>12}{'server us':>12}{'client MB':>12}{'server MB':>12}"
     parts = result.slices()
     for part in parts:
-        memory = (part.client_bytes, part.server_bytes)
-        shown = "".join(f"{'-':>12}" if size is None else f"{size / 1e6:>12.1f}" for size in memory)
-        yield f"{part.from_s:>12.0f}{part.rate:>12,.0f}{shown}"
+        costs = "".join(_cell(us, ".2f") for us in (part.client_us, part.server_us))
+        sizes = "".join(_cell(size and size / 1e6, ".1f") for size in (part.client_bytes, part.server_bytes))
+        yield f"{part.from_s:>12.0f}{part.rate:>12,.0f}{costs}{sizes}"
     yield ""
     if parts:
         first, last = parts[0], parts[-1]
-        yield f"last part against the first: {_change(first.rate, last.rate)} records/s"
-        yield f"memory of the client {_change(first.client_bytes, last.client_bytes)}"
-        yield f"memory of the server {_change(first.server_bytes, last.server_bytes)}"
+        yield f"last part against the first, with the machine's drift: {_change(first.rate, last.rate)} records/s,"
+        client, server = _change(first.client_us, last.client_us), _change(first.server_us, last.server_us)
+        yield f"processor time per record {client} on the client, {server} on the server"
+        memory = [(first.client_bytes, last.client_bytes), (first.server_bytes, last.server_bytes)]
+        told = [f"{_change(*of)} of the {whose}" for of, whose in zip(memory, ("client", "server"), strict=True)]
+        yield f"memory, the same: {', '.join(told)}; {_flat([b / a - 1 for a, b in memory if a and b])}"
+        yield ""
+    yield from _beside_lines(result)
     yield f"loop of the client late to its timers: p99.9 {result.stall.p999_s * 1000:.2f} ms"
     yield f"{result.stored:,} records acknowledged, {result.failed:,} not; the service holds {result.held:,}"
+
+
+def _beside_lines(result: SoakResult) -> Iterator[str]:
+    """How the client compares with fresh ones that take turns with it, at both ends of the run."""
+    if result.young is None or result.aged is None:
+        return
+    heads = ("time a record / its", "records/s / its", "server's time / its")
+    yield f"{'in turn with a fresh client':<28}{'pairs':>6}{''.join(f'{head:>24}' for head in heads)}"
+    for when, comparison in (("at the beginning", result.young), ("at the end", result.aged)):
+        ratios = (comparison.cost, comparison.rate, comparison.server_cost)
+        yield f"{when:<28}{len(comparison.old):>6}{''.join(f'{_ratio(ratio):>24}' for ratio in ratios)}"
+    ageing, drift, server = result.ageing(), result.drift(), result.server_ageing()
+    if ageing is not None and drift is not None:
+        cost, rate = ageing
+        yield f"what age does to the client: processor time {cost:+.1%}, records/s {rate:+.1%}; {_flat(ageing)}"
+        if server is not None:
+            yield f"what age does to the server: processor time {server:+.1%}; {_flat([server])}"
+        yield f"what the machine did: processor time of a fresh client {drift:+.1%}"
+    yield ""
+
+
+def _ratio(ratio: Ratio | None) -> str:
+    return "unknown" if ratio is None else f"{ratio.median:.3f} ({ratio.low:.2f} to {ratio.high:.2f})"
+
+
+def _flat(changes: Collection[float]) -> str:
+    """Whether what is known of them is flat."""
+    verdict = "unknown" if not changes else "yes" if all(abs(change) <= FLAT for change in changes) else "NO"
+    return f"within {FLAT:.0%}: {verdict}"
+
+
+def _cell(value: float | None, form: str) -> str:
+    return f"{'-':>12}" if value is None else f"{value:>12{form}}"
 
 
 def _change(first: float | None, last: float | None) -> str:

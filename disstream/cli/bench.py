@@ -212,11 +212,22 @@ def sweep_command(subject: str, values: str | None, mode: Mode, order: Order, pn
 
 @bench.command(name="soak", short_help="Write for a long time: rate and memory.")
 @click.option("--seconds", type=click.FloatRange(min=1), default=600.0, help="How long.")
+@click.option(
+    "--compare",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    help="How long to write in turn with a fresh client, before and after; 0: not.  [default: a tenth of --seconds]",
+)
 @_options(*LOAD)
 @click.option("--mode", type=click.Choice(["send", "send_many"]), default="send", help="As in `bench produce`.")
 @_options(ORDER, PNG, *SERVICE)
-def soak_command(seconds: float, mode: Mode, order: Order, png: Path | None, **options: Any) -> None:
+def soak_command(
+    seconds: float, compare: float | None, mode: Mode, order: Order, png: Path | None, **options: Any
+) -> None:
     """Write at full speed for a long time, and tell whether the rate holds and memory stays where it was.
+
+    Before and after, the client takes turns of seconds with a fresh one in a process of its own: how the two compare
+    tells what age does to it, whatever the machine does meanwhile.
 
     Nothing is read back: the service is asked how many records it holds. Ten minutes may fill 40 GB of disk; choose
     one with --data-dir.
@@ -226,7 +237,8 @@ def soak_command(seconds: float, mode: Mode, order: Order, png: Path | None, **o
     plan = _plan({**options, "repeats": 1}, 0, None)
 
     async def work(bench: Bench, tell: Tell, origin: Origin) -> SoakResult:
-        return await soak(bench, plan, Way(mode, order), seconds, tell, origin)
+        compare_s = seconds / 10 if compare is None else compare
+        return await soak(bench, plan, Way(mode, order), seconds, compare_s, tell, origin)
 
     _measure(options, work, soak_lines, png)
 

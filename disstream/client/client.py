@@ -46,6 +46,8 @@ from .tags import Tags
 log = logging.getLogger("disstream.client")
 
 _MAX_REFUSAL_BYTES = 65_536
+_MAX_CAUSES = 10
+"""Errors behind an error that are looked at: nobody has more, and a chain may be a ring."""
 
 _PROJECT_ID = re.compile(r"[!-~]{1,128}")
 
@@ -309,16 +311,21 @@ class Client:
                     continue
                 retry_after_s = retry_after_seconds(response.headers)
             except TransportError as exc:
+                _forget_frames(exc)
                 error = exc
             if maybe_done and method == "DELETE" and isinstance(error, NotFoundError):
                 return Response(status=204)
-            if not may_repeat(error, repeat):
-                raise error
-            pause = policy.pause(attempt, anyio.current_time() - began, self._dice, retry_after_s)
+            pause = None
+            if may_repeat(error, repeat):
+                pause = policy.pause(attempt, anyio.current_time() - began, self._dice, retry_after_s)
             if pause is None:
-                raise error
+                try:
+                    raise error
+                finally:
+                    del error  # its traceback holds this frame, and so the body: else both wait for the collector
             maybe_done = maybe_done or error.outcome_unknown
             log.debug("%s: attempt %d failed, next in %.3f s: %s", operation, attempt, pause, error)
+            del error  # as above
             await anyio.sleep(pause)
             self._retries += 1
 
@@ -326,6 +333,20 @@ class Client:
         if told != self._told_extensions:
             self._told_extensions = told
             self.extensions = frozenset(name.strip() for name in told.split(",")) - {""}
+
+
+def _forget_frames(error: TransportError) -> None:
+    """Of the errors behind it, forget where they were raised; what they say stays.
+
+    Frames of libraries hold the body, and there are cycles among them and their errors that only the collector breaks,
+    late: in an outage every attempt would leave megabytes behind.
+    """
+    behind = error.__cause__ or error.__context__
+    for _ in range(_MAX_CAUSES):
+        if behind is None:
+            return
+        behind.__traceback__ = None
+        behind = behind.__cause__ or behind.__context__
 
 
 async def _begin(answer: Streamed, timeout_s: float) -> bytes:

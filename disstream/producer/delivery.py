@@ -25,8 +25,7 @@ class Delivery(msgspec.Struct, frozen=True, gc=False, eq=False):
 
     def done(self) -> bool:
         """Whether the record has its end, so that awaiting does not suspend."""
-        batch = self._batch
-        return batch.answer is not None or (batch.ends is not None and self._index in batch.ends)
+        return self._batch.has_end(self._index)
 
     def _stored(self) -> Receipt | None:
         """The receipt, if its batch was stored as a whole: the one end that any thread may look at."""

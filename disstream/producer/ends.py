@@ -48,14 +48,17 @@ class Ends:
 
     def store_whole(self, part: Part, answer: Answer, offset: int) -> None:
         """All records of the part, which is a whole batch, were stored: the first of them at `offset` in the answer."""
-        batch, count = part.batch, len(part)
-        self.counts.stored += count
+        self.counts.stored += len(part)
+        self._let_go(part.batch, len(part))
+        part.batch.settle_whole(answer, offset, part.attempts)
+
+    def _let_go(self, batch: Batch, count: int) -> None:
+        """All of a batch, so many records, are about to get their end."""
         freed = batch.weight + count * RECORD_OVERHEAD
         self.freed += freed
         batch.traffic.held -= freed
         batch.traffic.queued -= count
         del self.live[batch]
-        batch.settle_whole(answer, offset, part.attempts)
 
     def store(self, part: Part, index: int, receipt: Receipt) -> None:
         """This record was stored there."""
@@ -117,13 +120,29 @@ class Ends:
         """No record of the part is sent any more: not stored, unless an attempt may have stored it."""
         if reason == "closed" and part.last_error:
             detail += f"; the last of {part.attempts} attempts: {part.last_error}"
-        # One value for all: in an outage a whole buffer is given up at once, and the loop stands still for it.
         if part.maybe_applied:
             self.counts.unknown += len(part)
             end = Failure("unknown", "", f"{reason}: {detail}; an attempt may have stored it")
         else:
             self.counts.not_stored += len(part)
             end = Failure("not stored", reason, detail)
+        # One step for all, if they are a batch: in an outage a whole buffer is given up at once, and the loop stands
+        # still for it. What is spilled ends one by one, as each has a place of its own in the file.
+        batch = part.batch
+        if self.spill is None and batch.ends is None and not batch.settled and len(part) == len(batch.rows):
+            self._fail_whole(batch, end)
+            return
         for i in part.each():
-            self._end(part.batch, i, end)
+            self._end(batch, i, end)
         self.wake(part)
+
+    def _fail_whole(self, batch: Batch, end: Failure) -> None:
+        rows = batch.rows
+        cause = self.ledger.add(end, len(rows))
+        for i in range(len(rows)):
+            if not self.ledger.lacks_samples(cause):
+                break
+            row = rows[i]
+            self.ledger.sample(batch, i, FailedRecord(cause, self._layout.place_of(row), row.key, end.detail))
+        self._let_go(batch, len(rows))
+        batch.fail_whole(end, cause)

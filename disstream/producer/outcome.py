@@ -11,7 +11,9 @@ Ambiguity is sticky: once an attempt may have been applied, only "stored" or "un
 
 A `Batch` is what `send` fills: a list of records of one lane. A Delivery is (batch, index), nothing more, so the common
 case, a whole batch stored by one request, settles with two assignments; receipts are read from the answer's body when
-somebody looks. Everything per record (`ends`) exists only where ends differ.
+somebody looks. Likewise a whole batch that is given up has one `failure`: in an outage a buffer full of records ends at
+once, and whoever keeps a Delivery of it must not keep a value for each. Everything per record (`ends`) exists only
+where ends differ.
 """
 
 from __future__ import annotations
@@ -215,12 +217,12 @@ class Ledger:
         self._samples: dict[str, dict[tuple[Batch, int], FailedRecord]] = {}
         self.waking = 0
 
-    def add(self, failure: Failure) -> str:
-        """Count a failure; returns under which cause."""
+    def add(self, failure: Failure, count: int = 1) -> str:
+        """Count a failure of so many records; returns under which cause."""
         cause = failure.cause
         if cause not in self._causes and len(self._causes) >= MAX_CAUSES:
             cause = f"{failure.kind} (others)"
-        self._causes[cause] += 1
+        self._causes[cause] += count
         return cause
 
     def lacks_samples(self, cause: str) -> bool:
@@ -249,16 +251,18 @@ class Ledger:
 class Batch:
     """Records of one lane, accepted one after another.
 
-    open (being filled) -> sealed -> settled: wholly by an `answer`, or record by record in `ends`.
+    open (being filled) -> sealed -> settled: wholly by an `answer` or a `failure`, or record by record in `ends`.
     """
 
     __slots__ = (
+        "_unseen",
         "_watchers",
         "answer",
         "attempts",
         "deadline",
         "due_at",
         "ends",
+        "failure",
         "first",
         "ledger",
         "offset",
@@ -281,9 +285,11 @@ class Batch:
         self.answer: Answer | None = None
         self.offset = 0
         self.attempts = 0
+        self.failure: Failure | None = None
         self.ends: dict[int, End] | None = None
         self.unsettled = -1  # counted down once record by record settling begins; -1: not yet
         self.unobserved: dict[int, str] | None = None  # failed records nobody has looked at -> cause
+        self._unseen: tuple[str, bytearray] | None = None  # the same of `failure`: its cause, 1 for each such record
         self._watchers: set[Callable[[], None]] | None = None  # who waits for some record's end
         self.ledger = ledger
         self.packing: Packing | None = None
@@ -293,10 +299,21 @@ class Batch:
     def settled(self) -> bool:
         return self.answer is not None or self.unsettled == 0
 
+    def has_end(self, index: int) -> bool:
+        """Whether a record has its end."""
+        return self.answer is not None or self.failure is not None or (self.ends is not None and index in self.ends)
+
     def end(self, index: int) -> End | None:
         """The end of a record, or None while it has none. Looking at a failure takes it off the ledger."""
         if self.answer is not None:
             return self.answer.receipt(self.offset + index, self.attempts)
+        if self.failure is not None:
+            assert self._unseen is not None
+            cause, unseen = self._unseen
+            if unseen[index]:
+                unseen[index] = 0
+                self.ledger.observed(cause, self, index)
+            return self.failure
         if self.ends is None:
             return None
         if self.unobserved and index in self.unobserved:
@@ -310,6 +327,15 @@ class Batch:
         self.offset = offset
         self.attempts = attempts
         self.answer = answer  # last: other threads look at it, and then at the others
+        self._release()
+
+    def fail_whole(self, failure: Failure, cause: str) -> None:
+        """All records failed alike; the ledger has counted them under `cause`."""
+        assert not self.settled
+        assert self.ends is None
+        self._unseen = cause, bytearray(b"\x01") * len(self.rows)
+        self.unsettled = 0
+        self.failure = failure
         self._release()
 
     def settle(self, index: int, end: End) -> str | None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from disstream.bench.beside import Comparison, Turn
 from disstream.bench.check import Checker, Sent
 from disstream.bench.laps import Lap, Plan, Result, Way
 from disstream.bench.machine import Origin
@@ -96,25 +99,91 @@ def test_a_sweep_changes_one_thing() -> None:
 
 def test_the_parts_of_a_soak() -> None:
     """Ten equal parts; the last is compared with the first; what the service holds must be what it acknowledged."""
-    samples = [Sample(float(i), 1000 * i if i <= 30 else 30_000 + 900 * (i - 30), 10**7, None) for i in range(61)]
+    stored = [1000 * i if i <= 30 else 30_000 + 900 * (i - 30) for i in range(61)]
+    samples = [Sample(float(i), count, 10**7, None, i * 0.002) for i, count in enumerate(stored)]
     result = SoakResult(origin=ORIGIN, plan=PLAN, samples=samples, stored=57_000, failed=0, held=57_000, stall=SPREAD)
     parts = result.slices()
     assert [part.rate for part in parts] == [1000.0] * 5 + [900.0] * 5
     assert [part.from_s for part in parts] == [6.0 * i for i in range(10)]
+    assert [part.client_us for part in parts] == pytest.approx([2.0] * 5 + [2 / 0.9] * 5)
     lines = list(soak_lines(result))
-    assert "last part against the first: -10.0% records/s" in lines
-    assert "memory of the client +0.0%" in lines
-    assert "memory of the server unknown" in lines
+    assert "last part against the first, with the machine's drift: -10.0% records/s," in lines
+    assert "processor time per record +11.1% on the client, unknown on the server" in lines
+    assert "memory, the same: +0.0% of the client, unknown of the server; within 5%: yes" in lines
+    assert not any("fresh client" in line for line in lines)
     assert result.good
     assert not msgspec.structs.replace(result, held=57_001).good
     assert not msgspec.structs.replace(result, failed=1).good
-    assert [panel.y_label for panel in result.picture().panels] == ["records/s, acknowledged", "memory, MB"]
+    panels = result.picture().panels
+    assert [panel.y_label.partition(",")[0] for panel in panels] == ["records/s", "processor time a record", "memory"]
+    assert [list(panel.curves) for panel in panels] == [["written"], ["client"], ["client"]]
+
+
+def test_memory_that_nobody_knows_is_not_called_flat() -> None:
+    """Elsewhere than on Linux."""
+    samples = [Sample(float(i), 1000 * i, None, None) for i in range(11)]
+    result = SoakResult(origin=ORIGIN, plan=PLAN, samples=samples, stored=1, failed=0, held=1, stall=SPREAD)
+    assert "memory, the same: unknown of the client, unknown of the server; within 5%: unknown" in soak_lines(result)
+
+
+def test_memory_that_grows_is_told() -> None:
+    """Either side's is enough."""
+    for client, server in ((1.2, 1.0), (1.0, 1.2)):
+        samples = [
+            Sample(float(i), 1000 * i, round(10**7 * client ** (i / 60)), round(10**7 * server ** (i / 60)))
+            for i in range(61)
+        ]
+        result = SoakResult(origin=ORIGIN, plan=PLAN, samples=samples, stored=1, failed=0, held=1, stall=SPREAD)
+        (line,) = (line for line in soak_lines(result) if line.startswith("memory"))
+        assert line.endswith("within 5%: NO")
+
+
+def compared(moods: list[float], age: float, server: float | None = 1.0) -> Comparison:
+    """Turns of a client that costs 2 us a record, and `age` as much when it is old, on a machine with these moods;
+    `server`: what a record costs the server, us."""
+    fresh = [Turn(1_000_000, 0, mood, 2.0 * mood, server and server * mood) for mood in moods]
+    old = [Turn(1_000_000, 0, mood * age, 2.0 * mood * age) for mood in moods]
+    return Comparison(old, fresh, Turn(10, 0, 1.0, 1.0))
+
+
+MOODS = st.lists(st.floats(0.5, 2.0), min_size=4, max_size=12)
+
+
+@given(MOODS, MOODS, st.floats(0.5, 2.0), st.floats(0.8, 1.3), st.floats(0.9, 1.1))
+def test_what_the_machine_does_is_not_taken_for_age(
+    begun: list[float], ended: list[float], drift: float, age: float, other: float
+) -> None:
+    """However it drifts between the comparisons and within them, and whatever else tells the two apart."""
+    young, aged = compared(begun, other), compared([mood * drift for mood in ended], other * age)
+    result = SoakResult(
+        origin=ORIGIN, plan=PLAN, samples=[], stored=0, failed=0, held=0, stall=SPREAD, young=young, aged=aged
+    )
+    ageing = result.ageing()
+    assert ageing == pytest.approx((age - 1, 1 / age - 1))
+    lines = list(soak_lines(result))
+    (line,) = (line for line in lines if line.startswith("what age does to the client"))
+    assert ageing is not None
+    assert line.endswith("yes" if all(abs(change) <= 0.05 for change in ageing) else "NO")
+
+
+def test_what_the_machine_did_is_told() -> None:
+    """Fresh clients tell its drift, and what the server costs is told in what they cost; or it cannot be known."""
+    both = {"young": compared([1.0] * 5, 1.0), "aged": compared([1.5] * 5, 1.0, server=1.2)}
+    result = SoakResult(origin=ORIGIN, plan=PLAN, samples=[], stored=0, failed=0, held=0, stall=SPREAD, **both)
+    assert result.drift() == pytest.approx(0.5)
+    assert result.server_ageing() == pytest.approx(0.2)
+    unseen = msgspec.structs.replace(result, aged=compared([1.5] * 5, 1.0, server=None))
+    assert unseen.server_ageing() is None
+    stuck = msgspec.structs.replace(both["aged"], old=[Turn(0, 5, 1.0, 1.0)] * 5)
+    assert msgspec.structs.replace(result, aged=stuck).ageing() is None
+    for told in (result, unseen, msgspec.structs.replace(result, aged=stuck)):
+        assert list(soak_lines(told))
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])
 def test_a_soak_that_hardly_began(count: int) -> None:
     """Fewer samples than parts are no error."""
-    samples = [Sample(float(i), i, None, None) for i in range(count)]
+    samples = [Sample(float(i), 0, None, None) for i in range(count)]
     result = SoakResult(origin=ORIGIN, plan=PLAN, samples=samples, stored=1, failed=0, held=1, stall=SPREAD)
     assert len(result.slices()) == max(count - 1, 0)
     assert list(soak_lines(result))

@@ -238,7 +238,7 @@ class AccumulatorMachine(RuleBasedStateMachine):
 
     @staticmethod
     def _ended(batch: Batch, index: int) -> bool:
-        return batch.answer is not None or index in (batch.ends or {})
+        return batch.has_end(index)
 
     def teardown(self) -> None:
         if not hasattr(self, "core"):
@@ -560,6 +560,37 @@ def test_unobserved_failures_are_counted_by_cause_until_looked_at() -> None:
     ends[1][0].end(ends[1][1])
     ends[1][0].end(ends[1][1])
     assert core.ends.ledger.report() == {"not stored (closed)": 2}
+
+
+def test_a_batch_that_is_given_up_whole_has_one_end() -> None:
+    """Whoever keeps deliveries of an outage keeps nothing for each record: only who has looked at it yet."""
+    core = make(partitions=1, max_batch_records=1_000, max_batch_bytes=10_000)
+    ends = [add(core, NewRecord(b"%d" % i, "a")) for i in range(500)]
+    told: list[int] = []
+    ends[0][0].watch(lambda: told.append(1))
+    core.sweep(200.0)
+    core.check()
+    batch = ends[0][0]
+    assert {place for place, _ in ends} == {batch}
+    assert (batch.settled, batch.ends, len(batch.rows), told) == (True, None, 0, [1])
+    assert core.ends.freed == sum(len(b"%d" % i) + 1 + RECORD_OVERHEAD for i in range(500))
+    assert core.ends.ledger.report() == {"not stored (expired)": 500}
+    assert [sample.key for sample in core.ends.ledger.samples()] == ["a"] * 3
+    assert all(batch.has_end(i) for i in range(500))
+    assert len({id(batch.end(i)) for i in range(500)}) == 1
+    assert (core.ends.ledger.report(), core.ends.ledger.samples()) == ({}, [])
+
+
+def test_what_is_left_of_a_batch_is_given_up_record_by_record() -> None:
+    """Where ends differ, each record has its own: what was stored stays stored."""
+    core = make(partitions=1, max_batch_records=4, max_batch_bytes=10_000)
+    ends = [add(core, NewRecord(b"%d" % i, "a")) for i in range(4)]
+    shipment = ship(core)
+    core.answers.stored(shipment, Service(1).put(shipment.rows(), {2: "DIS.4303"}, suffix_rule=True), 0.0)
+    core.sweep(200.0)
+    core.check()
+    kinds = [end.kind if isinstance(end := batch.end(i), Failure) else "stored" for batch, i in ends]
+    assert kinds == ["stored", "stored", "not stored", "not stored"]
 
 
 @pytest.mark.parametrize("order", ["key", "strict", "none"])

@@ -49,6 +49,22 @@ def test_readers_are_compared(tmp_path: Path) -> None:
     assert "huaweicloudsdkdis took no part: `make bench-peers` installs it" in done.stdout
 
 
+@pytest.mark.parametrize(("service", "end"), [("refuses", "not stored"), ("silent", "unknown")])
+def test_memory_in_an_outage_is_measured(service: str, end: str, tmp_path: Path) -> None:
+    """Three cycles of the buffer on the virtual clock: what was resident, the ends of records, and the verdict."""
+    file = tmp_path / "outage.json"
+    script = str(BENCHMARKS / "outage.py")
+    short = ["--seconds", "360", "--senders", "3", "--service", service, "--json", str(file)]
+    done = subprocess.run([sys.executable, script, *short], capture_output=True, text=True, timeout=120)
+    told = json.loads(file.read_text())
+    assert [at for at, _ in told["most_resident_mb"]] == [120.0, 240.0, 360.0]
+    assert all(mb > told["before_mb"] / 2 > 0 for _, mb in told["most_resident_mb"])
+    assert told["ends"][end] >= 6_000
+    flat = told["swing"] <= 0.05
+    assert f"flat within 5%: {'yes' if flat else 'NO'}" in done.stdout
+    assert done.returncode == (not flat), done.stderr[-4_000:]
+
+
 @pytest.mark.parametrize(
     ("script", "arguments", "titles"),
     [

@@ -107,17 +107,34 @@ def test_sweep(disstream_server: Server, subject: str, tmp_path: Path) -> None:
     assert png.read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize("mode", ["send", "send_many"])
-def test_soak(tmp_path: Path, mode: str) -> None:
-    """A short run has its samples, memory of both sides, and as many records in the service as were acknowledged."""
+def test_soak(tmp_path: Path) -> None:
+    """A short run has its samples, memory of both sides, turns with a fresh client at both ends, and as many records in
+    the service as were acknowledged."""
     file = tmp_path / "result.json"
-    result = bench("soak", "--seconds", "1", "--mode", mode, "--json", str(file))
+    result = bench("soak", "--seconds", "1", "--json", str(file))
     assert result.exit_code == 0, result.output
     told = json.loads(file.read_text())
     assert told["stored"] == told["held"] == told["plan"]["records"] > 0
     assert [sample["stored"] for sample in told["samples"]] == sorted(sample["stored"] for sample in told["samples"])
     assert len(told["samples"]) == 51
     assert "last part against the first" in result.stdout
+    for comparison in (told["young"], told["aged"]):
+        assert [len(comparison[one]) for one in ("old", "fresh")] == [4, 4]
+        assert all(turn["records"] and turn["cpu_s"] > 0 for turn in (*comparison["old"], *comparison["fresh"]))
+        assert all(turn["server_cpu_s"] is not None for turn in comparison["fresh"])
+    assert "what age does to the client: processor time" in result.stdout
+
+
+def test_soak_without_a_comparison(disstream_server: Server, tmp_path: Path) -> None:
+    """--compare 0 leaves it out; a service that runs already tells nothing of its memory."""
+    file = tmp_path / "result.json"
+    short = ("--seconds", "1", "--compare", "0", "--mode", "send_many")
+    result = bench("soak", *short, "--json", str(file), "--endpoint", disstream_server.url)
+    assert result.exit_code == 0, result.output
+    told = json.loads(file.read_text())
+    assert (told["young"], told["aged"]) == (None, None)
+    assert told["stored"] == told["held"] > 0
+    assert "fresh client" not in result.stdout
 
 
 def test_consume_with_a_server_of_its_own(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import random
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -144,6 +146,49 @@ def test_attempts_end() -> None:
                 await client.streams.describe("s")
         assert len(script.asked) == 3
         assert len({id(request.headers) for request in script.asked}) == 3  # each attempt has headers of its own
+
+    run_simulated(main)
+
+
+class Failing:
+    """Fails in one way, `times` times, then answers; keeps nothing of what it was asked."""
+
+    def __init__(self, way: str, times: int) -> None:
+        self._way = way
+        self._left = times
+
+    async def exchange(self, request: Request) -> Response:
+        await anyio.sleep(1)
+        if not self._left:
+            return FINAL["put"]
+        self._left -= 1
+        if self._way == "answered":
+            return THROTTLED
+        try:
+            raise ConnectionError(f"no way for {len(request.body)} bytes")
+        except ConnectionError as exc:
+            raise TransportError("refused", outcome_unknown=False) from exc
+
+    async def close(self) -> None: ...
+
+
+@pytest.mark.parametrize("way", ["raised", "answered"])
+@pytest.mark.parametrize(("attempts", "times"), [(1, 1), (3, 3), (3, 2)])
+def test_a_call_that_failed_is_let_go_of_at_once(way: str, attempts: int, times: int) -> None:
+    """Its request, and the body, do not wait for the garbage collector, whether it was repeated, and in vain or not."""
+
+    async def main() -> None:
+        async with Client(Failing(way, times), "let-go", ClientConfig(attempts=attempts)) as client:
+            gc.collect()
+            gc.disable()
+            try:
+                with contextlib.suppress(ThrottledError, TransportError):
+                    await client.call("put_records", body=b"{}")
+                repeated = min(attempts, times + 1)  # not what flow control refused: that is the producer's to know
+                assert client.stats().requests == (repeated if way == "raised" else 1)
+                assert not [it for it in gc.get_objects() if isinstance(it, Request) and "let-go" in it.target]
+            finally:
+                gc.enable()
 
     run_simulated(main)
 

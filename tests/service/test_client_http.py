@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import anyio
 import pytest
 
-from disstream.client import ClientConfig, HttpTransport
+from disstream.client import Client, ClientConfig, HttpTransport
 from disstream.errors import ClosedError, ConfigError, TransportError
 from disstream.wire.http import Request
 
@@ -192,6 +193,24 @@ async def test_nothing_listens() -> None:
                 await transport.exchange(Request(method="POST", target="/", body=b"x"))
     assert not caught.value.outcome_unknown
     assert caught.value.retryable
+
+
+async def test_an_attempt_that_failed_is_let_go_of_at_once() -> None:
+    """What aiohttp's frames and errors hold of it does not wait for the garbage collector: an outage has thousands."""
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{holder.getsockname()[1]}"
+        async with Client(url, "let-go", ClientConfig(attempts=1)) as client:
+            gc.collect()
+            gc.disable()
+            try:
+                for _ in range(5):
+                    with contextlib.suppress(TransportError):
+                        await client.records.put_encoded(b"{}")
+                assert client.stats().requests == 5
+                assert not [it for it in gc.get_objects() if isinstance(it, Request) and "let-go" in it.target]
+            finally:
+                gc.enable()
 
 
 async def test_an_unknown_host() -> None:
