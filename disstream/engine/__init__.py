@@ -32,6 +32,7 @@ from .api import (
     Writer,
 )
 from .columns import Columns, sizes_of
+from .rules import weigh
 
 __all__ = [
     "AppendRefused",
@@ -52,4 +53,5 @@ __all__ = [
     "Versioned",
     "Writer",
     "sizes_of",
+    "weigh",
 ]

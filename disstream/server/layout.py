@@ -12,7 +12,7 @@ from itertools import accumulate, islice, pairwise
 from operator import ne
 from typing import NamedTuple, cast
 
-from ..engine import Columns, Row
+from ..engine import Columns, Row, weigh
 from ..model import MAX_HASH_KEY, NewRecord
 from ..wire.errors import api_error
 from ..wire.partitioning import HashRouter, hash_key, partition_id, partition_number
@@ -72,24 +72,23 @@ class Layout:
         columns = _columns_of(records)
         sizes = [len(record.data) for record in records] if columns is None else columns.sizes
         payload = sum(sizes)
-        if max(sizes, default=0) > config.max_record_bytes:
+        if payload > config.max_record_bytes and max(sizes) > config.max_record_bytes:
             index = next(i for i, size in enumerate(sizes) if size > config.max_record_bytes)
             raise _too_large(f"record {index} has {sizes[index]} bytes, more than {config.max_record_bytes}")
         if payload > config.max_request_bytes:
             raise _too_large(f"the records have {payload} bytes together, more than {config.max_request_bytes}")
         if columns is not None:
-            keys = columns.keys
             if lanes is None:
-                found = list(map(self._known.get, keys))
+                found = list(map(self._known.get, columns.keys))
                 lanes = self._lanes(records) if None in found else cast("list[int]", found)
             groups = _grouped_columns(columns, lanes)
+            weight = weigh(columns)  # before they are stored it is asked for again
         else:
             lanes = self._lanes(records) if lanes is None else lanes
             rows = list(map(row_of, records))
-            keys = [row.key for row in rows]
             groups = _grouped(rows, lanes)
-        weight = payload + sum(map(len, filter(None, keys))) + RECORD_BYTES * len(sizes)
-        return Routed(lanes, groups, weight, payload)
+            weight = weigh(rows)
+        return Routed(lanes, groups, weight + RECORD_BYTES * len(sizes), payload)
 
     def _lanes(self, records: Records) -> list[int]:
         known = self._known
@@ -153,7 +152,7 @@ def _columns_of(records: Records) -> Columns | None:
 
 def _grouped_columns(rows: Columns, lanes: list[int]) -> dict[int, Rows]:
     """The rows of each lane, in the order of their first ones."""
-    if len(set(lanes)) == 1:
+    if lanes and lanes.count(lanes[0]) == len(lanes):
         return {lanes[0]: rows}
     counts = Counter(lanes)
     if sum(map(ne, lanes, islice(lanes, 1, None))) == len(counts) - 1:
@@ -186,8 +185,7 @@ def row_of(record: NewRecord | Row) -> Row:
 
 def weight_of(record: NewRecord | Row) -> int:
     """What the record adds to the weight of its request."""
-    key = None if record.partition_id else record.key
-    return len(record.data) + (len(key) if key else 0) + RECORD_BYTES
+    return row_of(record).weight + RECORD_BYTES
 
 
 def _explicit_hash(text: str | None) -> int | None:
