@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from io import BytesIO
 from itertools import repeat
 from operator import itemgetter
-from typing import Annotated, TypeVar, overload
+from typing import Annotated, TypeVar, cast, overload
 
 import msgspec
 
@@ -189,9 +189,17 @@ class Columns(Sequence[Row]):
     def key_bytes(self) -> int:
         """Of all keys together, as UTF-8. Raises UnicodeEncodeError for a lone surrogate."""
         if self._key_bytes is None:
-            keys = "".join(filter(None, self.keys))
+            try:
+                keys = "".join(cast("list[str]", self.keys))
+            except TypeError:  # some row has none
+                keys = "".join(filter(None, self.keys))
             self._key_bytes = len(keys) if keys.isascii() else len(keys.encode())
         return self._key_bytes
+
+    @property
+    def payload_bytes(self) -> int:
+        """Of all payloads together."""
+        return sum(self.sizes) if self._data is None else len(self._data)
 
     @property
     def data(self) -> Data:
@@ -227,8 +235,10 @@ class Columns(Sequence[Row]):
             raise ValueError(f"columns cannot be cut in steps of {step}")
         sizes = self.sizes[begin:end]
         timestamps = None if self.timestamps is None else self.timestamps[begin:end]
-        data = None
-        if self._payloads is None:
+        data: Data | None = None
+        if self._payloads is None and len(sizes) == self._count:
+            data = self._data
+        elif self._payloads is None:
             at = sum(self.sizes[:begin])
             data = memoryview(self._data or b"")[at : at + sum(sizes)]
         payloads = None if self._payloads is None else self._payloads[begin:end]

@@ -40,7 +40,7 @@ def weigh(rows: Sequence[Row]) -> int:
     """What the rows weigh together; the same as the sum of `Row.weight`, at a third of its price."""
     try:
         if isinstance(rows, Columns):
-            return rows.key_bytes + sum(rows.sizes)
+            return rows.key_bytes + rows.payload_bytes
         keys = "".join([row.key or "" for row in rows])
         size = len(keys) if keys.isascii() else len(keys.encode())
     except UnicodeEncodeError as exc:

@@ -58,7 +58,7 @@ class Layout:
         self._router = HashRouter((p.number, p.hash_range) for p in writable)
         self._turns = [p.number for p in writable]
         self._turn = 0
-        self._known: dict[str | None, int] = {}
+        self._known: dict[str | None, int] = {}  # never None: a record without a key has its turn
 
     def route(self, records: Records, lanes: list[int] | None = None) -> Routed:
         """Check and place every record of a request. `lanes`: where they were placed before.
@@ -71,7 +71,7 @@ class Layout:
         # third of a comprehension.
         columns = _columns_of(records)
         sizes = [len(record.data) for record in records] if columns is None else columns.sizes
-        payload = sum(sizes)
+        payload = sum(sizes) if columns is None else columns.payload_bytes
         if payload > config.max_record_bytes and max(sizes) > config.max_record_bytes:
             index = next(i for i, size in enumerate(sizes) if size > config.max_record_bytes)
             raise _too_large(f"record {index} has {sizes[index]} bytes, more than {config.max_record_bytes}")
@@ -79,8 +79,10 @@ class Layout:
             raise _too_large(f"the records have {payload} bytes together, more than {config.max_request_bytes}")
         if columns is not None:
             if lanes is None:
-                found = list(map(self._known.get, columns.keys))
-                lanes = self._lanes(records) if None in found else cast("list[int]", found)
+                try:
+                    lanes = list(map(self._known.__getitem__, columns.keys))
+                except KeyError:
+                    lanes = self._lanes(records)
             groups = _grouped_columns(columns, lanes)
             weight = weigh(columns)  # before they are stored it is asked for again
         else:
