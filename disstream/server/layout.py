@@ -6,10 +6,7 @@ Precedence (API 5.4.1): partition_id, explicit_hash_key, partition_key, and with
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Sequence
-from itertools import accumulate, islice, pairwise
-from operator import ne
 from typing import NamedTuple, cast
 
 from ..engine import Columns, Row, weigh
@@ -149,22 +146,25 @@ def _columns_of(records: Records) -> Columns | None:
     if not are_plain(records):
         return None
     payloads = [record.data for record in records]
-    return Columns([record.key or None for record in records], list(map(len, payloads)), payloads=payloads)
+    keys = [record.key for record in records]
+    if "" in keys:  # that is none
+        keys = [key or None for key in keys]
+    return Columns(keys, list(map(len, payloads)), payloads=payloads)
 
 
 def _grouped_columns(rows: Columns, lanes: list[int]) -> dict[int, Rows]:
     """The rows of each lane, in the order of their first ones."""
     if lanes and lanes.count(lanes[0]) == len(lanes):
         return {lanes[0]: rows}
-    counts = Counter(lanes)
-    if sum(map(ne, lanes, islice(lanes, 1, None))) == len(counts) - 1:
-        # Lane by lane, as a producer in a session sends them.
-        ends = accumulate(counts.values(), initial=0)
-        return {lane: rows[begin:end] for lane, (begin, end) in zip(counts, pairwise(ends), strict=True)}
-    indices: dict[int, list[int]] = {lane: [] for lane in counts}
+    indices: dict[int, list[int]] = {lane: [] for lane in dict.fromkeys(lanes)}
     for index, lane in enumerate(lanes):
         indices[lane].append(index)
-    return {lane: rows.pick(found) for lane, found in indices.items()}
+    groups: dict[int, Rows] = {}
+    for lane, found in indices.items():
+        begin, end = found[0], found[-1] + 1
+        # Neighbours, where a producer in a session sends lane by lane.
+        groups[lane] = rows[begin:end] if end - begin == len(found) else rows.pick(found)
+    return groups
 
 
 def _grouped(rows: list[Row], lanes: Sequence[int]) -> dict[int, Rows]:
