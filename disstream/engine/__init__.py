@@ -32,7 +32,6 @@ from .api import (
     Writer,
 )
 from .columns import Columns, sizes_of
-from .rules import weigh
 
 __all__ = [
     "AppendRefused",
@@ -53,5 +52,4 @@ __all__ = [
     "Versioned",
     "Writer",
     "sizes_of",
-    "weigh",
 ]

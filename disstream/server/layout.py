@@ -9,7 +9,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, cast
 
-from ..engine import Columns, Row, weigh
+from ..engine import Columns, Row
+from ..engine.rules import weigh
 from ..model import MAX_HASH_KEY, NewRecord
 from ..wire.errors import api_error
 from ..wire.partitioning import HashRouter, hash_key, partition_id, partition_number
