@@ -200,7 +200,7 @@ class Edge:
                 await self._app.precheck(headers, request.remote or "")
             except ApiError as error:
                 raise _Refused(error) from error
-        if headers.get("expect", "").lower() == "100-continue":
+        if request.headers.get("Expect", "").lower() == "100-continue":
             await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             request.writer.output_size = 0
         content = request.content
@@ -336,7 +336,7 @@ class _Connection(RequestHandler):
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
         """Write the answer, which counts as buffered until the client has taken it."""
-        weight = _weight(resp.body) if isinstance(resp, Whole | web.Response) else 0
+        weight = _weight(resp.body) if isinstance(resp, (Whole, web.Response)) else 0
         self._edge.buffered_bytes += weight
         self._edge.answer_bytes += weight
         try:
