@@ -255,6 +255,15 @@ class Catalog(Protocol):
     A key to be put has 1 to 500 bytes as UTF-8, else ConfigError; asking for another finds nothing.
     """
 
+    @property
+    def revision(self) -> int:
+        """Another number after each change, whoever made it: who has read a key at this one need not read it again.
+
+        It moves when a read would see the change already, and at the latest when the `transact` that made it returns;
+        also for a call that was cancelled, once it took effect.
+        """
+        ...
+
     async def get(self, key: str) -> Versioned | None: ...
 
     async def scan(self, prefix: str, after: str = "", limit: int = 1000) -> list[tuple[str, Versioned]]:

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from io import BytesIO
 from itertools import repeat
 from operator import itemgetter
-from typing import Annotated, TypeVar, overload
+from typing import Annotated, TypeVar, cast, overload
 
 import msgspec
 
@@ -46,6 +46,7 @@ class Columns(Sequence[Row]):
     __slots__ = (
         "_count",
         "_data",
+        "_key_bytes",
         "_keys",
         "_packed",
         "_packed_times",
@@ -78,6 +79,7 @@ class Columns(Sequence[Row]):
         self._data = data
         self._payloads = payloads
         self._times = times
+        self._key_bytes: int | None = None
         # As they came: `_packed` is stamped if there are `_packed_times`.
         self._packed: bytes | None = None
         self._packed_times: bytes | None = None
@@ -164,10 +166,11 @@ class Columns(Sequence[Row]):
     @property
     def stamped(self) -> bytes:
         """The same with the time of the append where a row has no timestamp, if there are times. Raises likewise."""
-        if self._packed_times is not None and self._packed is not None:
+        if not self.timed:
+            return self.packed
+        if self._packed is not None and self._packed_times is not None:
             return self._packed
-        times = self.times
-        return self.packed if times is None else _encoder.encode((self.keys, self.sizes, self.stamps(times)))
+        return _encoder.encode((self.keys, self.sizes, self.stamps(self.times or ())))
 
     def stamps(self, times: Iterable[int]) -> Iterable[int]:
         """The timestamp of each row, for rows that were appended at these times: what readers get."""
@@ -181,6 +184,22 @@ class Columns(Sequence[Row]):
         if self._packed_times is None:
             return pack_times(self.timestamps, self.times or [])
         return self._packed_times
+
+    @property
+    def key_bytes(self) -> int:
+        """Of all keys together, as UTF-8. Raises UnicodeEncodeError for a lone surrogate."""
+        if self._key_bytes is None:
+            try:
+                keys = "".join(cast("list[str]", self.keys))
+            except TypeError:  # some row has none
+                keys = "".join(filter(None, self.keys))
+            self._key_bytes = len(keys) if keys.isascii() else len(keys.encode())
+        return self._key_bytes
+
+    @property
+    def payload_bytes(self) -> int:
+        """Of all payloads together."""
+        return sum(self.sizes) if self._data is None else len(self._data)
 
     @property
     def data(self) -> Data:
@@ -216,8 +235,10 @@ class Columns(Sequence[Row]):
             raise ValueError(f"columns cannot be cut in steps of {step}")
         sizes = self.sizes[begin:end]
         timestamps = None if self.timestamps is None else self.timestamps[begin:end]
-        data = None
-        if self._payloads is None:
+        data: Data | None = None
+        if self._payloads is None and len(sizes) == self._count:
+            data = self._data
+        elif self._payloads is None:
             at = sum(self.sizes[:begin])
             data = memoryview(self._data or b"")[at : at + sum(sizes)]
         payloads = None if self._payloads is None else self._payloads[begin:end]
@@ -243,7 +264,7 @@ class Columns(Sequence[Row]):
     def pop(self) -> None:
         """Leave out the last row."""
         self.check()
-        self._packed = self._packed_times = None
+        self._packed = self._packed_times = self._key_bytes = None
         self._count -= 1
         self._keys.pop()
         size = self._sizes.pop()

@@ -281,6 +281,7 @@ class MemoryCatalog:
         self._values: dict[str, Versioned] = {}
         self._keys: list[str] = []
         self._version = 0
+        self.revision = 0
 
     async def get(self, key: str) -> Versioned | None:
         self._life.check()
@@ -302,6 +303,7 @@ class MemoryCatalog:
             present = self._values[key].version if key in self._values else 0
             if present != version:
                 raise CatalogConflict(f"{key!r} has version {present}, not {version}: read it again")
+        self.revision += 1
         for key in delete:
             if self._values.pop(key, None) is not None:
                 del self._keys[bisect_left(self._keys, key)]

@@ -4,7 +4,8 @@ config      ServerConfig: every setting, with the reason of its default
 server      Server: engine + app + port + background work, one supervisor task
 compression bodies that arrive compressed, within a budget
 listening   the port: its address, its socket, its certificate
-edge        the only module that knows aiohttp: bounded bodies, plain requests
+edge        aiohttp requests become plain ones, bounded; nobody else knows aiohttp but
+answers     whole answers on their way out
 fronts      several processes before this one: started, watched, given connections; their calls answered
 front       such a process: edge, and in the place of the app a line to it
 entrance    where their connections come in, and are dealt out

@@ -1,7 +1,8 @@
 """The streams of all projects: found, made, deleted, listed.
 
-A stream is found anew on every call, with one read of the catalog; what is kept is only the decoded document, which is
-right as long as its version is. So there is nothing to invalidate, and a deleted stream is gone at once.
+A stream is found anew on every call, with one read of the catalog, unless nothing at all has changed there since it was
+found last. What is kept is only the decoded document, which is right as long as its version is. So there is nothing to
+invalidate, and a deleted stream is gone at once.
 
 Making opens the partitions first, then writes the catalog: a stream that is found can be written. Deleting takes the
 stream out of the catalog first, then drops the records. While partitions exist of which no stream tells, a tombstone
@@ -51,12 +52,16 @@ MAX_COUNTED = 1_000
 
 
 class Stream:
-    """A stream as it stood at one version of its document."""
+    """A stream as it stood at one version of its document.
 
-    __slots__ = ("doc", "key", "layout", "version")
+    `revision`: of the catalog, at which this was the stream.
+    """
+
+    __slots__ = ("doc", "key", "layout", "revision", "version")
 
     def __init__(self, key: str, versioned: Versioned, config: ServerConfig) -> None:
         self.key = key
+        self.revision = -1
         self.version = versioned.version
         self.doc = decode_document(versioned.value)
         self.layout = Layout(self.doc.partitions, config)
@@ -142,8 +147,15 @@ class Directory:
 
     async def _by_name(self, project: str, name: str) -> Stream | None:
         key = stream_key(project, name)
-        versioned = await self._engine.catalog.get(key) if key else None
-        if key is None or versioned is None:
+        if key is None:
+            return None
+        catalog = self._engine.catalog
+        revision = catalog.revision  # before reading: what changes meanwhile is read the next time
+        known = self._decoded.get(key)
+        if known is not None and known.revision == revision:
+            return known
+        versioned = await catalog.get(key)
+        if versioned is None:
             return None
         known = self._decoded.get(key)
         if known is None or known.version != versioned.version:
@@ -151,6 +163,7 @@ class Directory:
             if key not in self._decoded and len(self._decoded) >= MAX_DECODED:
                 del self._decoded[next(iter(self._decoded))]
             self._decoded[key] = known
+        known.revision = revision
         return known
 
     async def create(self, project: str, doc: StreamDoc) -> None:

@@ -20,6 +20,8 @@ partitions. So after a crash the next start drops every stream with a tombstone,
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
+from operator import attrgetter
 
 import msgspec
 
@@ -162,6 +164,9 @@ class PartitionDoc(msgspec.Struct, frozen=True, gc=False):
         return HashRange(self.low, self.high)
 
 
+_number_of = attrgetter("number")
+
+
 class ScalingDoc(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """A change of the number of partitions that was carried out, or was asked for and could not be."""
 
@@ -207,7 +212,9 @@ class StreamDoc(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     sys_tags: dict[str, str] = {}
 
     def partition(self, number: int) -> PartitionDoc | None:
-        return next((p for p in self.partitions if p.number == number), None)
+        place = bisect_left(self.partitions, number, key=_number_of)
+        found = self.partitions[place : place + 1]
+        return found[0] if found and found[0].number == number else None
 
     def refs(self) -> dict[PartitionRef, int]:
         """Every partition as the log knows it, with its epoch."""

@@ -25,6 +25,7 @@ from aiohttp.web_protocol import RequestHandler
 from ..errors import ApiError
 from ..wire.errors import api_error, refusal
 from ..wire.http import Request, Response
+from .answers import Whole, answer
 from .config import ServerConfig
 from .listening import HANDSHAKE_S, bound, secure
 
@@ -128,10 +129,11 @@ class Edge:
             # Bytes that are no UTF-8 arrive as lone surrogates, which no answer could quote.
             target = target.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
         peer = request.remote or ""
+        headers = _headers(request)
         size = 0
         try:
             try:
-                body = await self._body(request) if request.body_exists else b""
+                body = await self._body(request, headers) if request.body_exists else b""
             except _Refused as refused:
                 self._app.refused(peer, refused.error.status, refused.error.code)
                 return _closing(refused.error, self._app.request_id())
@@ -140,7 +142,7 @@ class Edge:
                 Request(
                     method=request.method,
                     target=target,
-                    headers=_headers(request),
+                    headers=headers,
                     body=body,
                     peer=peer,
                 )
@@ -152,7 +154,7 @@ class Edge:
                 self.buffered_bytes -= size  # decoded: nobody needs it while the answer goes on
                 size = 0
                 return await self._piecemeal(request, response, response.pieces)
-            return web.Response(status=response.status, headers=response.headers, body=response.body)
+            return answer(request, response)
         finally:
             self.buffered_bytes -= size
 
@@ -187,7 +189,7 @@ class Edge:
         """While no other waits an answer passes: it might never fit, and slow uploads must not stop all reading."""
         return not self.answer_bytes or self.buffered_bytes + _weight(answer) <= self.config.max_buffered_bytes
 
-    async def _body(self, request: web.BaseRequest) -> bytes:
+    async def _body(self, request: web.BaseRequest, headers: Mapping[str, str]) -> bytes:
         """The whole body, counted in `buffered_bytes` once it is here. Raises _Refused."""
         limit = self.config.max_body_bytes
         announced = request.content_length or 0
@@ -195,7 +197,7 @@ class Edge:
             raise _Refused(_too_large(f"{announced} bytes", limit))
         if announced > _STRANGERS_BYTES or request.content_length is None:
             try:
-                await self._app.precheck(_headers(request), request.remote or "")
+                await self._app.precheck(headers, request.remote or "")
             except ApiError as error:
                 raise _Refused(error) from error
         if request.headers.get("Expect", "").lower() == "100-continue":
@@ -203,19 +205,14 @@ class Edge:
             request.writer.output_size = 0
         content = request.content
         chunks: list[bytes] = []
-        size = 0
         try:
-            async with asyncio.timeout(None if content.is_eof() else self.config.body_timeout_s):
-                while chunk := await content.readany():
-                    size += len(chunk)
-                    self.buffered_bytes += len(chunk)
-                    if size > limit:
-                        raise _Refused(_too_large("more bytes", limit))
-                    if self.buffered_bytes > self.config.max_buffered_bytes:
-                        raise _Refused(api_error("DIS.4305"))
-                    chunks.append(chunk)
+            if content.is_eof():  # it is here, as most are
+                await self._take(content, chunks)
+            else:
+                async with asyncio.timeout(self.config.body_timeout_s):
+                    await self._take(content, chunks)
         except BaseException as exc:
-            self.buffered_bytes -= size
+            self.buffered_bytes -= sum(map(len, chunks))
             if isinstance(exc, TimeoutError):
                 told = f"[the body did not arrive within {self.config.body_timeout_s:g} s]"
                 raise _Refused(api_error("DIS.4200", told, status=408)) from None
@@ -223,6 +220,18 @@ class Edge:
                 raise _Refused(api_error("DIS.4200", "[the body is incomplete]")) from exc
             raise
         return b"".join(chunks)
+
+    async def _take(self, content: StreamReader, chunks: list[bytes]) -> None:
+        """Append what arrives until the body ends, each chunk counted in `buffered_bytes`. Raises _Refused."""
+        size = 0
+        while chunk := await content.readany():
+            chunks.append(chunk)
+            size += len(chunk)
+            self.buffered_bytes += len(chunk)
+            if size > self.config.max_body_bytes:
+                raise _Refused(_too_large("more bytes", self.config.max_body_bytes))
+            if self.buffered_bytes > self.config.max_buffered_bytes:
+                raise _Refused(api_error("DIS.4305"))
 
     def failed(self, status: int, exc: BaseException | None, message: str | None) -> web.Response:
         """The answer to what is not HTTP, and to a request a bug of ours broke."""
@@ -327,7 +336,7 @@ class _Connection(RequestHandler):
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
         """Write the answer, which counts as buffered until the client has taken it."""
-        weight = _weight(resp.body) if isinstance(resp, web.Response) else 0
+        weight = _weight(resp.body) if isinstance(resp, (Whole, web.Response)) else 0
         self._edge.buffered_bytes += weight
         self._edge.answer_bytes += weight
         try:

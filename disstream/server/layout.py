@@ -6,13 +6,11 @@ Precedence (API 5.4.1): partition_id, explicit_hash_key, partition_key, and with
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Sequence
-from itertools import accumulate, islice, pairwise
-from operator import ne
 from typing import NamedTuple, cast
 
 from ..engine import Columns, Row
+from ..engine.rules import weigh
 from ..model import MAX_HASH_KEY, NewRecord
 from ..wire.errors import api_error
 from ..wire.partitioning import HashRouter, hash_key, partition_id, partition_number
@@ -58,7 +56,7 @@ class Layout:
         self._router = HashRouter((p.number, p.hash_range) for p in writable)
         self._turns = [p.number for p in writable]
         self._turn = 0
-        self._known: dict[str | None, int] = {}
+        self._known: dict[str | None, int] = {}  # never None: a record without a key has its turn
 
     def route(self, records: Records, lanes: list[int] | None = None) -> Routed:
         """Check and place every record of a request. `lanes`: where they were placed before.
@@ -71,25 +69,26 @@ class Layout:
         # third of a comprehension.
         columns = _columns_of(records)
         sizes = [len(record.data) for record in records] if columns is None else columns.sizes
-        payload = sum(sizes)
-        if max(sizes, default=0) > config.max_record_bytes:
+        payload = sum(sizes) if columns is None else columns.payload_bytes
+        if payload > config.max_record_bytes and max(sizes) > config.max_record_bytes:
             index = next(i for i, size in enumerate(sizes) if size > config.max_record_bytes)
             raise _too_large(f"record {index} has {sizes[index]} bytes, more than {config.max_record_bytes}")
         if payload > config.max_request_bytes:
             raise _too_large(f"the records have {payload} bytes together, more than {config.max_request_bytes}")
         if columns is not None:
-            keys = columns.keys
             if lanes is None:
-                found = list(map(self._known.get, keys))
-                lanes = self._lanes(records) if None in found else cast("list[int]", found)
+                try:
+                    lanes = list(map(self._known.__getitem__, columns.keys))
+                except KeyError:
+                    lanes = self._lanes(records)
             groups = _grouped_columns(columns, lanes)
+            weight = weigh(columns)  # before they are stored it is asked for again
         else:
             lanes = self._lanes(records) if lanes is None else lanes
             rows = list(map(row_of, records))
-            keys = [row.key for row in rows]
             groups = _grouped(rows, lanes)
-        weight = payload + sum(map(len, filter(None, keys))) + RECORD_BYTES * len(sizes)
-        return Routed(lanes, groups, weight, payload)
+            weight = weigh(rows)
+        return Routed(lanes, groups, weight + RECORD_BYTES * len(sizes), payload)
 
     def _lanes(self, records: Records) -> list[int]:
         known = self._known
@@ -148,22 +147,25 @@ def _columns_of(records: Records) -> Columns | None:
     if not are_plain(records):
         return None
     payloads = [record.data for record in records]
-    return Columns([record.key or None for record in records], list(map(len, payloads)), payloads=payloads)
+    keys = [record.key for record in records]
+    if "" in keys:  # that is none
+        keys = [key or None for key in keys]
+    return Columns(keys, list(map(len, payloads)), payloads=payloads)
 
 
 def _grouped_columns(rows: Columns, lanes: list[int]) -> dict[int, Rows]:
     """The rows of each lane, in the order of their first ones."""
-    if len(set(lanes)) == 1:
+    if lanes and lanes.count(lanes[0]) == len(lanes):
         return {lanes[0]: rows}
-    counts = Counter(lanes)
-    if sum(map(ne, lanes, islice(lanes, 1, None))) == len(counts) - 1:
-        # Lane by lane, as a producer in a session sends them.
-        ends = accumulate(counts.values(), initial=0)
-        return {lane: rows[begin:end] for lane, (begin, end) in zip(counts, pairwise(ends), strict=True)}
-    indices: dict[int, list[int]] = {lane: [] for lane in counts}
+    indices: dict[int, list[int]] = {lane: [] for lane in dict.fromkeys(lanes)}
     for index, lane in enumerate(lanes):
         indices[lane].append(index)
-    return {lane: rows.pick(found) for lane, found in indices.items()}
+    groups: dict[int, Rows] = {}
+    for lane, found in indices.items():
+        begin, end = found[0], found[-1] + 1
+        # Neighbours, where a producer in a session sends lane by lane.
+        groups[lane] = rows[begin:end] if end - begin == len(found) else rows.pick(found)
+    return groups
 
 
 def _grouped(rows: list[Row], lanes: Sequence[int]) -> dict[int, Rows]:
@@ -186,8 +188,7 @@ def row_of(record: NewRecord | Row) -> Row:
 
 def weight_of(record: NewRecord | Row) -> int:
     """What the record adds to the weight of its request."""
-    key = None if record.partition_id else record.key
-    return len(record.data) + (len(key) if key else 0) + RECORD_BYTES
+    return row_of(record).weight + RECORD_BYTES
 
 
 def _explicit_hash(text: str | None) -> int | None:

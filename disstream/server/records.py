@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import chain, repeat, starmap
@@ -82,7 +83,7 @@ class Records:
         self._refusals = Refusals()
 
     async def put(self, call: Call) -> Response:
-        began = anyio.current_time()
+        began = _now()
         protobuf = call.media_type == PROTOBUF
         request = self._request(call)
         if not (request.name or request.stream_id):
@@ -103,9 +104,7 @@ class Records:
                 if not request.records:
                     request = self._request(call)
                 plan = await self._put_in_session(call, stream, request.records, session)
-        self._meter.put(
-            stream.doc.stream_id, plan.stored, anyio.current_time() - began, clock.wall_ms(), throttled=plan.throttled
-        )
+        self._meter.put(stream.doc.stream_id, plan.stored, _now() - began, clock.wall_ms(), throttled=plan.throttled)
         if call.relayed:
             return Response(status=200, headers={"content-type": PLACED}, body=plan.answer(encode_placed))
         if protobuf:
@@ -139,14 +138,14 @@ class Records:
     def _taken_in(self, plan: PutPlan, stream: Stream) -> Iterator[None]:
         """What bandwidth and memory let pass of it is theirs inside the block."""
         if (pace := self._flow.of(stream.doc)) is not None:
-            plan.pace(pace, stream.doc.stream_id, anyio.current_time())
+            plan.pace(pace, stream.doc.stream_id, _now())
         plan.admit(self.admission)
         try:
             yield
         finally:
             self.admission.release(plan.weight)
         # Not after a failure or a cancellation: the records may be stored, and are paid.
-        plan.unpace(anyio.current_time())
+        plan.unpace(_now())
 
     async def _append(self, plan: PutPlan, stream: Stream) -> bool:
         """True: some partition refused."""
@@ -167,7 +166,7 @@ class Records:
         except ApiError as error:
             plan.give_up(error)
             return
-        plan.reroute(stream.layout, anyio.current_time())
+        plan.reroute(stream.layout, _now())
         try:
             refused = await self._append(plan, stream)
         except ThrottledError as error:  # what was stored under the layout before is told
@@ -258,7 +257,7 @@ class Records:
                 return position
 
     async def get(self, call: Call) -> Response:
-        began = anyio.current_time()
+        began = _now()
         cursor = decode_cursor(call.query.get("partition-cursor", ""))
         age_ms = clock.wall_ms() - cursor.issued_ms
         if age_ms > LIFETIME_MS:
@@ -273,7 +272,7 @@ class Records:
         if not bounds.oldest <= cursor.sequence <= bounds.next:
             raise api_error("DIS.4226")
         pace = self._flow.of(stream.doc)
-        if pace is not None and not pace.may_get(ref, anyio.current_time()):
+        if pace is not None and not pace.may_get(ref, _now()):
             raise self._throttled(ref)
         batches = [as_columns(batch) for batch in await self._log.read(ref, cursor.sequence, max_bytes)]
         if batches:
@@ -282,10 +281,10 @@ class Records:
         count = sum([len(rows) for _, _, rows in batches])
         size = sum([len(rows.data) for _, _, rows in batches])
         following = cursor._replace(sequence=cursor.sequence + count, issued_ms=clock.wall_ms())
-        if pace is not None and not pace.get(ref, size, anyio.current_time()):
+        if pace is not None and not pace.get(ref, size, _now()):
             raise self._throttled(ref)
         kind, body = _page(call, batches, encode_cursor(following))
-        self._meter.get(ref, count, size, anyio.current_time() - began, clock.wall_ms())
+        self._meter.get(ref, count, size, _now() - began, clock.wall_ms())
         return Response(status=200, headers={"content-type": kind, LAYOUTS: str(stream.doc.changes)}, body=body)
 
     def _throttled(self, ref: PartitionRef) -> ApiError:
@@ -309,6 +308,11 @@ class Records:
         if bounds is None:
             raise stream_not_found(stream.doc.name, project)
         return ref, bounds
+
+
+def _now() -> float:
+    """As `anyio.current_time`, which looks up the library of the loop each time: ten times as much."""
+    return asyncio.get_running_loop().time()
 
 
 Stored = tuple[int, int, Columns]

@@ -70,6 +70,41 @@ async def one_of_many_concurrent_transactions_wins(engine: Engine) -> None:
 
 
 @promise
+async def a_change_moves_the_revision(engine: Engine) -> None:
+    catalog = engine.catalog
+    seen = {catalog.revision}
+    for put, delete in (({"k": b"1"}, ()), ({"k": b"1"}, ()), ({"other": b""}, ()), ({}, ("k",))):
+        await catalog.transact({}, put, delete)
+        same(catalog.revision in seen, False, f"revision {catalog.revision} was there before {put} and {delete}")
+        seen.add(catalog.revision)
+    for number in range(20):
+        before = catalog.revision, await version_of(engine, "k")
+        cancelled = asyncio.ensure_future(catalog.transact({}, {"k": b"%d" % number}))
+        for _ in range(number % 3):
+            await asyncio.sleep(0)
+        cancelled.cancel()
+        await asyncio.wait([cancelled])
+        await engine.log.open({A: number})  # what was asked for before has been done by then
+        if await version_of(engine, "k") != before[1]:
+            same(catalog.revision != before[0], True, "the revision moved with a change whose caller was cancelled")
+
+
+@promise
+async def who_reads_when_the_revision_moves_misses_nothing(engine: Engine) -> None:
+    catalog = engine.catalog
+    for number in range(30):
+        changing = asyncio.ensure_future(catalog.transact({}, {"k": b"%d" % number}))
+        kept: tuple[int, Versioned | None] = (-1, None)
+        while not changing.done() or kept[0] != catalog.revision:
+            if kept[0] != catalog.revision:
+                revision = catalog.revision
+                kept = revision, await catalog.get("k")
+            await asyncio.sleep(0)
+        await changing
+        same(kept[1], await catalog.get("k"), f"what was read at revision {kept[0]}")
+
+
+@promise
 async def conflicts_do_not_disturb_neighbours(engine: Engine) -> None:
     await engine.log.open({A: 1})
     calls: list[Awaitable[object]] = []

@@ -14,7 +14,6 @@ name. The position is resolved when the cursor is issued, so the token's type is
 from __future__ import annotations
 
 import binascii
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -74,7 +73,8 @@ def encode_cursor(cursor: CursorState) -> str:
         ),
         cursor.issued_ms,
     )
-    return urlsafe_b64encode(_encoder.encode(token)).rstrip(b"=").decode("ascii")
+    text = binascii.b2a_base64(_encoder.encode(token), newline=False).decode("ascii")
+    return text.rstrip("=").replace("+", "-").replace("/", "_")
 
 
 def decode_cursor(token: str) -> CursorState:
@@ -83,9 +83,8 @@ def decode_cursor(token: str) -> CursorState:
         raise api_error("DIS.4217", f"[a cursor has 1 to {MAX_TOKEN_CHARS} characters, this has {len(token)}]")
     try:
         # Lenient towards the standard alphabet and towards padding: both travel in the wild.
-        text = token.replace("+", "-").replace("/", "_").rstrip("=")
-        raw = urlsafe_b64decode(text + "=" * (-len(text) % 4))
-        parsed = _decoder.decode(raw)
+        text = token.rstrip("=").replace("-", "+").replace("_", "/")
+        parsed = _decoder.decode(binascii.a2b_base64(text + "=" * (-len(text) % 4)))
         param = parsed.get_iterator_param
         cursor = CursorState(
             param.stream_name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import NamedTuple
 
 from ..errors import ConfigError
@@ -87,9 +88,32 @@ ROUTES = (
 
 _BY_OPERATION = {route.operation: route for route in reversed(ROUTES)}
 
-_BY_LENGTH: dict[int, list[Route]] = {}
-for _one in ROUTES:
-    _BY_LENGTH.setdefault(len(_one.path), []).append(_one)
+
+class _Shape:
+    """The paths with literals in the same places, by these literals: a request need not be compared to each path."""
+
+    def __init__(self, places: tuple[int, ...]) -> None:
+        self.literals: itemgetter[object] = itemgetter(*places)
+        self.routes: dict[object, list[tuple[int, Route]]] = {}
+        """With their places in the table."""
+
+
+def _shapes() -> dict[int, list[_Shape]]:
+    """By the number of segments."""
+    shapes: dict[tuple[int, ...], _Shape] = {}
+    by_length: dict[int, list[_Shape]] = {}
+    for place, route in enumerate(ROUTES):
+        literal = tuple(i for i, part in enumerate(route.path) if part[0] != "{")
+        key = (len(route.path), *literal)
+        if key not in shapes:
+            shapes[key] = _Shape(literal)
+            by_length.setdefault(len(route.path), []).append(shapes[key])
+        shape = shapes[key]
+        shape.routes.setdefault(shape.literals(route.path), []).append((place, route))
+    return by_length
+
+
+_SHAPES = _shapes()
 
 
 class Match(NamedTuple):
@@ -105,20 +129,15 @@ class NoMatch(NamedTuple):
 
 def match(method: str, segments: list[str]) -> Match | NoMatch:
     """The operation that serves `method` on these decoded path segments."""
-    allowed = []
-    for route in _BY_LENGTH.get(len(segments), ()):
-        params: dict[str, str] = {}
-        for pattern, segment in zip(route.path, segments, strict=True):
-            if pattern[0] == "{":
-                params[pattern[1:-1]] = segment
-            elif pattern != segment:
-                break
-        else:
-            if route.method == method:
-                return Match(route.operation, params)
-            if route.method not in allowed:
-                allowed.append(route.method)
-    return NoMatch(tuple(allowed))
+    fitting: list[tuple[int, Route]] = []
+    for shape in _SHAPES.get(len(segments), ()):
+        fitting += shape.routes.get(shape.literals(segments), ())
+    fitting.sort()  # of several the first in the table
+    for _, route in fitting:
+        if route.method == method:
+            params = {name[1:-1]: text for name, text in zip(route.path, segments, strict=True) if name[0] == "{"}
+            return Match(route.operation, params)
+    return NoMatch(tuple({route.method: None for _, route in fitting}))
 
 
 def build(operation: str, params: dict[str, str], query: dict[str, str] | None = None) -> tuple[str, str]:

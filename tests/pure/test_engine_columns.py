@@ -281,6 +281,15 @@ def test_rows_of_different_times(model: Timed, begin: int | None, end: int | Non
         assert columns.times == times
 
 
+@pytest.mark.parametrize("times", [None, b"nor these"])
+def test_what_goes_on_as_it_came_is_not_looked_at(times: bytes | None) -> None:
+    """Packed rows give their stamped form without being unpacked, which damaged ones could not be."""
+    columns = Columns.of_packed(2, b"no rows", b"payloads", times)
+    assert (columns.stamped, columns.data, len(columns)) == (b"no rows", b"payloads", 2)
+    with pytest.raises(StorageError):
+        columns.check()
+
+
 @given(model=timed_lists)
 def test_times_are_given_to_columns(model: Timed) -> None:
     """What tells its times already stays what it is; other columns become new ones, which share nothing with them."""

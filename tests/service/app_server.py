@@ -31,6 +31,10 @@ class Meddler:
     def catalog(self) -> Catalog:
         return self
 
+    @property
+    def revision(self) -> int:
+        return self._engine.catalog.revision
+
     async def start(self) -> None:
         await self._engine.start()
 

@@ -1,4 +1,4 @@
-"""Listing streams: a page costs what is on it, and the number of all of them stays right."""
+"""The streams: found as they are now, and listed at the price of a page; the number of all of them stays right."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 
+import msgspec
 import pytest
 
 from disstream.engine import Versioned
 from disstream.engine.memory import MemoryEngine
-from disstream.errors import ApiError, OutcomeUnknown
+from disstream.errors import ApiError, NotFoundError, OutcomeUnknown
 from disstream.server.config import ServerConfig
 from disstream.server.directory import Directory
 from disstream.server.documents import PartitionDoc, StreamDoc
@@ -41,9 +42,19 @@ class Catalog:
         self.loses: str | None = None
         """The beginning of a key."""
         self.gate: asyncio.Event | None = None
+        self.gets: list[str] = []
+        self.late: asyncio.Event | None = None
+
+    @property
+    def revision(self) -> int:
+        return self._inner.revision
 
     async def get(self, key: str) -> Versioned | None:
-        return await self._inner.get(key)
+        self.gets.append(key)
+        found = await self._inner.get(key)
+        if self.late is not None:
+            await self.late.wait()
+        return found
 
     async def scan(self, prefix: str, after: str = "", limit: int = 1000) -> list[tuple[str, Versioned]]:
         found = await self._inner.scan(prefix, after, limit)
@@ -98,6 +109,42 @@ async def test_a_page_costs_what_is_on_it() -> None:
             assert ([one.name for one in page], has_more) == (names, more)
             assert await streams.count(PROJECT) == 50
         assert sum(catalog.scans) <= 4 * 4
+
+
+async def test_streams_are_read_when_something_changed() -> None:
+    """While nothing in the catalog changes it is not asked; a change, a deletion and a new life are seen at once."""
+    async with directory() as (streams, catalog):
+        await streams.create(PROJECT, doc("a"))
+        await streams.create(PROJECT, doc("b"))
+        first = await streams.find(PROJECT, "a")
+        catalog.gets.clear()
+        assert await streams.find(PROJECT, "a") is first
+        assert not catalog.gets
+        await catalog.transact({}, {"something else": b""})
+        assert await streams.find(PROJECT, "a") is first
+        assert catalog.gets == [first.key]
+        await streams.change(PROJECT, "a", "", lambda found: msgspec.structs.replace(found, retention_h=48))
+        assert (await streams.find(PROJECT, "a")).doc.retention_h == 48
+        await streams.delete(PROJECT, "a")
+        with pytest.raises(NotFoundError):
+            await streams.find(PROJECT, "a")
+        await streams.create(PROJECT, doc("a"))
+        assert (await streams.find(PROJECT, "a")).doc.retention_h == 24
+
+
+async def test_a_late_read_is_not_kept() -> None:
+    """What was read before a change, and came after it, is read again."""
+    async with directory() as (streams, catalog):
+        await streams.create(PROJECT, doc("a"))
+        catalog.late = asyncio.Event()
+        finding = asyncio.create_task(streams.find(PROJECT, "a"))
+        await asyncio.sleep(0)
+        late, catalog.late = catalog.late, None
+        await streams.change(PROJECT, "a", "", lambda found: msgspec.structs.replace(found, retention_h=48))
+        assert (await streams.find(PROJECT, "a")).doc.retention_h == 48
+        late.set()
+        assert (await finding).doc.retention_h == 24
+        assert (await streams.find(PROJECT, "a")).doc.retention_h == 48
 
 
 async def test_the_count_follows() -> None:

@@ -88,6 +88,28 @@ def test_wrong_method_and_unknown_path_differ() -> None:
     assert match("GET", ["v2", "p", "records", "more"]) == NoMatch(())
 
 
+literals = {part for route in ROUTES for part in route.path if part[0] != "{"}
+words = st.sampled_from([*sorted(literals), "x", "", "{x}"])
+
+
+@given(method=st.sampled_from(["GET", "PUT", "POST", "DELETE", "HEAD"]), segments=st.lists(words, max_size=8))
+def test_matching_is_looking_through_the_table(method: str, segments: list[str]) -> None:
+    """The first route that fits, also where names are words of other paths; else the methods of all that fit."""
+    fitting = [
+        route
+        for route in ROUTES
+        if len(route.path) == len(segments)
+        and all(part[0] == "{" or part == segment for part, segment in zip(route.path, segments, strict=True))
+    ]
+    served = [route.operation for route in fitting if route.method == method]
+    found = match(method, segments)
+    if served:
+        assert isinstance(found, Match)
+        assert found.operation == served[0]
+    else:
+        assert found == NoMatch(tuple(dict.fromkeys(route.method for route in fitting)))
+
+
 def test_empty_parameters_are_refused() -> None:
     """An empty name would turn "delete this stream" into another operation."""
     with pytest.raises(ConfigError, match="stream_name"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import struct
 from collections.abc import Collection, Mapping
 
@@ -19,6 +20,7 @@ class EmbeddedCatalog:
 
     def __init__(self, committer: Committer) -> None:
         self._committer = committer
+        self.revision = 0
 
     async def get(self, key: str) -> Versioned | None:
         env = self._committer.check()
@@ -53,7 +55,12 @@ class EmbeddedCatalog:
         puts = [(_encode(key), value) for key, value in put.items()]
         deletes = [_encode(key) for key in delete]
         size = sum([len(value) for _, value in puts])
-        await self._committer.submit(lambda write: _transact(write, expected, puts, deletes), size)
+        answered = self._committer.submit(lambda write: _transact(write, expected, puts, deletes), size)
+        answered.add_done_callback(self._changed)
+        await asyncio.shield(answered)  # cancelled or not, it is answered once a read sees what it did
+
+    def _changed(self, _: object) -> None:
+        self.revision += 1
 
 
 def _transact(
