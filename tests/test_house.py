@@ -97,6 +97,7 @@ PURE = [
     "server/group.py",
     "server/heartbeat.py",
     "server/layout.py",
+    "server/recent.py",
     "server/meter.py",
     "server/quotas.py",
     "server/relay.py",

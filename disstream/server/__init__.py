@@ -59,6 +59,7 @@ blacklist   which addresses fail too often
 meter       what is counted of the traffic, minute by minute
 tagging     what tags may be, and which streams a question about them means
 layout      where records go
+recent      what was asked for lately, within a weight
 admission   what is taken in, and what becomes of each record of a put (the suffix rule)
 sessions    what becomes of the records of a put that may be a repetition
 

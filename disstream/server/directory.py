@@ -38,14 +38,15 @@ from .documents import (
     stream_key,
     streams_of,
 )
-from .layout import Layout
+from .layout import KeyRoom, Layout
 from .progress import forget_stream
 from .quotas import check_quotas, has_quotas, writable_partitions
+from .recent import Recent
 
 logger = logging.getLogger("disstream.server")
 
-MAX_DECODED = 64
-"""Streams whose documents and known partition keys are kept; with the bound of known keys this bounds their memory."""
+MAX_PARTITIONS = 20_000
+"""Of streams whose documents are kept as objects, some 20 MB; a stream counts as one more."""
 
 MAX_COUNTED = 1_000
 """Projects of which is known how many streams they have."""
@@ -59,12 +60,12 @@ class Stream:
 
     __slots__ = ("doc", "key", "layout", "revision", "version")
 
-    def __init__(self, key: str, versioned: Versioned, config: ServerConfig) -> None:
+    def __init__(self, key: str, versioned: Versioned, config: ServerConfig, keys: KeyRoom) -> None:
         self.key = key
         self.revision = -1
         self.version = versioned.version
         self.doc = decode_document(versioned.value)
-        self.layout = Layout(self.doc.partitions, config)
+        self.layout = Layout(self.doc.partitions, config, keys)
 
     @property
     def project(self) -> str:
@@ -76,7 +77,8 @@ class Directory:
     def __init__(self, engine: Engine, config: ServerConfig) -> None:
         self._engine = engine
         self._config = config
-        self._decoded: dict[str, Stream] = {}
+        self._keys = KeyRoom()
+        self._decoded = Recent[Stream](MAX_PARTITIONS)
         self._counts: dict[str, int] = {}
         self._begun = self._changing = 0  # makings and deletions: how many have begun, and how many are under way
         self._turns: dict[str, tuple[anyio.Lock, int]] = {}
@@ -151,6 +153,8 @@ class Directory:
             return None
         catalog = self._engine.catalog
         revision = catalog.revision  # before reading: what changes meanwhile is read the next time
+        if self._keys.full:
+            self._forget_keys()
         known = self._decoded.get(key)
         if known is not None and known.revision == revision:
             return known
@@ -159,12 +163,16 @@ class Directory:
             return None
         known = self._decoded.get(key)
         if known is None or known.version != versioned.version:
-            known = Stream(key, versioned, self._config)
-            if key not in self._decoded and len(self._decoded) >= MAX_DECODED:
-                del self._decoded[next(iter(self._decoded))]
-            self._decoded[key] = known
+            known = Stream(key, versioned, self._config, self._keys)
+            self._decoded.put(key, known, 1 + len(known.doc.partitions))
         known.revision = revision
         return known
+
+    def _forget_keys(self) -> None:
+        """All that layouts have learned: it comes back with the next records."""
+        for stream in self._decoded:
+            stream.layout.forget()
+        self._keys.learned = 0
 
     async def create(self, project: str, doc: StreamDoc) -> None:
         """Make it; usable when this returns. Raises ApiError DIS.4307 or DIS.4308."""
@@ -245,7 +253,7 @@ class Directory:
                         )
                 except CatalogConflict:
                     continue  # somebody changed it since: look again
-                self._decoded.pop(stream.key, None)
+                self._decoded.pop(stream.key)
                 logger.info("stream deleted: project=%s stream=%s id=%s", project, doc.name, doc.stream_id)
                 await self._drop(doc.stream_id)
                 return

@@ -22,6 +22,9 @@ MAX_KNOWN_KEYS = 65_536
 MAX_KNOWN_KEY_BYTES = 128
 """Together they bound the memory of known keys: about 15 MB a stream. An MD5 costs twenty times a dict's hit."""
 
+MAX_KEYS_TOGETHER = 1_000_000
+"""Of all streams: about 230 MB, if all keys are that long."""
+
 _INTEGER = re.compile(r"[+-]?[0-9]+", re.ASCII)
 
 
@@ -44,10 +47,22 @@ class Routed(NamedTuple):
     payload: int
 
 
+class KeyRoom:
+    """How many keys all layouts have learned since they last forgot them."""
+
+    def __init__(self) -> None:
+        self.learned = 0
+
+    @property
+    def full(self) -> bool:
+        return self.learned >= MAX_KEYS_TOGETHER
+
+
 class Layout:
     """Assigns records to writable partitions, whose `epochs` an append must name."""
 
-    def __init__(self, partitions: Iterable[PartitionDoc], config: ServerConfig) -> None:
+    def __init__(self, partitions: Iterable[PartitionDoc], config: ServerConfig, room: KeyRoom | None = None) -> None:
+        """`room` is shared with other layouts; who makes them sees to it that they `forget` when it is full."""
         partitions = list(partitions)
         writable = [p for p in partitions if p.writable]
         self._retired = {p.number for p in partitions if not p.writable}
@@ -56,6 +71,7 @@ class Layout:
         self._router = HashRouter((p.number, p.hash_range) for p in writable)
         self._turns = [p.number for p in writable]
         self._turn = 0
+        self._room = room or KeyRoom()
         self._known: dict[str | None, int] = {}  # never None: a record without a key has its turn
 
     def route(self, records: Records, lanes: list[int] | None = None) -> Routed:
@@ -120,9 +136,14 @@ class Layout:
         lane = self._owner(hash_key(key))
         if size <= MAX_KNOWN_KEY_BYTES:
             if len(self._known) >= MAX_KNOWN_KEYS:
-                self._known.clear()
+                self.forget()
             self._known[key] = lane
+            self._room.learned += 1
         return lane
+
+    def forget(self) -> None:
+        """The keys it has learned."""
+        self._known.clear()
 
     def _check_key(self, key: str) -> int:
         """Its bytes. Raises ApiError DIS.4200 for too many."""

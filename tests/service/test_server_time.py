@@ -15,7 +15,7 @@ from disstream import clock
 from disstream.engine import AppendRefused, Entry, PartitionRef, Replayed
 from disstream.engine.memory import MemoryEngine, MemoryLog
 from disstream.errors import OutcomeUnknown, StorageError
-from disstream.server import App, ServerConfig, retention
+from disstream.server import App, ServerConfig, directory, layout, retention
 from disstream.server.documents import decode_document, encode_document
 from disstream.server.retention import keep_trimming
 from disstream.testing.clock import run_simulated
@@ -401,14 +401,17 @@ def test_a_creation_that_loses() -> None:
     simulate(test)
 
 
-def test_many_streams_are_not_kept_decoded() -> None:
-    """The server keeps a bounded number of documents and serves all streams."""
+def test_many_streams_are_not_kept_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server keeps a bounded number of documents and of keys, and serves all streams."""
+    monkeypatch.setattr(directory, "MAX_PARTITIONS", 40)
+    monkeypatch.setattr(layout, "MAX_KEYS_TOGETHER", 10)
 
     async def test(bench: Bench) -> None:
         for n in range(70):
             await bench.create(f"s{n}")
-            assert (await bench.put(f"s{n}", {"data": ""})).code == ""
-        assert len(bench.app.directory._decoded) <= 64
+            assert (await bench.put(f"s{n}", {"data": "", "partition_key": "k"})).code == ""
+        assert len(bench.app.directory._decoded) == 20
+        assert sum(len(stream.layout._known) for stream in bench.app.directory._decoded) <= 10
         for n in range(70):
             assert await bench.ranges(f"s{n}") == ["[0 : 1]"]
 
