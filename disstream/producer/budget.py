@@ -77,6 +77,11 @@ class ByteBudget:
         self._breath: asyncio.Handle | None = None
         self._closed: ClosedError | None = None
 
+    @property
+    def more(self) -> bool:
+        """Whether somebody is in the middle of sending: he waits for room, or lets the loop breathe."""
+        return bool(self._waiters) or self._granted > 0
+
     def open(self, now: float) -> None:
         self._breathed_at = now
         self._set_mark()

@@ -351,9 +351,8 @@ class Producer:
         for share in by_lane.values():
             share.spans = self._core.extend(share.lane, share.let_go(), share.weight, now)
         for lane in {lane.group: lane for lane in by_lane}.values():  # one of each group wakes its task
-            self._sending.wake(lane)
+            self._sending.opened(lane)
         self._seal_for_others(by_lane)
-        self._sending.opened()
         return BatchDelivery(order, by_lane.values())
 
     async def _enter_many(self, need: int, order: list[Share], by_lane: dict[Lane, Share]) -> None:
@@ -386,8 +385,7 @@ class Producer:
 
     def _open(self, lane: Lane, row: NewRecord, weight: int) -> Batch:
         batch = self._core.open(lane, row, weight, self._time())
-        self._sending.wake(lane)
-        self._sending.opened()
+        self._sending.opened(lane)
         return batch
 
     def _check(self, row: NewRecord) -> Lane:

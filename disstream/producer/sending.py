@@ -72,8 +72,10 @@ class Sending:
 
     # --- requests out ---------------------------------------------------------------------------------------------
 
-    def opened(self) -> None:
-        """A batch was opened: it has to be looked after."""
+    def opened(self, lane: Lane) -> None:
+        """A batch was opened there: it has to be looked after."""
+        if lane.group is None or not lane.group.patient_until:  # else its task looks soon, whatever comes
+            self.wake(lane)
         self._sweep_wake.ring()
 
     def wake(self, lane: Lane) -> None:
@@ -111,7 +113,7 @@ class Sending:
                 await checkpoint()
             now = loop_time()
             core.offer(EXTENSION in self._client.extensions)
-            shipment = core.picker.take(core.layout.lanes.groups[index], now)
+            shipment = core.picker.take(core.layout.lanes.groups[index], now, more=self._budget.more)
             if shipment is not None:
                 self._note_work()
                 await self._send(shipment, now, tasks)
