@@ -157,10 +157,10 @@ class Answers:
             lane.failures = 0
             lane.apart = False
             lane.traffic.stored(part, now)
-            count = len(part)
+            sizes = None if part.batch.packing is None else part.sizes
+            count = len(part) if sizes is None else len(sizes)
             if part.number >= 0:
-                lane.numbers.stored(part.epoch, part.number + part.wire_count)
-            sizes = part.sizes
+                lane.numbers.stored(part.epoch, part.number + count)
             own, start = (answer, offset) if sizes is None else (SharedAnswer(answer, offset, sizes), 0)
             if part.indices is None and not part.overtaken:
                 self._ends.store_whole(part, own, start)
@@ -168,7 +168,7 @@ class Answers:
                 for place, i in enumerate(part.each(), start):
                     self._ends.store(part, i, own.receipt(place, part.attempts))
                 self._ends.wake(part)
-            offset += count if sizes is None else len(sizes)
+            offset += count
         self._picker.done(shipment)
 
     def _settle_each(self, shipment: Shipment, results: list[PutResult], now: float) -> None:

@@ -79,8 +79,8 @@ class ByteBudget:
 
     @property
     def more(self) -> bool:
-        """Whether somebody is in the middle of sending: he waits for room, or lets the loop breathe."""
-        return bool(self._waiters) or self._granted > 0
+        """Whether somebody is in the middle of sending, and pauses to let the loop breathe, with room left."""
+        return (bool(self._waiters) or self._granted > 0) and self.used < self.limit // 2
 
     def open(self, now: float) -> None:
         self._breathed_at = now

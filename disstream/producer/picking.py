@@ -35,9 +35,9 @@ FEW_OF_A_LANE = 64
 WIDE_GATHER_S = 0.02
 """How long such a request waits at most while two or more of ours are out."""
 
-MORE_GATHER_S = 0.1
-"""How long it waits at most while somebody is in the middle of sending, and only pauses to let the loop breathe. At
-300,000 records a second each of a thousand lanes gets thirty meanwhile."""
+MORE_GATHER_S = 0.2
+"""How long it waits at most while somebody is in the middle of sending, and only pauses to let the loop breathe: at
+300,000 records a second each of a thousand lanes gets sixty meanwhile. Never more than a tenth of what a record has."""
 
 LOOK_S = 0.005
 """So often it is seen whether that is still so: who has sent all, and awaits receipts, must not wait for nothing."""
@@ -54,6 +54,7 @@ class Picker:
         self._max_records = config.max_batch_records
         self._max_bytes = config.max_batch_bytes
         self._strict = config.order == "strict"
+        self._more_gather_s = min(MORE_GATHER_S, config.delivery_timeout_s / 10)
         self._layout = layout
         self._ends = ends
         self._producer_id = producer_id
@@ -123,7 +124,7 @@ class Picker:
             if self._layout.frozen and not lane.in_doubt:
                 continue
             # Who would be ready soon comes along: lanes of a group then keep in step, and fewer requests carry more.
-            if self._ready_at(lane, now) > now + (QUANTUM_S / 2 if shipment.parts else 0.0):
+            if lane.traffic.paced and self._ready_at(lane, now) > now + (QUANTUM_S / 2 if shipment.parts else 0.0):
                 continue
             run = Run(lane.numbers) if sessions else None
             self._pick(lane, shipment, now, run)
@@ -165,7 +166,7 @@ class Picker:
         if not count or count >= max(FEW_RECORDS, FEW_OF_A_LANE * lanes if wide else 0):
             return 0.0
         if wide and more:
-            return oldest + MORE_GATHER_S
+            return oldest + self._more_gather_s
         return oldest + (GATHER_S if count < FEW_RECORDS else WIDE_GATHER_S)
 
     def done(self, shipment: Shipment) -> None:
@@ -216,14 +217,13 @@ class Picker:
         """Move what may go now from the lane to the shipment; `run` numbers it."""
         if lane.open is not None and lane.open.due_at <= now:
             lane.seal()
-        pacer = lane.traffic.pacer
-        if pacer is not None and pacer.free:
-            pacer = None
+        pacer = lane.traffic.pacer if lane.traffic.paced else None
         records, octets = (math.inf, math.inf) if pacer is None else pacer.allowance(now)
         one_per_key = self._strict and lane.number is not None
+        expiring = now + self._ends.min_attempt_s
         while lane.queue:
             part = lane.queue[0]
-            if self._ends.expire(part, now):
+            if part.batch.deadline <= expiring and self._ends.expire(part, now):
                 lane.queue.popleft()
                 continue
             if pacer is not None and (records < 1.0 or octets <= 0.0):
@@ -239,15 +239,15 @@ class Picker:
             if count > records or count > self._max_records or size > octets:
                 part, rest = self._cut(part, records, octets)
                 count, size = part.wire_count, part.payload
-            weight = part.weight
+            weight = part.batch.weight if part.indices is None else part.weight
             if shipment.parts and (
                 part.alone or shipment.count + count > self._max_records or shipment.weight + weight > self._max_bytes
             ):
                 return
             if run is not None:
-                if not run.admits(part):
+                if run.first >= 0 and not run.admits(part):
                     return
-                run.add(part)
+                run.add(part, count)
             lane.queue.popleft()
             shipment.add(lane, part, count, weight)
             if pacer is not None:
@@ -318,7 +318,7 @@ class Picker:
                     if not run.admits(taken):
                         kept.append(part)
                         break
-                    run.add(taken)
+                    run.add(taken, taken.wire_count)
                 shipment.add(lane, taken, taken.wire_count, weight)
                 if pacer is not None:
                     pacer.sent(taken.wire_count, taken.payload)

@@ -137,10 +137,17 @@ class Traffic:
 
     def stored(self, part: Part, now: float) -> None:
         """A part was stored whole."""
-        self.records.add(len(part), now)
-        self.bytes.add(part.weight, now)
         keys = part.batch.rows.keys
-        self.keys.feed(keys if part.indices is None else [keys[i] for i in part.indices], now)
+        if part.indices is not None:
+            keys = [keys[i] for i in part.indices]
+        self.records.add(len(keys), now)
+        self.bytes.add(part.weight, now)
+        self.keys.feed(keys, now)
+
+    @property
+    def paced(self) -> bool:
+        """Whether it is written as fast as a pace allows, and no faster."""
+        return self.pacer is not None and not self.pacer.free
 
     @property
     def late(self) -> bool:
