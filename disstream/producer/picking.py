@@ -69,9 +69,11 @@ class Picker:
 
         `more`: somebody is in the middle of sending, so there will be more in a moment.
         """
-        if group.busy or self.paused_until > now or (more and group.patient_until > now):
+        if more and group.patient_until > now:
             return None
         group.patient_until = 0.0
+        if group.busy or self.paused_until > now:
+            return None
         until = self._gathering_until(group, more)
         if until > now:
             if more and len(group.active) >= MANY_LANES:

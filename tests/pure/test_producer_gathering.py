@@ -181,6 +181,16 @@ def test_they_go_when_there_is_enough_of_each() -> None:
     assert shipment.records == MANY_LANES * FEW_OF_A_LANE
 
 
+def test_patience_does_not_outlive_its_time() -> None:
+    """Whatever else holds a group back, it is not taken for one that looks soon by itself, and left asleep."""
+    core = make(partitions=4 * MANY_LANES)
+    add_to_lanes(core, 0, MANY_LANES, 1, 10.0)
+    assert take(core, 0, 10.0, more=True) is None
+    core.picker.paused_until = 20.0
+    assert take(core, 0, 11.0, more=True) is None
+    assert core.layout.lanes.groups[0].patient_until == 0.0
+
+
 def test_few_lanes_wait_for_nothing_that_is_to_come() -> None:
     """Batches of few lanes fill by themselves."""
     core = make(partitions=4 * (MANY_LANES - 1))
