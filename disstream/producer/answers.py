@@ -139,12 +139,13 @@ class Answers:
             return False
         told = iter(places)
         partition = left = 0
+        trusted = self._layout.trusted
         for lane, part in shipment.parts:
             need = part.wire_count
             while need:
                 if not left:
                     partition, _, left = next(told)
-                if self._layout.trusted and lane.number not in (None, partition):
+                if trusted and lane.number not in (None, partition):
                     return False
                 step = min(need, left)
                 need -= step
