@@ -191,6 +191,19 @@ def test_patience_does_not_outlive_its_time() -> None:
     assert core.layout.lanes.groups[0].patient_until == 0.0
 
 
+def test_the_wait_counts_from_when_the_group_could_send() -> None:
+    """What gathered behind a slow request waits as long as what comes to an idle group."""
+    core = make(partitions=4 * MANY_LANES)
+    add_to_lanes(core, 0, MANY_LANES, FEW_OF_A_LANE, 10.0)
+    first = take(core, 0, 10.0, more=True)
+    assert first is not None
+    add_to_lanes(core, 0, MANY_LANES, 1, 10.0)
+    settle(core, first, 11.0)
+    assert take(core, 0, 11.0, more=True) is None
+    assert take(core, 0, 11.0 + MORE_GATHER_S - LOOK_S, more=True) is None
+    assert len(lanes(take(core, 0, 11.0 + MORE_GATHER_S, more=True))) == MANY_LANES
+
+
 def test_few_lanes_wait_for_nothing_that_is_to_come() -> None:
     """Batches of few lanes fill by themselves."""
     core = make(partitions=4 * (MANY_LANES - 1))
@@ -199,11 +212,11 @@ def test_few_lanes_wait_for_nothing_that_is_to_come() -> None:
 
 
 def test_no_record_expires_while_more_is_awaited() -> None:
-    """With little time for a record the wait is shorter: a tenth of it."""
+    """With little time for a record the wait is shorter: a quarter of it."""
     core = make(partitions=4 * MANY_LANES, delivery_timeout_s=0.5)
     add_to_lanes(core, 0, MANY_LANES, 1, 10.0)
     assert take(core, 0, 10.0, more=True) is None
-    assert len(lanes(take(core, 0, 10.06, more=True))) == MANY_LANES
+    assert len(lanes(take(core, 0, 10.13, more=True))) == MANY_LANES
 
 
 def test_one_that_travels_alone_takes_nobody_along() -> None:
