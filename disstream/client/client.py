@@ -22,7 +22,7 @@ from typing import Self
 import anyio
 
 from ..errors import ApiError, ConfigError, DisError, NotFoundError, TransportError
-from ..lifecycle import Scope, Supervisor
+from ..lifecycle import Scope, Supervisor, loop_time
 from ..wire.errors import decode_error, retry_after_seconds
 from ..wire.http import EXTENSIONS_HEADER, JSON, Request, Response
 from ..wire.routes import build
@@ -280,7 +280,7 @@ class Client:
     ) -> Response:
         repeat = repeat_of(operation, method)
         usual = self._headers if headers is None else {**self._headers, **headers}
-        began = anyio.current_time()
+        began = loop_time()
         attempt = 0
         maybe_done = False
         renewed = False
@@ -317,7 +317,7 @@ class Client:
                 return Response(status=204)
             pause = None
             if may_repeat(error, repeat):
-                pause = policy.pause(attempt, anyio.current_time() - began, self._dice, retry_after_s)
+                pause = policy.pause(attempt, loop_time() - began, self._dice, retry_after_s)
             if pause is None:
                 try:
                     raise error

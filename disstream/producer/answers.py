@@ -139,12 +139,13 @@ class Answers:
             return False
         told = iter(places)
         partition = left = 0
+        trusted = self._layout.trusted
         for lane, part in shipment.parts:
             need = part.wire_count
             while need:
                 if not left:
                     partition, _, left = next(told)
-                if self._layout.trusted and lane.number not in (None, partition):
+                if trusted and lane.number not in (None, partition):
                     return False
                 step = min(need, left)
                 need -= step
@@ -157,10 +158,10 @@ class Answers:
             lane.failures = 0
             lane.apart = False
             lane.traffic.stored(part, now)
-            count = len(part)
+            sizes = None if part.batch.packing is None else part.sizes
+            count = len(part) if sizes is None else len(sizes)
             if part.number >= 0:
-                lane.numbers.stored(part.epoch, part.number + part.wire_count)
-            sizes = part.sizes
+                lane.numbers.stored(part.epoch, part.number + count)
             own, start = (answer, offset) if sizes is None else (SharedAnswer(answer, offset, sizes), 0)
             if part.indices is None and not part.overtaken:
                 self._ends.store_whole(part, own, start)
@@ -168,7 +169,7 @@ class Answers:
                 for place, i in enumerate(part.each(), start):
                     self._ends.store(part, i, own.receipt(place, part.attempts))
                 self._ends.wake(part)
-            offset += count if sizes is None else len(sizes)
+            offset += count
         self._picker.done(shipment)
 
     def _settle_each(self, shipment: Shipment, results: list[PutResult], now: float) -> None:

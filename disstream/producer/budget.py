@@ -34,8 +34,6 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 
-import anyio
-
 from ..errors import BufferFull, ClosedError, ConfigError
 from ..wire.partitioning import partition_id
 from .traffic import Traffic
@@ -79,6 +77,11 @@ class ByteBudget:
         self._breath: asyncio.Handle | None = None
         self._closed: ClosedError | None = None
 
+    @property
+    def more(self) -> bool:
+        """Whether somebody is in the middle of sending, and pauses to let the loop breathe, with room left."""
+        return (bool(self._waiters) or self._granted > 0) and self.used < self.limit // 2
+
     def open(self, now: float) -> None:
         self._breathed_at = now
         self._set_mark()
@@ -119,7 +122,7 @@ class ByteBudget:
         if not busy and self._breath is None:
             self._breath = loop.call_soon(self._after_breath)
         try:
-            with anyio.fail_after(timeout_s):
+            async with asyncio.timeout(timeout_s):
                 await future
         except TimeoutError:
             self._withdraw(future, need)
@@ -161,7 +164,7 @@ class ByteBudget:
             self._grant
         )  # not now: we would run before those whose turn has come and whose tasks have not run
         try:
-            with anyio.fail_after(timeout_s):
+            async with asyncio.timeout(timeout_s):
                 await turn.future
         except TimeoutError:
             told = self._told(need) if turn.come else self.told_share(turn.traffics)

@@ -34,7 +34,7 @@ KEY_CACHE_SIZE = 65_536
 class Group:
     """What one sending task serves."""
 
-    __slots__ = ("active", "busy", "free_first", "index", "lanes", "turn")
+    __slots__ = ("active", "busy", "free_first", "gathers_since", "index", "lanes", "patient_until", "turn")
 
     def __init__(self, index: int) -> None:
         self.index = index
@@ -42,6 +42,8 @@ class Group:
         self.free_first = False  # whose turn it is: the free lane's or our own lanes'
         self.active: dict[Lane, None] = {}  # our lanes that hold records, longest waiting first
         self.lanes: list[Lane] = []
+        self.gathers_since: float | None = None  # since when it could send what its lanes hold, as far as known
+        self.patient_until = 0.0  # it gathers, and is not asked again before, as long as more is being sent
         self.turn = 0  # which of them takes free records along next
 
     def carrier(self, now: float, ready_at: Callable[[Lane], float]) -> Lane | None:

@@ -63,10 +63,13 @@ class Run:
             return (part.epoch, part.number) == (self.epoch, self.end)
         return self.epoch == self._numbers.epoch and self.end == self._numbers.unused
 
-    def add(self, part: Part) -> None:
-        """Number the part. What opens a run, and can neither keep nor get the next number, opens a new epoch."""
+    def add(self, part: Part, count: int) -> None:
+        """Number the part, which is `count` records of the service.
+
+        What opens a run, and can neither keep nor get the next number, opens a new epoch.
+        """
         numbers = self._numbers
-        if part.in_doubt:
+        if part.number >= 0 and part.in_doubt:
             if self.first < 0:
                 self.epoch, self.first, self.end = part.epoch, part.number, part.number
         elif self.first < 0:
@@ -74,9 +77,9 @@ class Run:
                 numbers.renew()
             self.epoch, self.first, self.end = numbers.epoch, numbers.next, numbers.next
         part.epoch, part.number = self.epoch, self.end
-        self.end += part.wire_count
-        if self.epoch == numbers.epoch:
-            numbers.unused = max(numbers.unused, self.end)
+        self.end += count
+        if self.epoch == numbers.epoch and self.end > numbers.unused:
+            numbers.unused = self.end
 
     def _bound(self, part: Part) -> bool:
         return part.number >= 0 and part.epoch == self._numbers.epoch

@@ -248,6 +248,10 @@ class Ledger:
         return [record for samples in self._samples.values() for record in samples.values()]
 
 
+_GONE = NewColumns()
+"""The records of every batch that is settled."""
+
+
 class Batch:
     """Records of one lane, accepted one after another.
 
@@ -377,7 +381,7 @@ class Batch:
 
     def _release(self) -> None:
         # The payloads are not needed any more, and a Delivery that somebody keeps must not keep them alive.
-        self.rows = NewColumns()
+        self.rows = _GONE
         watchers, self._watchers = self._watchers, None
         for watcher in watchers or ():
             watcher()

@@ -1,6 +1,6 @@
 """What goes into the next request of a group: in order, within the limits, at the pace of its partitions. Pure.
 
-    take(group, now) -> Shipment       the group is busy from then on, until its answer is in: done(shipment)
+    take(group, now, more) -> Shipment the group is busy from then on, until its answer is in: done(shipment)
     next_wake(group, now)              if there was none: when to look again
 
 What can never happen: two shipments of a group at once, hence never two of a lane. A group that has little to send
@@ -28,12 +28,23 @@ GATHER_S = 0.002
 """How long a small request waits at most for one of ours that is out: the round trip to a service next door, during
 which its answer comes mostly, and nothing beside the round trip to one far away."""
 
-MANY_LANES = 16
+MANY_LANES = 8
 FEW_OF_A_LANE = 64
 """A lane costs a request as much as some twenty records, so one with many lanes and few records of each is not full."""
 
 WIDE_GATHER_S = 0.02
 """How long such a request waits at most while two or more of ours are out."""
+
+MORE_GATHER_S = 0.2
+"""How long it waits at most while somebody is in the middle of sending, and only pauses to let the loop breathe: at
+300,000 records a second each of a thousand lanes gets sixty meanwhile. Counted from when the group could send, or its
+next request would be as thin as the last one was slow; but no record waits so once a quarter of its time is over."""
+
+LOOK_S = 0.005
+"""So often it is seen whether that is still so: who has sent all, and awaits receipts, must not wait for nothing."""
+
+COUNT_S = 0.025
+"""So often what has gathered is counted meanwhile: with a hundred lanes that takes as long as sending fifty records."""
 
 
 class Picker:
@@ -44,6 +55,7 @@ class Picker:
         self._max_records = config.max_batch_records
         self._max_bytes = config.max_batch_bytes
         self._strict = config.order == "strict"
+        self._patience_s = config.delivery_timeout_s / 4
         self._layout = layout
         self._ends = ends
         self._producer_id = producer_id
@@ -53,11 +65,22 @@ class Picker:
         """Groups that have something to send, and wait for a request that is out: to be woken when one ends."""
         self.paused_until = 0.0  # the service refuses whatever comes from us: nothing is taken
 
-    def take(self, group: Group, now: float) -> Shipment | None:
-        """What `group` should send now; None: nothing is ready (see `next_wake`)."""
+    def take(self, group: Group, now: float, *, more: bool = False) -> Shipment | None:
+        """What `group` should send now; None: nothing is ready (see `next_wake`).
+
+        `more`: somebody is in the middle of sending, so there will be more in a moment.
+        """
+        if more and group.patient_until > now:
+            return None
+        group.patient_until = 0.0
         if group.busy or self.paused_until > now:
             return None
-        if self._gathering_until(group) > now:
+        if group.gathers_since is None and group.active:
+            group.gathers_since = now
+        until = self._gathering_until(group, more)
+        if until > now:
+            if more and len(group.active) >= MANY_LANES:
+                group.patient_until = min(until, now + COUNT_S)
             self.gathering[group] = None
             return None
         shipment = Shipment(group)
@@ -89,6 +112,7 @@ class Picker:
             shipment.session = Session(self._producer_id, self._request, tuple(runs))
         for taken in shipment.groups:
             taken.busy = True
+            taken.gathers_since = None
         self.in_flight.add(shipment)
         self._ends.counts.requests += 1
         return shipment
@@ -106,7 +130,7 @@ class Picker:
             if self._layout.frozen and not lane.in_doubt:
                 continue
             # Who would be ready soon comes along: lanes of a group then keep in step, and fewer requests carry more.
-            if self._ready_at(lane, now) > now + (QUANTUM_S / 2 if shipment.parts else 0.0):
+            if lane.traffic.paced and self._ready_at(lane, now) > now + (QUANTUM_S / 2 if shipment.parts else 0.0):
                 continue
             run = Run(lane.numbers) if sessions else None
             self._pick(lane, shipment, now, run)
@@ -124,17 +148,18 @@ class Picker:
                 return False
         return True
 
-    def _gathering_until(self, group: Group) -> float:
-        """Until when the few records of a group wait for a request of ours that is out, so that the next takes more.
+    def _gathering_until(self, group: Group, more: bool = False) -> float:
+        """Until when the few records of a group wait, for a request of ours that is out, or because of what `more`
+        tells, so that the next takes more.
 
         A request costs as much as hundreds of records: at a few thousand a second nearly each would be one. And each
         lane in it costs as much as some: with a thousand partitions a request would have a record or two of each.
         """
-        if not self.in_flight:
+        wide = len(group.active) >= MANY_LANES and (more or len(self.in_flight) > 1)
+        if not self.in_flight and not wide:
             return 0.0
         count = lanes = 0
         oldest = math.inf
-        wide = len(self.in_flight) > 1 and len(group.active) >= MANY_LANES
         for lane in (*group.active, self._layout.lanes.free):
             batch = lane.queue[0].batch if lane.queue else lane.open
             if batch is None:
@@ -146,6 +171,8 @@ class Picker:
             oldest = min(oldest, batch.opened_at)
         if not count or count >= max(FEW_RECORDS, FEW_OF_A_LANE * lanes if wide else 0):
             return 0.0
+        if wide and more and group.gathers_since is not None:
+            return min(group.gathers_since + MORE_GATHER_S, oldest + self._patience_s)
         return oldest + (GATHER_S if count < FEW_RECORDS else WIDE_GATHER_S)
 
     def done(self, shipment: Shipment) -> None:
@@ -196,14 +223,13 @@ class Picker:
         """Move what may go now from the lane to the shipment; `run` numbers it."""
         if lane.open is not None and lane.open.due_at <= now:
             lane.seal()
-        pacer = lane.traffic.pacer
-        if pacer is not None and pacer.free:
-            pacer = None
+        pacer = lane.traffic.pacer if lane.traffic.paced else None
         records, octets = (math.inf, math.inf) if pacer is None else pacer.allowance(now)
         one_per_key = self._strict and lane.number is not None
+        expiring = now + self._ends.min_attempt_s
         while lane.queue:
             part = lane.queue[0]
-            if self._ends.expire(part, now):
+            if part.batch.deadline <= expiring and self._ends.expire(part, now):
                 lane.queue.popleft()
                 continue
             if pacer is not None and (records < 1.0 or octets <= 0.0):
@@ -219,15 +245,15 @@ class Picker:
             if count > records or count > self._max_records or size > octets:
                 part, rest = self._cut(part, records, octets)
                 count, size = part.wire_count, part.payload
-            weight = part.weight
+            weight = part.batch.weight if part.indices is None else part.weight
             if shipment.parts and (
                 part.alone or shipment.count + count > self._max_records or shipment.weight + weight > self._max_bytes
             ):
                 return
             if run is not None:
-                if not run.admits(part):
+                if run.first >= 0 and not run.admits(part):
                     return
-                run.add(part)
+                run.add(part, count)
             lane.queue.popleft()
             shipment.add(lane, part, count, weight)
             if pacer is not None:
@@ -298,7 +324,7 @@ class Picker:
                     if not run.admits(taken):
                         kept.append(part)
                         break
-                    run.add(taken)
+                    run.add(taken, taken.wire_count)
                 shipment.add(lane, taken, taken.wire_count, weight)
                 if pacer is not None:
                     pacer.sent(taken.wire_count, taken.payload)
@@ -313,6 +339,8 @@ class Picker:
         """When `take` may have something for an idle group although nothing new happened."""
         if group.busy:
             return None
+        if group.patient_until > now:
+            return min(group.patient_until, now + LOOK_S)
         free, sessions = self._layout.lanes.free, self._layout.sessions
         times = [
             max(lane.not_before, lane.due_at, self.paused_until, self._ready_at(lane, now))

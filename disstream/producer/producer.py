@@ -248,7 +248,7 @@ class Producer:
     async def _send_slowly(self, lane: Lane, row: NewRecord, weight: int, *, in_line: bool = False) -> Delivery:
         """`send` that has to wait: for a breath of the loop, for room, or (`in_line`) for its turn in its partition."""
         budget, need, timeout_s = self._budget, weight + RECORD_OVERHEAD, self._config.send_timeout_s
-        began = anyio.current_time()
+        began = self._time()
         if not in_line:
             await budget.enter(need, timeout_s, self._named(lane))
             lane = self._lane_now(row, weight)
@@ -256,7 +256,7 @@ class Producer:
                 return self._accept(lane, row, weight)
             budget.leave(need)
         self._seal((lane,))  # nobody is to add to its batch before us
-        left_s = max(0.0, began + timeout_s - anyio.current_time())
+        left_s = max(0.0, began + timeout_s - self._time())
         await budget.turn(need, lambda: (self._lanes.of_row(row).traffic,), left_s, self._named(lane))
         lane = self._lane_now(row, weight)
         delivery = self._accept(lane, row, weight)
@@ -347,20 +347,19 @@ class Producer:
 
     def _put_in(self, order: list[Share], by_lane: dict[Lane, Share]) -> BatchDelivery:
         """Accept what was shared out, and has its room."""
-        now = anyio.current_time()
+        now = self._time()
         for share in by_lane.values():
             share.spans = self._core.extend(share.lane, share.let_go(), share.weight, now)
         for lane in {lane.group: lane for lane in by_lane}.values():  # one of each group wakes its task
-            self._sending.wake(lane)
+            self._sending.opened(lane)
         self._seal_for_others(by_lane)
-        self._sending.opened()
         return BatchDelivery(order, by_lane.values())
 
     async def _enter_many(self, need: int, order: list[Share], by_lane: dict[Lane, Share]) -> None:
         """Take room for all records of a call, once it is their turn in all partitions they go to."""
         budget, timeout_s = self._budget, self._config.send_timeout_s
         what = f"{len(order)} records for {self._stream!r}"
-        deadline = anyio.current_time() + timeout_s
+        deadline = self._time() + timeout_s
         if budget.used + need > budget.mark:
             await budget.enter(need, timeout_s, what)
             if not any(budget.shut(lane.traffic) for lane in by_lane):
@@ -372,7 +371,7 @@ class Producer:
             rows = (row for share in by_lane.values() for row in share.rows)
             return list({self._lanes.of_row(row).traffic: None for row in rows})
 
-        await budget.turn(need, route, max(0.0, deadline - anyio.current_time()), what)
+        await budget.turn(need, route, max(0.0, deadline - self._time()), what)
 
     def _accept(self, lane: Lane, row: NewRecord, weight: int) -> Delivery:
         batch = self._core.add(lane, row, weight)
@@ -386,8 +385,7 @@ class Producer:
 
     def _open(self, lane: Lane, row: NewRecord, weight: int) -> Batch:
         batch = self._core.open(lane, row, weight, self._time())
-        self._sending.wake(lane)
-        self._sending.opened()
+        self._sending.opened(lane)
         return batch
 
     def _check(self, row: NewRecord) -> Lane:

@@ -4,7 +4,7 @@
 overdue. `layout` reads the stream anew when an answer shows that it was scaled, lets the old lanes settle, and opens
 the new ones.
 
-A task waits for an event that is replaced before it looks, so nothing that happens meanwhile is missed.
+A task stills its bell before it looks, so nothing that happens meanwhile is missed.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from anyio.lowlevel import checkpoint
 
 from ..client import Client
 from ..errors import ApiError, ClosedError, ConfigError, TransportError
+from ..lifecycle import Bell, loop_time
 from ..model import StreamInfo
 from ..wire.columns import COLUMNS
 from ..wire.sessions import EXTENSION, HEADER, encode_session
@@ -53,11 +54,11 @@ class Sending:
         self._core = core
         self._budget = budget
         self._on_layout = on_layout
-        self._wakes = [anyio.Event() for _ in core.layout.lanes.groups]
+        self._wakes = [Bell() for _ in core.layout.lanes.groups]
         self._next_free = 0
         self._worked = False  # a request was written in this turn of the loop
-        self._changed = anyio.Event()  # something was settled, or the layout task has work
-        self._sweep_wake = anyio.Event()
+        self._changed = anyio.Event()  # something was settled, or the layout task has work; several may wait for it
+        self._sweep_wake = Bell()
         self._troubled_since: float | None = None  # loop time of the first failure of a streak
         self.sent_at = 0.0  # loop time
         self.client_closed = False
@@ -71,21 +72,23 @@ class Sending:
 
     # --- requests out ---------------------------------------------------------------------------------------------
 
-    def opened(self) -> None:
-        """A batch was opened: it has to be looked after."""
-        self._sweep_wake.set()
+    def opened(self, lane: Lane) -> None:
+        """A batch was opened there: it has to be looked after."""
+        if lane.group is None or not lane.group.patient_until:  # else its task looks soon, whatever comes
+            self.wake(lane)
+        self._sweep_wake.ring()
 
     def wake(self, lane: Lane) -> None:
         """Let the task that may take from `lane` look."""
         if lane.group is not None:
-            self._wakes[lane.group.index].set()
+            self._wakes[lane.group.index].ring()
             return
         groups = self._core.layout.lanes.groups
-        core, now = self._core, anyio.current_time()
+        core, now = self._core, loop_time()
         for i in range(self._next_free, self._next_free + len(groups)):
             group = groups[i % len(groups)]
             if not group.busy and (not core.layout.sessions or core.picker.carrier(group, now) is not None):
-                self._wakes[group.index].set()
+                self._wakes[group.index].ring()
                 self._next_free = (i + 1) % len(groups)
                 return
         if core.layout.sessions:  # none could send it now: let those that are idle see when they can
@@ -94,30 +97,30 @@ class Sending:
     def _wake_others(self, shipment: Shipment) -> None:
         """Let those groups look that were in the request with another one, or waited for it."""
         for group in (*shipment.groups[1:], *self._core.picker.gathering):
-            self._wakes[group.index].set()
+            self._wakes[group.index].ring()
         self._core.picker.gathering.clear()
 
     def wake_all(self) -> None:
         """Let all of them look."""
         for wake in self._wakes:
-            wake.set()
+            wake.ring()
 
     async def _send_loop(self, index: int, tasks: anyio.CancelScope) -> None:
-        core = self._core
+        core, wake = self._core, self._wakes[index]
         while True:
-            self._wakes[index] = wake = anyio.Event()
+            wake.still()
             while self._worked:
                 await checkpoint()
-            now = anyio.current_time()
+            now = loop_time()
             core.offer(EXTENSION in self._client.extensions)
-            shipment = core.picker.take(core.layout.lanes.groups[index], now)
+            shipment = core.picker.take(core.layout.lanes.groups[index], now, more=self._budget.more)
             if shipment is not None:
                 self._note_work()
                 await self._send(shipment, now, tasks)
                 self._wake_others(shipment)
                 continue
             self.give_back()  # take may have ended what was overdue
-            await _wait(wake, core.picker.next_wake(core.layout.lanes.groups[index], now))
+            await wake.wait(core.picker.next_wake(core.layout.lanes.groups[index], now))
 
     def _note_work(self) -> None:
         """Let nobody begin a request until the next turn of the loop.
@@ -146,42 +149,42 @@ class Sending:
             headers[HEADER] = encode_session(shipment.session)
         try:
             # The client bounds the exchange, but not what stands around it: new credentials, a transport's own ideas.
-            with anyio.fail_after(shipment.deadline - now + MIN_ATTEMPT_S):
+            async with asyncio.timeout_at(shipment.deadline + MIN_ATTEMPT_S):
                 answer = await self._client.records.put_encoded(body, timeout_s=timeout_s, headers=headers)
         except TimeoutError:
             told = f"no answer within delivery_timeout_s={self._config.delivery_timeout_s:g}"
-            core.answers.lost(shipment, TransportError(told, outcome_unknown=True), anyio.current_time())
+            core.answers.lost(shipment, TransportError(told, outcome_unknown=True), loop_time())
         except ApiError as exc:
             if form == COLUMNS and exc.code == "DIS.4300":
                 if self._bodies.misread():
                     log.warning("the endpoint cannot read columns: records travel as JSON now stream=%s", self._stream)
                 unread = TransportError("the body could not be read", outcome_unknown=False)
-                core.answers.lost(shipment, unread, anyio.current_time())
+                core.answers.lost(shipment, unread, loop_time())
             else:
                 log.debug("put refused stream=%s records=%d error=%s", self._stream, shipment.records, exc)
-                core.answers.refused(shipment, exc, anyio.current_time())
+                core.answers.refused(shipment, exc, loop_time())
                 # With a pace, flow control is told by partition.
                 if exc.retryable and (exc.code != "DIS.4303" or self._config.pace is None):
                     self._note_trouble(exc)
         except TransportError as exc:
             log.debug("put lost stream=%s records=%d error=%s", self._stream, shipment.records, exc)
-            core.answers.lost(shipment, exc, anyio.current_time())
+            core.answers.lost(shipment, exc, loop_time())
             self._note_trouble(exc)
         except ClosedError:
             # The client was closed under us: nothing was sent, and nothing ever will be.
             gone = TransportError("the client is closed", outcome_unknown=False)
-            core.answers.lost(shipment, gone, anyio.current_time())
+            core.answers.lost(shipment, gone, loop_time())
             self.client_closed = True
             tasks.cancel()
         except BaseException as exc:
             # Cancelled, or the transport has a bug: the request may have been applied. The records keep their place.
             told = f"the request failed: {exc!r}" if isinstance(exc, Exception) else "the request was cancelled"
-            core.answers.lost(shipment, TransportError(told, outcome_unknown=True), anyio.current_time())
+            core.answers.lost(shipment, TransportError(told, outcome_unknown=True), loop_time())
             raise
         else:
-            core.answers.stored(shipment, answer, anyio.current_time())
+            core.answers.stored(shipment, answer, loop_time())
             if self._troubled_since is not None:
-                lasted = anyio.current_time() - self._troubled_since
+                lasted = loop_time() - self._troubled_since
                 log.info("puts are answered again stream=%s after_s=%.1f", self._stream, lasted)
                 self._troubled_since = None
         self.give_back()
@@ -191,7 +194,7 @@ class Sending:
     def _note_trouble(self, error: Exception) -> None:
         """Say once per streak that puts fail: from outside, an outage looks like a producer that does nothing."""
         if self._troubled_since is None:
-            self._troubled_since = anyio.current_time()
+            self._troubled_since = loop_time()
             log.warning(
                 "puts fail and are tried again until delivery_timeout_s=%g stream=%s error=%s",
                 self._config.delivery_timeout_s,
@@ -211,7 +214,7 @@ class Sending:
 
     def _note_slowed(self) -> None:
         """Say once per streak that a partition is written faster than it takes."""
-        now = anyio.current_time()
+        now = loop_time()
         for traffic in self._core.answers.slowed:
             pace = traffic.pacer.pace(now) if traffic.pacer is not None else None
             log.info("throttled stream=%s partition=%s now_at=%s", self._stream, traffic.name or "any", pace)
@@ -219,8 +222,8 @@ class Sending:
 
     async def _sweep_loop(self) -> None:
         while True:
-            self._sweep_wake = anyio.Event()
-            again_at = self._core.sweep(anyio.current_time())
+            self._sweep_wake.still()
+            again_at = self._core.sweep(loop_time())
             self.give_back()
             if again_at is None:
                 await self._sweep_wake.wait()
@@ -270,7 +273,7 @@ class Sending:
 
     async def drain(self) -> None:
         """Wait until every record accepted so far has its end, without lingering."""
-        self._core.hurry(anyio.current_time())
+        self._core.hurry(loop_time())
         self.wake_all()
         for batch in list(self._core.ends.live):
             while not batch.settled:
@@ -279,12 +282,3 @@ class Sending:
     async def _next_change(self) -> None:
         self._changed = changed = anyio.Event() if self._changed.is_set() else self._changed
         await changed.wait()
-
-
-async def _wait(event: anyio.Event, until: float | None) -> None:
-    """Wait for the event, at most until the instant."""
-    if until is None:
-        await event.wait()
-        return
-    with anyio.CancelScope(deadline=until):
-        await event.wait()

@@ -241,6 +241,9 @@ class Shipment:
             return self.parts[0][1].wire_rows(named=named)
         rows = NewColumns()
         for _, part in self.parts:
+            if part.indices is None and part.batch.packing is None and (part.placed is None or not named):
+                rows.extend(part.batch.rows)  # as always, if nothing failed
+                continue
             some = part.wire_rows(named=named)
             rows.extend(some if isinstance(some, NewColumns) else NewColumns.of(some))
         return rows

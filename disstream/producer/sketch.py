@@ -19,7 +19,7 @@ from collections.abc import Collection, Sequence
 SIZE = 32
 SAMPLES = 8
 HALF_LIFE_S = 30.0
-_AGE_EVERY_S = 1.0  # counts are aged in steps: nothing is multiplied for every batch
+_AGE_EVERY_S = 5.0  # counts are aged in steps: nothing is multiplied for every batch, and a thousand sketches seldom
 
 
 class KeySketch:

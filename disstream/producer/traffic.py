@@ -89,45 +89,48 @@ STEP_S = 0.05
 """What comes within so short a time counts as coming at once: a request may hold parts of 256 partitions."""
 
 
-class Rate:
-    """An amount per second: exponentially weighted over RATE_S."""
+class Rates:
+    """Records and bytes per second: exponentially weighted over RATE_S."""
 
-    __slots__ = ("_at", "_began", "_sum")
+    __slots__ = ("_at", "_began", "_bytes", "_records")
 
     def __init__(self) -> None:
-        self._sum = 0.0
+        self._records = self._bytes = 0.0
         self._began = self._at = -math.inf
 
-    def add(self, amount: float, now: float) -> None:
+    def add(self, records: int, octets: int, now: float) -> None:
         if now - self._at < STEP_S:
-            self._sum += amount
+            self._records += records
+            self._bytes += octets
             return
         if self._began == -math.inf:
             self._began = self._at = now
-        self._sum = self._sum * math.exp((self._at - now) / RATE_S) + amount
+        left = math.exp((self._at - now) / RATE_S)
+        self._records = self._records * left + records
+        self._bytes = self._bytes * left + octets
         self._at = now
 
     @property
     def used(self) -> bool:
         return self._began != -math.inf
 
-    def per_s(self, now: float) -> float:
-        if not self._sum:
-            return 0.0
+    def per_s(self, now: float) -> tuple[float, float]:
+        if not self.used:
+            return 0.0, 0.0
         weight_s = RATE_S * (1.0 - math.exp((self._began - now) / RATE_S))
-        return self._sum * math.exp((self._at - now) / RATE_S) / max(weight_s, 0.5)
+        per_s = math.exp((self._at - now) / RATE_S) / max(weight_s, 0.5)
+        return self._records * per_s, self._bytes * per_s
 
 
 class Traffic:
     """One partition's."""
 
-    __slots__ = ("bytes", "coming", "held", "keys", "number", "pacer", "patience_s", "queued", "records", "turns")
+    __slots__ = ("coming", "held", "keys", "number", "pacer", "patience_s", "queued", "rates", "turns")
 
     def __init__(self, number: int | None, pacer: Pacer | None) -> None:
         self.number = number
         self.pacer = pacer
-        self.records = Rate()
-        self.bytes = Rate()
+        self.rates = Rates()
         self.keys = KeySketch()
         self.held = 0  # of the byte budget: sealed records that are not settled, and calls whose turn has come
         self.queued = 0  # those records
@@ -137,10 +140,16 @@ class Traffic:
 
     def stored(self, part: Part, now: float) -> None:
         """A part was stored whole."""
-        self.records.add(len(part), now)
-        self.bytes.add(part.weight, now)
         keys = part.batch.rows.keys
-        self.keys.feed(keys if part.indices is None else [keys[i] for i in part.indices], now)
+        if part.indices is not None:
+            keys = [keys[i] for i in part.indices]
+        self.rates.add(len(keys), part.weight, now)
+        self.keys.feed(keys, now)
+
+    @property
+    def paced(self) -> bool:
+        """Whether it is written as fast as a pace allows, and no faster."""
+        return self.pacer is not None and not self.pacer.free
 
     @property
     def late(self) -> bool:
@@ -151,24 +160,24 @@ class Traffic:
     @property
     def used(self) -> bool:
         """Whether anything was ever stored there."""
-        return self.records.used
+        return self.rates.used
 
     @property
     def name(self) -> str:
         return "" if self.number is None else partition_id(self.number)
 
     def lately(self, now: float) -> Pace:
-        records, octets = self.records.per_s(now), self.bytes.per_s(now)
+        records, octets = self.rates.per_s(now)
         return Pace(records_per_s=records or None, bytes_per_s=octets or None)
 
     def hottest(self, now: float) -> list[HotKey]:
-        rate = self.records.per_s(now)
+        rate, _ = self.rates.per_s(now)
         return [HotKey(key, self.name, share, share * rate) for key, share in self.keys.shares(HOTTEST)]
 
     def stats(self, waiting: int, waiting_bytes: int, now: float) -> PartitionStats:
         pacer = self.pacer
         pace = None if pacer is None else pacer.pace(now)
-        records, octets = self.records.per_s(now), self.bytes.per_s(now)
+        records, octets = self.rates.per_s(now)
         used = 0.0
         if pace is not None:
             used = max(records / (pace.records_per_s or math.inf), octets / (pace.bytes_per_s or math.inf))

@@ -8,7 +8,16 @@ from disstream.model import NewRecord, PartitionInfo
 from disstream.producer.accumulator import Accumulator
 from disstream.producer.config import ProducerConfig
 from disstream.producer.pacing import Backoff
-from disstream.producer.picking import FEW_OF_A_LANE, FEW_RECORDS, GATHER_S, MANY_LANES, WIDE_GATHER_S
+from disstream.producer.picking import (
+    COUNT_S,
+    FEW_OF_A_LANE,
+    FEW_RECORDS,
+    GATHER_S,
+    LOOK_S,
+    MANY_LANES,
+    MORE_GATHER_S,
+    WIDE_GATHER_S,
+)
 from disstream.producer.shipment import Shipment, weight_of
 from disstream.wire.errors import api_error
 from disstream.wire.partitioning import hash_key, hash_ranges, partition_id
@@ -22,8 +31,14 @@ OWNERS = [
 """A key of each partition."""
 
 
-def make(partitions: int = PARTITIONS, max_in_flight: int = PARTITIONS) -> Accumulator:
-    config = ProducerConfig(max_in_flight=max_in_flight)
+def make(
+    partitions: int = PARTITIONS, max_in_flight: int = PARTITIONS, delivery_timeout_s: float = 120.0
+) -> Accumulator:
+    config = ProducerConfig(
+        max_in_flight=max_in_flight,
+        delivery_timeout_s=delivery_timeout_s,
+        request_timeout_s=min(30.0, delivery_timeout_s / 2),
+    )
     layout = [PartitionInfo(partition_id=partition_id(i), hash_range=r) for i, r in enumerate(hash_ranges(partitions))]
     return Accumulator(config, layout, Backoff(0.05, 5.0, random.Random(1)))
 
@@ -36,8 +51,8 @@ def add(core: Accumulator, partition: int, now: float, count: int = 1) -> None:
             core.open(lane, row, weight_of(row), now)
 
 
-def take(core: Accumulator, group: int, now: float) -> Shipment | None:
-    return core.picker.take(core.layout.lanes.groups[group], now)
+def take(core: Accumulator, group: int, now: float, *, more: bool = False) -> Shipment | None:
+    return core.picker.take(core.layout.lanes.groups[group], now, more=more)
 
 
 def settle(core: Accumulator, shipment: Shipment, now: float) -> None:
@@ -125,8 +140,83 @@ def test_many_lanes_with_few_records_each_wait_longer() -> None:
     assert list(core.picker.gathering) == [group]
     assert core.picker.next_wake(group, 10.0) == 10.0 + WIDE_GATHER_S
     assert len(lanes(take(core, 2, 10.0 + WIDE_GATHER_S))) == MANY_LANES
-    add_to_lanes(core, 3, MANY_LANES - 1, 8, 10.0)
+    add_to_lanes(core, 3, MANY_LANES - 1, FEW_RECORDS // (MANY_LANES - 1) + 1, 10.0)
     assert len(lanes(take(core, 3, 10.0))) == MANY_LANES - 1
+
+
+def test_many_lanes_wait_while_more_is_being_sent() -> None:
+    """In a burst they wait even with nothing out, at most MORE_GATHER_S, and look often whether it goes on."""
+    core = make(partitions=4 * MANY_LANES)
+    add_to_lanes(core, 0, MANY_LANES, 1, 10.0)
+    group = core.layout.lanes.groups[0]
+    now = 10.0
+    while now < 10.0 + MORE_GATHER_S:
+        assert take(core, 0, now, more=True) is None
+        again_at = core.picker.next_wake(group, now)
+        assert again_at is not None
+        assert now < again_at <= now + LOOK_S
+        now = again_at
+    assert len(lanes(take(core, 0, now, more=True))) == MANY_LANES
+
+
+def test_they_go_when_the_burst_has_ended() -> None:
+    """Who has sent all and awaits receipts finds out that nothing is waited for within LOOK_S."""
+    core = make(partitions=4 * MANY_LANES)
+    add_to_lanes(core, 0, MANY_LANES, 1, 10.0)
+    assert take(core, 0, 10.0, more=True) is None
+    assert core.picker.next_wake(core.layout.lanes.groups[0], 10.0) == 10.0 + LOOK_S
+    assert len(lanes(take(core, 0, 10.0 + LOOK_S))) == MANY_LANES
+    assert core.layout.lanes.groups[0].patient_until == 0.0
+
+
+def test_they_go_when_there_is_enough_of_each() -> None:
+    """What has gathered is counted again after COUNT_S."""
+    core = make(partitions=4 * MANY_LANES)
+    add_to_lanes(core, 0, MANY_LANES, 1, 10.0)
+    assert take(core, 0, 10.0, more=True) is None
+    add_to_lanes(core, 0, MANY_LANES, FEW_OF_A_LANE - 1, 10.0)
+    assert take(core, 0, 10.0 + COUNT_S / 2, more=True) is None
+    shipment = take(core, 0, 10.0 + COUNT_S, more=True)
+    assert shipment is not None
+    assert shipment.records == MANY_LANES * FEW_OF_A_LANE
+
+
+def test_patience_does_not_outlive_its_time() -> None:
+    """Whatever else holds a group back, it is not taken for one that looks soon by itself, and left asleep."""
+    core = make(partitions=4 * MANY_LANES)
+    add_to_lanes(core, 0, MANY_LANES, 1, 10.0)
+    assert take(core, 0, 10.0, more=True) is None
+    core.picker.paused_until = 20.0
+    assert take(core, 0, 11.0, more=True) is None
+    assert core.layout.lanes.groups[0].patient_until == 0.0
+
+
+def test_the_wait_counts_from_when_the_group_could_send() -> None:
+    """What gathered behind a slow request waits as long as what comes to an idle group."""
+    core = make(partitions=4 * MANY_LANES)
+    add_to_lanes(core, 0, MANY_LANES, FEW_OF_A_LANE, 10.0)
+    first = take(core, 0, 10.0, more=True)
+    assert first is not None
+    add_to_lanes(core, 0, MANY_LANES, 1, 10.0)
+    settle(core, first, 11.0)
+    assert take(core, 0, 11.0, more=True) is None
+    assert take(core, 0, 11.0 + MORE_GATHER_S - LOOK_S, more=True) is None
+    assert len(lanes(take(core, 0, 11.0 + MORE_GATHER_S, more=True))) == MANY_LANES
+
+
+def test_few_lanes_wait_for_nothing_that_is_to_come() -> None:
+    """Batches of few lanes fill by themselves."""
+    core = make(partitions=4 * (MANY_LANES - 1))
+    add_to_lanes(core, 0, MANY_LANES - 1, 1, 10.0)
+    assert len(lanes(take(core, 0, 10.0, more=True))) == MANY_LANES - 1
+
+
+def test_no_record_expires_while_more_is_awaited() -> None:
+    """With little time for a record the wait is shorter: a quarter of it."""
+    core = make(partitions=4 * MANY_LANES, delivery_timeout_s=0.5)
+    add_to_lanes(core, 0, MANY_LANES, 1, 10.0)
+    assert take(core, 0, 10.0, more=True) is None
+    assert len(lanes(take(core, 0, 10.13, more=True))) == MANY_LANES
 
 
 def test_one_that_travels_alone_takes_nobody_along() -> None:

@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import gc
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
+import aiohttp
 import anyio
 import pytest
 
@@ -330,6 +331,75 @@ async def test_closing_under_a_request() -> None:
         assert caught.value.outcome_unknown
         with pytest.raises(ClosedError):
             await transport.exchange(GET)
+
+
+async def test_closing_in_the_middle_of_an_answer() -> None:
+    """Of an answer that has begun no more is awaited once the transport is closed."""
+    reading = asyncio.Event()
+
+    class Reading(HttpTransport):
+        async def _read(self, headers: Mapping[str, str], content: aiohttp.StreamReader) -> bytes:
+            asyncio.get_running_loop().call_soon(reading.set)
+            return await super()._read(headers, content)
+
+    begun = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf"
+    async with RawServer(saying(begun)).running() as server:
+        transport = Reading(server.url)
+        waiting = asyncio.create_task(transport.exchange(GET))
+        await reading.wait()
+        await transport.close()
+        with anyio.fail_after(5), pytest.raises(TransportError, match="closed meanwhile") as caught:
+            await waiting
+    assert caught.value.outcome_unknown
+
+
+async def test_an_answer_that_comes_early() -> None:
+    """Who answers without having read the request gets no other one behind the rest of it."""
+    refusal = b"HTTP/1.1 413 Payload Too Large\r\nContent-Length: 0\r\n\r\n"
+    connections = 0
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(refusal)
+        ended.append(asyncio.get_running_loop().create_future())
+        await ended[-1]
+        writer.close()
+
+    ended: list[asyncio.Future[None]] = []
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0, limit=2**12) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with transport_to(url) as transport:
+            for _ in range(2):
+                request = Request(method="POST", target="/v2/p/records", body=bytes(16 * 2**20))
+                assert (await transport.exchange(request)).status == 413
+        for future in ended:
+            future.set_result(None)
+    assert connections == 2
+
+
+async def test_what_announces_an_answer() -> None:
+    """100 and 103 come in front of an answer, and are none."""
+    answer = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + OK
+    async with RawServer(saying(answer)).running() as server, transport_to(server.url) as transport:
+        for _ in range(2):
+            response = await transport.exchange(GET)
+            assert (response.status, response.body) == (200, b"ok")
+    assert server.connections == 1
+
+
+@pytest.mark.parametrize("bad", ["a\r\nx: y", "a\ny", "a\ry", "a\0"])
+async def test_no_header_ends_early(bad: str) -> None:
+    """A value that would begin a header of its own is refused, and nothing is sent."""
+    async with RawServer(saying(OK)).running() as server, transport_to(server.url) as transport:
+        for request in (
+            Request(method="GET", target="/", headers={"x-auth-token": bad}),
+            Request(method="GET", target=f"/{bad}"),
+        ):
+            with pytest.raises(ConfigError, match="a line end or a null"):
+                await transport.exchange(request)
+    assert not server.requests
 
 
 async def test_cancelled_while_waiting() -> None:
