@@ -134,10 +134,10 @@ class HttpTransport:
     async def _directly(self, session: aiohttp.ClientSession, request: Request) -> Response:
         head = _head(request, self.host)
         connection = await self._connection(session)
+        protocol, line = connection.protocol, connection.transport
+        assert protocol is not None
+        assert line is not None
         try:
-            protocol, line = connection.protocol, connection.transport
-            assert protocol is not None
-            assert line is not None
             protocol.set_response_params(
                 skip_payload=request.method == "HEAD", read_until_eof=True, auto_decompress=False
             )
@@ -153,6 +153,7 @@ class HttpTransport:
             if line.get_write_buffer_size():  # it answers without having read all: the rest would come before the next
                 connection.close()
         except BaseException:
+            protocol.abort()  # a close would first send the rest of the request, to whoever reads it some day
             connection.close()
             raise
         connection.release()

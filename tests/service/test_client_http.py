@@ -250,6 +250,31 @@ async def test_a_server_that_hangs() -> None:
                 await transport.exchange(GET)
 
 
+async def test_a_request_that_was_given_up_is_not_sent_to_its_end() -> None:
+    """Of a request that nobody waits for no more is sent: its body would be kept until the server reads it, late."""
+    body = bytes(32 * 2**20)  # more than sockets buffer
+    awake = asyncio.Event()
+    received = asyncio.get_running_loop().create_future()
+
+    async def sleep(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await awake.wait()
+        size = 0
+        with contextlib.suppress(ConnectionError):
+            while piece := await reader.read(2**20):
+                size += len(piece)
+        received.set_result(size)
+        writer.close()
+
+    async with await asyncio.start_server(sleep, "127.0.0.1", 0, limit=2**12) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with transport_to(url) as transport:
+            with pytest.raises(TransportError, match="no answer within"):
+                await transport.exchange(Request(method="POST", target="/", body=body, timeout_s=0.05))
+            awake.set()
+            with anyio.fail_after(10):
+                assert await received < len(body)
+
+
 async def test_waiting_for_a_connection_sends_nothing() -> None:
     """A time-out while all connections are busy is a known outcome: the request never left."""
     async with (
