@@ -71,6 +71,7 @@ class HttpTransport:
         except ValueError as exc:
             raise ConfigError(f"endpoint {endpoint!r} names a host that cannot be: {exc}") from exc
         self._origin = str(origin)
+        self._tls = origin.scheme == "https"
         self.host = origin.host_port_subcomponent or ""
         """What stands in the Host header."""
         self._config = config or ClientConfig()
@@ -150,7 +151,8 @@ class HttpTransport:
                 raise TransportError(_improper(exc.message), outcome_unknown=True) from exc
             headers = _headers(message.headers)
             body = await self._read(headers, content)
-            if line.get_write_buffer_size():  # it answers without having read all: the rest would come before the next
+            if line.get_write_buffer_size() or self._is_suspect(request, message.code):
+                protocol.abort()  # it answers without having read all: the rest would come before the next request
                 connection.close()
         except BaseException:
             protocol.abort()  # a close would first send the rest of the request, to whoever reads it some day
@@ -158,6 +160,10 @@ class HttpTransport:
             raise
         connection.release()
         return Response(status=message.code, headers=headers, body=body)
+
+    def _is_suspect(self, request: Request, status: int) -> bool:
+        """Whether some of the request may wait below TLS, where nobody can see it: a large one that was refused."""
+        return self._tls and status >= 300 and len(request.body) > TOO_LARGE_BYTES_BODY
 
     async def _connection(self, session: aiohttp.ClientSession) -> aiohttp.connector.Connection:
         if self._where is None:

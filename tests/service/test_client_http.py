@@ -6,7 +6,10 @@ import asyncio
 import contextlib
 import gc
 import socket
+import ssl
+import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from pathlib import Path
 
 import aiohttp
 import anyio
@@ -33,9 +36,9 @@ class RawServer:
         self._tasks: set[asyncio.Task[None]] = set()
 
     @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator[RawServer]:
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async def running(self, tls: ssl.SSLContext | None = None) -> AsyncIterator[RawServer]:
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=tls)
+        self.url = f"http{'s' if tls else ''}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         try:
             yield self
         finally:
@@ -378,7 +381,8 @@ async def test_closing_in_the_middle_of_an_answer() -> None:
     assert caught.value.outcome_unknown
 
 
-async def test_an_answer_that_comes_early() -> None:
+@pytest.mark.parametrize("tls", [False, True])
+async def test_an_answer_that_comes_early(tls: bool, tmp_path: Path) -> None:
     """Who answers without having read the request gets no other one behind the rest of it."""
     refusal = b"HTTP/1.1 413 Payload Too Large\r\nContent-Length: 0\r\n\r\n"
     connections = 0
@@ -390,18 +394,49 @@ async def test_an_answer_that_comes_early() -> None:
         writer.write(refusal)
         ended.append(asyncio.get_running_loop().create_future())
         await ended[-1]
-        writer.close()
+        writer.transport.abort()
 
     ended: list[asyncio.Future[None]] = []
-    async with await asyncio.start_server(refuse, "127.0.0.1", 0, limit=2**12) as server:
-        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        async with transport_to(url) as transport:
+    theirs, ours = certified(tmp_path) if tls else (None, True)
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0, limit=2**12, ssl=theirs) as server:
+        url = f"http{'s' if tls else ''}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with transport_to(url, ClientConfig(ssl=ours)) as transport:
             for _ in range(2):
-                request = Request(method="POST", target="/v2/p/records", body=bytes(16 * 2**20))
+                request = Request(method="POST", target="/v2/p/records", body=bytes(16 * 2**20), timeout_s=5)
                 assert (await transport.exchange(request)).status == 413
         for future in ended:
             future.set_result(None)
     assert connections == 2
+
+
+async def test_tls(tmp_path: Path) -> None:
+    """Requests with and without a body share a connection over TLS; a small one that is refused does not end it."""
+    refusal = b"HTTP/1.1 429 Slow Down\r\nContent-Length: 0\r\n\r\n"
+    theirs, ours = certified(tmp_path)
+    answers = iter([OK, OK, OK, refusal, OK])
+
+    async def behave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(next(answers))
+
+    async with RawServer(behave).running(theirs) as server, transport_to(server.url, ClientConfig(ssl=ours)) as it:
+        for size in (0, 1, 2**22, 2**20, 0):
+            await it.exchange(Request(method="POST" if size else "GET", target="/", body=bytes(size)))
+    assert [len(request.partition(b"\r\n\r\n")[2]) for request in server.requests] == [0, 1, 2**22, 2**20, 0]
+    assert server.connections == 1
+
+
+def certified(folder: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """What a server of this machine, and a client that trusts it, need for TLS."""
+    certificate, key = folder / "cert.pem", folder / "key.pem"
+    make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    what = ["-days", "2", "-subj", "/CN=test", "-addext", "subjectAltName=IP:127.0.0.1"]
+    try:
+        subprocess.run([*make, "-keyout", key, "-out", certificate, *what], check=True, capture_output=True)
+    except FileNotFoundError:
+        pytest.skip("openssl, which makes the certificate, is not installed")
+    theirs = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    theirs.load_cert_chain(certificate, key)
+    return theirs, ssl.create_default_context(cafile=str(certificate))
 
 
 async def test_what_announces_an_answer() -> None:
