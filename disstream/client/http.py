@@ -55,7 +55,14 @@ class _Connector(aiohttp.TCPConnector):
         exchange = _current.get()
         if exchange.connected:
             raise TransportError("a kept connection was cut before the answer came", outcome_unknown=True)
-        connection = await super().connect(*args, **kwargs)
+        try:
+            connection = await super().connect(*args, **kwargs)
+        except asyncio.CancelledError as exc:
+            task = asyncio.current_task()
+            if not self.closed or task is None or task.cancelling():
+                raise
+            # Nobody cancelled us: a pool that is closed cancels the futures on which its callers wait.
+            raise aiohttp.ClientConnectionError("the pool is closed") from exc
         exchange.connected = True
         return connection
 
@@ -258,8 +265,8 @@ class HttpTransport:
         sessions = self._session, self._streams
         self._session = self._streams = None
         for session in sessions:
-            if session is not None:
-                await session.close()
+            if session is not None and session.connector is not None:
+                await session.connector.close()  # not the session, whose exchanges trip over its missing pool then
         for content in self._reading:
             content.set_exception(aiohttp.ServerDisconnectedError())
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import aiohttp
 import anyio
+import anyio.lowlevel
 import pytest
 
 from disstream.client import Client, ClientConfig, HttpTransport
@@ -346,10 +347,11 @@ async def test_proxies_of_the_environment_are_not_used(monkeypatch: pytest.Monke
         assert proxy.requests[0].startswith(b"GET http://dis.invalid/v2/p/streams HTTP/1.1\r\n")
 
 
-async def test_closing_under_a_request() -> None:
+@pytest.mark.parametrize("trust_env", [False, True])
+async def test_closing_under_a_request(trust_env: bool) -> None:
     """A transport closed while an answer is awaited raises at once, says so, and stays closed."""
     async with RawServer(hang).running() as server:
-        transport = HttpTransport(server.url)
+        transport = HttpTransport(server.url, ClientConfig(trust_env=trust_env))
         waiting = asyncio.create_task(transport.exchange(GET))
         await server.arrived.wait()
         await transport.close()
@@ -359,6 +361,27 @@ async def test_closing_under_a_request() -> None:
         assert caught.value.outcome_unknown
         with pytest.raises(ClosedError):
             await transport.exchange(GET)
+
+
+@pytest.mark.parametrize("trust_env", [False, True])
+async def test_closing_while_a_connection_is_awaited(trust_env: bool) -> None:
+    """Who waits for a connection is told that the transport was closed, not that he was cancelled."""
+    async with RawServer(hang).running() as server:
+        transport = HttpTransport(server.url, ClientConfig(max_connections=1, trust_env=trust_env))
+        first = asyncio.create_task(transport.exchange(GET))
+        await server.arrived.wait()
+        others = [asyncio.create_task(transport.exchange(GET)) for _ in range(2)]
+        for _ in range(5):
+            await anyio.lowlevel.checkpoint()
+        others[1].cancel()
+        await transport.close()
+        with pytest.raises(TransportError, match="closed meanwhile") as caught:
+            await others[0]
+        assert not caught.value.outcome_unknown
+        with pytest.raises(asyncio.CancelledError):
+            await others[1]
+        with pytest.raises(TransportError, match="closed meanwhile"):
+            await first
 
 
 async def test_closing_in_the_middle_of_an_answer() -> None:
