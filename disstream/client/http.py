@@ -57,6 +57,9 @@ class _Connector(aiohttp.TCPConnector):
             raise TransportError("a kept connection was cut before the answer came", outcome_unknown=True)
         try:
             connection = await super().connect(*args, **kwargs)
+            while connection.protocol is not None and len(connection.protocol):
+                connection.close()  # an answer has come that nobody asked for: it is not that to this request
+                connection = await super().connect(*args, **kwargs)
         except asyncio.CancelledError as exc:
             task = asyncio.current_task()
             if not self.closed or task is None or task.cancelling():

@@ -189,6 +189,30 @@ async def test_a_kept_connection_that_died(method: str) -> None:
     assert server.connections <= 2
 
 
+async def test_an_answer_that_nobody_asked_for() -> None:
+    """What comes while a connection is idle is not the answer to the next request, and shifts no later one."""
+    stale = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 5\r\n\r\nstale"
+    writers: list[asyncio.StreamWriter] = []
+
+    async def behave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        writer.write(OK)
+
+    async with RawServer(behave).running() as server, transport_to(server.url) as transport:
+        await transport.exchange(GET)
+        writers[0].write(stale)
+        assert transport._session is not None
+        assert transport._session.connector is not None
+        [[(idle, _)]] = transport._session.connector._conns.values()
+        with anyio.fail_after(5):
+            while not len(idle):
+                await anyio.lowlevel.checkpoint()
+        for _ in range(2):
+            response = await transport.exchange(Request(method="POST", target="/", body=b"x"))
+            assert (response.status, response.body) == (200, b"ok")
+    assert server.connections == 2
+
+
 async def test_nothing_listens() -> None:
     """A refused connection: nothing was sent, and the message asks for the endpoint."""
     with socket.socket() as holder:  # bound, not listening: nobody else takes the port meanwhile
