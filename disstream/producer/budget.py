@@ -80,7 +80,10 @@ class ByteBudget:
     @property
     def more(self) -> bool:
         """Whether somebody is in the middle of sending, and pauses to let the loop breathe, with room left."""
-        return (bool(self._waiters) or self._granted > 0) and self.used < self.limit // 2
+        if self.used >= self.limit // 2:
+            return False
+        # Who waits for more room than there is does not send on before something is settled.
+        return self._granted > 0 or (bool(self._waiters) and self.used + self._waiters[0][1] <= self.limit)
 
     def open(self, now: float) -> None:
         self._breathed_at = now

@@ -138,6 +138,27 @@ def test_a_burst_lets_the_loop_breathe() -> None:
     assert run_simulated(main) >= 9
 
 
+def test_whether_somebody_is_in_the_middle_of_sending() -> None:
+    """Who pauses for a breath sends on in a moment; who waits for more room than there is does not."""
+
+    async def main() -> None:
+        budget = ByteBudget(100)
+        budget.open(anyio.current_time() - 1.0)
+        await budget.enter(45, 1.0, "first")  # after a breath
+        assert not budget.more
+        for need, more in ((55, True), (56, False)):
+            budget._breathed_at = -1.0
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(budget.enter, need, 1.0, "second")
+                while not budget._waiters:
+                    await anyio.lowlevel.checkpoint()
+                assert budget.more is more
+                tasks.cancel_scope.cancel()
+            assert not budget.more
+
+    run_simulated(main)
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_random_use_keeps_the_books(seed: int) -> None:
     """Entering, leaving, timing out and being cancelled in any order: the budget is never exceeded nor leaks."""
