@@ -158,14 +158,15 @@ class Picker:
         wide = len(group.active) >= MANY_LANES and (more or len(self.in_flight) > 1)
         if not self.in_flight and not wide:
             return 0.0
-        count = lanes = 0
+        count = lanes = weight = 0
         oldest = math.inf
         for lane in (*group.active, self._layout.lanes.free):
             batch = lane.queue[0].batch if lane.queue else lane.open
             if batch is None:
                 continue
             count += sum(map(len, lane.queue)) + (0 if lane.open is None else len(lane.open.rows))
-            if count >= FEW_RECORDS and not wide:
+            weight += sum([part.batch.weight for part in lane.queue]) + (0 if lane.open is None else lane.open.weight)
+            if weight >= self._max_bytes or (count >= FEW_RECORDS and not wide):
                 return 0.0
             lanes += 1
             oldest = min(oldest, batch.opened_at)
