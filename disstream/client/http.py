@@ -62,6 +62,7 @@ class _Connector(aiohttp.TCPConnector):
                 connection = await super().connect(*args, **kwargs)
         except asyncio.CancelledError as exc:
             task = asyncio.current_task()
+            self._release_waiter()  # our turn may have come already: aiohttp would let it pass, and nobody take it
             if not self.closed or task is None or task.cancelling():
                 raise
             # Nobody cancelled us: a pool that is closed cancels the futures on which its callers wait.

@@ -319,6 +319,37 @@ async def test_waiting_for_a_connection_sends_nothing() -> None:
     assert len(server.requests) == 1
 
 
+async def test_cancelled_when_its_turn_has_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who gives up just when a connection is free leaves it to the next who waits."""
+    held = asyncio.Event()
+    release = aiohttp.TCPConnector._release_waiter
+
+    async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await held.wait()
+        writer.write(OK)
+
+    def release_and_cancel(connector: aiohttp.TCPConnector) -> None:
+        release(connector)
+        second.cancel()
+
+    async with (
+        RawServer(hold).running() as server,
+        transport_to(server.url, ClientConfig(max_connections=1)) as transport,
+    ):
+        first = asyncio.create_task(transport.exchange(GET))
+        await server.arrived.wait()
+        second = asyncio.create_task(transport.exchange(GET))
+        third = asyncio.create_task(transport.exchange(GET))
+        for _ in range(5):
+            await anyio.lowlevel.checkpoint()
+        monkeypatch.setattr(aiohttp.TCPConnector, "_release_waiter", release_and_cancel)
+        held.set()
+        with anyio.fail_after(5):
+            await asyncio.wait({first, second, third})
+        assert second.cancelled()
+        assert third.result().status == 200
+
+
 @pytest.mark.parametrize(
     "head",
     [
