@@ -30,6 +30,7 @@ from aiohttp.payload import TOO_LARGE_BYTES_BODY
 from yarl import URL
 
 from ..errors import ClosedError, ConfigError, TransportError
+from ..lifecycle import Limit, loop_time
 from ..wire.http import Request, Response
 from .api import Streamed
 from .config import ClientConfig
@@ -119,7 +120,7 @@ class HttpTransport:
         exchange = _Exchange()
         before = _current.set(exchange)
         try:
-            async with asyncio.timeout(timeout_s):  # a scope of anyio costs five times as much
+            async with Limit(loop_time() + timeout_s):
                 if self._config.trust_env:
                     return await self._by_session(session, request)
                 return await self._directly(session, request)

@@ -278,6 +278,22 @@ async def test_a_server_that_hangs() -> None:
                 await transport.exchange(GET)
 
 
+async def test_an_answer_that_came_while_the_loop_was_blocked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who finds the answer and the end of its time at once takes the answer: without it the outcome is unknown."""
+    loop = asyncio.get_running_loop()
+    time, ahead_s = loop.time, 0.0
+    monkeypatch.setattr(loop, "time", lambda: time() + ahead_s)
+
+    async def behave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal ahead_s
+        writer.write(OK)
+        ahead_s += 1000.0
+
+    async with RawServer(behave).running() as server, transport_to(server.url) as transport:
+        for _ in range(2):
+            assert (await transport.exchange(GET)).body == b"ok"
+
+
 async def test_a_request_that_was_given_up_is_not_sent_to_its_end() -> None:
     """Of a request that nobody waits for no more is sent: its body would be kept until the server reads it, late."""
     body = bytes(32 * 2**20)  # more than sockets buffer
