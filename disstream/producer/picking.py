@@ -153,7 +153,8 @@ class Picker:
         tells, so that the next takes more.
 
         A request costs as much as hundreds of records: at a few thousand a second nearly each would be one. And each
-        lane in it costs as much as some: with a thousand partitions a request would have a record or two of each.
+        lane in it costs as much as some: with a thousand partitions a request would have a record or two of each. What
+        fills a request by its bytes waits for nothing.
         """
         wide = len(group.active) >= MANY_LANES and (more or len(self.in_flight) > 1)
         if not self.in_flight and not wide:

@@ -419,8 +419,9 @@ async def test_proxies_of_the_environment_are_not_used(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("trust_env", [False, True])
-async def test_closing_under_a_request(trust_env: bool) -> None:
+async def test_closing_under_a_request(monkeypatch: pytest.MonkeyPatch, trust_env: bool) -> None:
     """A transport closed while an answer is awaited raises at once, says so, and stays closed."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     async with RawServer(hang).running() as server:
         transport = HttpTransport(server.url, ClientConfig(trust_env=trust_env))
         waiting = asyncio.create_task(transport.exchange(GET))
@@ -435,8 +436,9 @@ async def test_closing_under_a_request(trust_env: bool) -> None:
 
 
 @pytest.mark.parametrize("trust_env", [False, True])
-async def test_closing_while_a_connection_is_awaited(trust_env: bool) -> None:
+async def test_closing_while_a_connection_is_awaited(monkeypatch: pytest.MonkeyPatch, trust_env: bool) -> None:
     """Who waits for a connection is told that the transport was closed, not that he was cancelled."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     async with RawServer(hang).running() as server:
         transport = HttpTransport(server.url, ClientConfig(max_connections=1, trust_env=trust_env))
         first = asyncio.create_task(transport.exchange(GET))
