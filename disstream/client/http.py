@@ -30,6 +30,7 @@ from aiohttp.payload import TOO_LARGE_BYTES_BODY
 from yarl import URL
 
 from ..errors import ClosedError, ConfigError, TransportError
+from ..lifecycle import Limit, loop_time
 from ..wire.http import Request, Response
 from .api import Streamed
 from .config import ClientConfig
@@ -55,7 +56,18 @@ class _Connector(aiohttp.TCPConnector):
         exchange = _current.get()
         if exchange.connected:
             raise TransportError("a kept connection was cut before the answer came", outcome_unknown=True)
-        connection = await super().connect(*args, **kwargs)
+        try:
+            connection = await super().connect(*args, **kwargs)
+            while connection.protocol is not None and len(connection.protocol):
+                connection.close()  # an answer has come that nobody asked for: it is not that to this request
+                connection = await super().connect(*args, **kwargs)
+        except asyncio.CancelledError as exc:
+            task = asyncio.current_task()
+            self._release_waiter()  # our turn may have come already: aiohttp would let it pass, and nobody take it
+            if not self.closed or task is None or task.cancelling():
+                raise
+            # Nobody cancelled us: a pool that is closed cancels the futures on which its callers wait.
+            raise aiohttp.ClientConnectionError("the pool is closed") from exc
         exchange.connected = True
         return connection
 
@@ -71,6 +83,7 @@ class HttpTransport:
         except ValueError as exc:
             raise ConfigError(f"endpoint {endpoint!r} names a host that cannot be: {exc}") from exc
         self._origin = str(origin)
+        self._tls = origin.scheme == "https"
         self.host = origin.host_port_subcomponent or ""
         """What stands in the Host header."""
         self._config = config or ClientConfig()
@@ -107,7 +120,7 @@ class HttpTransport:
         exchange = _Exchange()
         before = _current.set(exchange)
         try:
-            async with asyncio.timeout(timeout_s):  # a scope of anyio costs five times as much
+            async with Limit(loop_time() + timeout_s):
                 if self._config.trust_env:
                     return await self._by_session(session, request)
                 return await self._directly(session, request)
@@ -134,10 +147,10 @@ class HttpTransport:
     async def _directly(self, session: aiohttp.ClientSession, request: Request) -> Response:
         head = _head(request, self.host)
         connection = await self._connection(session)
+        protocol, line = connection.protocol, connection.transport
+        assert protocol is not None
+        assert line is not None
         try:
-            protocol, line = connection.protocol, connection.transport
-            assert protocol is not None
-            assert line is not None
             protocol.set_response_params(
                 skip_payload=request.method == "HEAD", read_until_eof=True, auto_decompress=False
             )
@@ -150,13 +163,19 @@ class HttpTransport:
                 raise TransportError(_improper(exc.message), outcome_unknown=True) from exc
             headers = _headers(message.headers)
             body = await self._read(headers, content)
-            if line.get_write_buffer_size():  # it answers without having read all: the rest would come before the next
+            if line.get_write_buffer_size() or self._is_suspect(request, message.code):
+                protocol.abort()  # it answers without having read all: the rest would come before the next request
                 connection.close()
         except BaseException:
+            protocol.abort()  # a close would first send the rest of the request, to whoever reads it some day
             connection.close()
             raise
         connection.release()
         return Response(status=message.code, headers=headers, body=body)
+
+    def _is_suspect(self, request: Request, status: int) -> bool:
+        """Whether some of the request may wait below TLS, where nobody can see it: a large one that was refused."""
+        return self._tls and status >= 300 and len(request.body) > TOO_LARGE_BYTES_BODY
 
     async def _connection(self, session: aiohttp.ClientSession) -> aiohttp.connector.Connection:
         if self._where is None:
@@ -251,8 +270,8 @@ class HttpTransport:
         sessions = self._session, self._streams
         self._session = self._streams = None
         for session in sessions:
-            if session is not None:
-                await session.close()
+            if session is not None and session.connector is not None:
+                await session.connector.close()  # not the session, whose exchanges trip over its missing pool then
         for content in self._reading:
             content.set_exception(aiohttp.ServerDisconnectedError())
 

@@ -80,7 +80,10 @@ class ByteBudget:
     @property
     def more(self) -> bool:
         """Whether somebody is in the middle of sending, and pauses to let the loop breathe, with room left."""
-        return (bool(self._waiters) or self._granted > 0) and self.used < self.limit // 2
+        if self.used >= self.limit // 2:
+            return False
+        # Who waits for more room than there is does not send on before something is settled.
+        return self._granted > 0 or (bool(self._waiters) and self.used + self._waiters[0][1] <= self.limit)
 
     def open(self, now: float) -> None:
         self._breathed_at = now
@@ -125,8 +128,9 @@ class ByteBudget:
             async with asyncio.timeout(timeout_s):
                 await future
         except TimeoutError:
-            self._withdraw(future, need)
-            raise BufferFull(f"{what}: no room within {timeout_s:g} s, {self._told(need)}") from None
+            if not _is_granted(future):  # else there was room in time, if only just
+                self._withdraw(future, need)
+                raise BufferFull(f"{what}: no room within {timeout_s:g} s, {self._told(need)}") from None
         except BaseException:
             self._withdraw(future, need)
             raise
@@ -167,9 +171,10 @@ class ByteBudget:
             async with asyncio.timeout(timeout_s):
                 await turn.future
         except TimeoutError:
-            told = self._told(need) if turn.come else self.told_share(turn.traffics)
-            self._step_back(turn)
-            raise BufferFull(f"{what}: no room within {timeout_s:g} s, {told}") from None
+            if not _is_granted(turn.future):
+                told = self._told(need) if turn.come else self.told_share(turn.traffics)
+                self._step_back(turn)
+                raise BufferFull(f"{what}: no room within {timeout_s:g} s, {told}") from None
         except BaseException:
             self._step_back(turn)
             raise
@@ -278,7 +283,7 @@ class ByteBudget:
         self._set_mark()
 
     def _withdraw(self, future: asyncio.Future[None], need: int) -> None:
-        if future.done() and not future.cancelled() and future.exception() is None:  # granted, then cancelled
+        if _is_granted(future):  # and cancelled then
             self._granted -= 1
             self.leave(need)
         else:
@@ -307,3 +312,7 @@ class ByteBudget:
             f"{place} holds {fullest.held} of buffer_bytes={self.limit}, of which {self.used} are used: one partition "
             "may hold as much as is free, so that it does not stop the others"
         )
+
+
+def _is_granted(future: asyncio.Future[None]) -> bool:
+    return future.done() and not future.cancelled() and future.exception() is None

@@ -153,19 +153,21 @@ class Picker:
         tells, so that the next takes more.
 
         A request costs as much as hundreds of records: at a few thousand a second nearly each would be one. And each
-        lane in it costs as much as some: with a thousand partitions a request would have a record or two of each.
+        lane in it costs as much as some: with a thousand partitions a request would have a record or two of each. What
+        fills a request by its bytes waits for nothing.
         """
         wide = len(group.active) >= MANY_LANES and (more or len(self.in_flight) > 1)
         if not self.in_flight and not wide:
             return 0.0
-        count = lanes = 0
+        count = lanes = weight = 0
         oldest = math.inf
         for lane in (*group.active, self._layout.lanes.free):
             batch = lane.queue[0].batch if lane.queue else lane.open
             if batch is None:
                 continue
             count += sum(map(len, lane.queue)) + (0 if lane.open is None else len(lane.open.rows))
-            if count >= FEW_RECORDS and not wide:
+            weight += sum([part.batch.weight for part in lane.queue]) + (0 if lane.open is None else lane.open.weight)
+            if weight >= self._max_bytes or (count >= FEW_RECORDS and not wide):
                 return 0.0
             lanes += 1
             oldest = min(oldest, batch.opened_at)

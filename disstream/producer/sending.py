@@ -19,7 +19,7 @@ from anyio.lowlevel import checkpoint
 
 from ..client import Client
 from ..errors import ApiError, ClosedError, ConfigError, TransportError
-from ..lifecycle import Bell, loop_time
+from ..lifecycle import Bell, Limit, loop_time
 from ..model import StreamInfo
 from ..wire.columns import COLUMNS
 from ..wire.sessions import EXTENSION, HEADER, encode_session
@@ -149,7 +149,7 @@ class Sending:
             headers[HEADER] = encode_session(shipment.session)
         try:
             # The client bounds the exchange, but not what stands around it: new credentials, a transport's own ideas.
-            async with asyncio.timeout_at(shipment.deadline + MIN_ATTEMPT_S):
+            async with Limit(shipment.deadline + MIN_ATTEMPT_S):
                 answer = await self._client.records.put_encoded(body, timeout_s=timeout_s, headers=headers)
         except TimeoutError:
             told = f"no answer within delivery_timeout_s={self._config.delivery_timeout_s:g}"

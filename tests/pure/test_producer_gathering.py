@@ -116,6 +116,18 @@ def test_many_records_neither_wait_nor_take_others_along() -> None:
     assert lanes(take(core, 2, 10.0)) == [2]
 
 
+def test_full_requests_do_not_wait() -> None:
+    """What fills a request by its bytes goes at once, however few records it is."""
+    core = make(partitions=4 * MANY_LANES)
+    full = ProducerConfig().max_batch_bytes // MANY_LANES
+    for group, more in ((0, True), (1, False), (2, False)):
+        for lane in core.layout.lanes.groups[group].lanes[:MANY_LANES]:
+            row = NewRecord(bytes(full), partition_id=partition_id(lane.number or 0))
+            core.open(lane, row, weight_of(row), 10.0)
+        assert take(core, group, 10.0, more=more) is not None
+    core.check()
+
+
 def add_to_lanes(core: Accumulator, group: int, lanes: int, count: int, now: float) -> None:
     """So many records to each of so many lanes of a group."""
     for lane in core.layout.lanes.groups[group].lanes[:lanes]:

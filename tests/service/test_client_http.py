@@ -6,10 +6,14 @@ import asyncio
 import contextlib
 import gc
 import socket
+import ssl
+import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from pathlib import Path
 
 import aiohttp
 import anyio
+import anyio.lowlevel
 import pytest
 
 from disstream.client import Client, ClientConfig, HttpTransport
@@ -33,9 +37,9 @@ class RawServer:
         self._tasks: set[asyncio.Task[None]] = set()
 
     @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator[RawServer]:
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async def running(self, tls: ssl.SSLContext | None = None) -> AsyncIterator[RawServer]:
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=tls)
+        self.url = f"http{'s' if tls else ''}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         try:
             yield self
         finally:
@@ -185,6 +189,30 @@ async def test_a_kept_connection_that_died(method: str) -> None:
     assert server.connections <= 2
 
 
+async def test_an_answer_that_nobody_asked_for() -> None:
+    """What comes while a connection is idle is not the answer to the next request, and shifts no later one."""
+    stale = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 5\r\n\r\nstale"
+    writers: list[asyncio.StreamWriter] = []
+
+    async def behave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        writer.write(OK)
+
+    async with RawServer(behave).running() as server, transport_to(server.url) as transport:
+        await transport.exchange(GET)
+        writers[0].write(stale)
+        assert transport._session is not None
+        assert transport._session.connector is not None
+        [[(idle, _)]] = transport._session.connector._conns.values()
+        with anyio.fail_after(5):
+            while not len(idle):
+                await anyio.lowlevel.checkpoint()
+        for _ in range(2):
+            response = await transport.exchange(Request(method="POST", target="/", body=b"x"))
+            assert (response.status, response.body) == (200, b"ok")
+    assert server.connections == 2
+
+
 async def test_nothing_listens() -> None:
     """A refused connection: nothing was sent, and the message asks for the endpoint."""
     with socket.socket() as holder:  # bound, not listening: nobody else takes the port meanwhile
@@ -250,6 +278,47 @@ async def test_a_server_that_hangs() -> None:
                 await transport.exchange(GET)
 
 
+async def test_an_answer_that_came_while_the_loop_was_blocked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who finds the answer and the end of its time at once takes the answer: without it the outcome is unknown."""
+    loop = asyncio.get_running_loop()
+    time, ahead_s = loop.time, 0.0
+    monkeypatch.setattr(loop, "time", lambda: time() + ahead_s)
+
+    async def behave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal ahead_s
+        writer.write(OK)
+        ahead_s += 1000.0
+
+    async with RawServer(behave).running() as server, transport_to(server.url) as transport:
+        for _ in range(2):
+            assert (await transport.exchange(GET)).body == b"ok"
+
+
+async def test_a_request_that_was_given_up_is_not_sent_to_its_end() -> None:
+    """Of a request that nobody waits for no more is sent: its body would be kept until the server reads it, late."""
+    body = bytes(32 * 2**20)  # more than sockets buffer
+    awake = asyncio.Event()
+    received = asyncio.get_running_loop().create_future()
+
+    async def sleep(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await awake.wait()
+        size = 0
+        with contextlib.suppress(ConnectionError):
+            while piece := await reader.read(2**20):
+                size += len(piece)
+        received.set_result(size)
+        writer.close()
+
+    async with await asyncio.start_server(sleep, "127.0.0.1", 0, limit=2**12) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with transport_to(url) as transport:
+            with pytest.raises(TransportError, match="no answer within"):
+                await transport.exchange(Request(method="POST", target="/", body=body, timeout_s=0.05))
+            awake.set()
+            with anyio.fail_after(10):
+                assert await received < len(body)
+
+
 async def test_waiting_for_a_connection_sends_nothing() -> None:
     """A time-out while all connections are busy is a known outcome: the request never left."""
     async with (
@@ -264,6 +333,37 @@ async def test_waiting_for_a_connection_sends_nothing() -> None:
         await asyncio.wait({busy})
     assert not caught.value.outcome_unknown
     assert len(server.requests) == 1
+
+
+async def test_cancelled_when_its_turn_has_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who gives up just when a connection is free leaves it to the next who waits."""
+    held = asyncio.Event()
+    release = aiohttp.TCPConnector._release_waiter
+
+    async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await held.wait()
+        writer.write(OK)
+
+    def release_and_cancel(connector: aiohttp.TCPConnector) -> None:
+        release(connector)
+        second.cancel()
+
+    async with (
+        RawServer(hold).running() as server,
+        transport_to(server.url, ClientConfig(max_connections=1)) as transport,
+    ):
+        first = asyncio.create_task(transport.exchange(GET))
+        await server.arrived.wait()
+        second = asyncio.create_task(transport.exchange(GET))
+        third = asyncio.create_task(transport.exchange(GET))
+        for _ in range(5):
+            await anyio.lowlevel.checkpoint()
+        monkeypatch.setattr(aiohttp.TCPConnector, "_release_waiter", release_and_cancel)
+        held.set()
+        with anyio.fail_after(5):
+            await asyncio.wait({first, second, third})
+        assert second.cancelled()
+        assert third.result().status == 200
 
 
 @pytest.mark.parametrize(
@@ -318,10 +418,12 @@ async def test_proxies_of_the_environment_are_not_used(monkeypatch: pytest.Monke
         assert proxy.requests[0].startswith(b"GET http://dis.invalid/v2/p/streams HTTP/1.1\r\n")
 
 
-async def test_closing_under_a_request() -> None:
+@pytest.mark.parametrize("trust_env", [False, True])
+async def test_closing_under_a_request(monkeypatch: pytest.MonkeyPatch, trust_env: bool) -> None:
     """A transport closed while an answer is awaited raises at once, says so, and stays closed."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     async with RawServer(hang).running() as server:
-        transport = HttpTransport(server.url)
+        transport = HttpTransport(server.url, ClientConfig(trust_env=trust_env))
         waiting = asyncio.create_task(transport.exchange(GET))
         await server.arrived.wait()
         await transport.close()
@@ -331,6 +433,28 @@ async def test_closing_under_a_request() -> None:
         assert caught.value.outcome_unknown
         with pytest.raises(ClosedError):
             await transport.exchange(GET)
+
+
+@pytest.mark.parametrize("trust_env", [False, True])
+async def test_closing_while_a_connection_is_awaited(monkeypatch: pytest.MonkeyPatch, trust_env: bool) -> None:
+    """Who waits for a connection is told that the transport was closed, not that he was cancelled."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    async with RawServer(hang).running() as server:
+        transport = HttpTransport(server.url, ClientConfig(max_connections=1, trust_env=trust_env))
+        first = asyncio.create_task(transport.exchange(GET))
+        await server.arrived.wait()
+        others = [asyncio.create_task(transport.exchange(GET)) for _ in range(2)]
+        for _ in range(5):
+            await anyio.lowlevel.checkpoint()
+        others[1].cancel()
+        await transport.close()
+        with pytest.raises(TransportError, match="closed meanwhile") as caught:
+            await others[0]
+        assert not caught.value.outcome_unknown
+        with pytest.raises(asyncio.CancelledError):
+            await others[1]
+        with pytest.raises(TransportError, match="closed meanwhile"):
+            await first
 
 
 async def test_closing_in_the_middle_of_an_answer() -> None:
@@ -353,7 +477,8 @@ async def test_closing_in_the_middle_of_an_answer() -> None:
     assert caught.value.outcome_unknown
 
 
-async def test_an_answer_that_comes_early() -> None:
+@pytest.mark.parametrize("tls", [False, True])
+async def test_an_answer_that_comes_early(tls: bool, tmp_path: Path) -> None:
     """Who answers without having read the request gets no other one behind the rest of it."""
     refusal = b"HTTP/1.1 413 Payload Too Large\r\nContent-Length: 0\r\n\r\n"
     connections = 0
@@ -365,18 +490,49 @@ async def test_an_answer_that_comes_early() -> None:
         writer.write(refusal)
         ended.append(asyncio.get_running_loop().create_future())
         await ended[-1]
-        writer.close()
+        writer.transport.abort()
 
     ended: list[asyncio.Future[None]] = []
-    async with await asyncio.start_server(refuse, "127.0.0.1", 0, limit=2**12) as server:
-        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        async with transport_to(url) as transport:
+    theirs, ours = certified(tmp_path) if tls else (None, True)
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0, limit=2**12, ssl=theirs) as server:
+        url = f"http{'s' if tls else ''}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with transport_to(url, ClientConfig(ssl=ours)) as transport:
             for _ in range(2):
-                request = Request(method="POST", target="/v2/p/records", body=bytes(16 * 2**20))
+                request = Request(method="POST", target="/v2/p/records", body=bytes(16 * 2**20), timeout_s=5)
                 assert (await transport.exchange(request)).status == 413
         for future in ended:
             future.set_result(None)
     assert connections == 2
+
+
+async def test_tls(tmp_path: Path) -> None:
+    """Requests with and without a body share a connection over TLS; a small one that is refused does not end it."""
+    refusal = b"HTTP/1.1 429 Slow Down\r\nContent-Length: 0\r\n\r\n"
+    theirs, ours = certified(tmp_path)
+    answers = iter([OK, OK, OK, refusal, OK])
+
+    async def behave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(next(answers))
+
+    async with RawServer(behave).running(theirs) as server, transport_to(server.url, ClientConfig(ssl=ours)) as it:
+        for size in (0, 1, 2**22, 2**20, 0):
+            await it.exchange(Request(method="POST" if size else "GET", target="/", body=bytes(size)))
+    assert [len(request.partition(b"\r\n\r\n")[2]) for request in server.requests] == [0, 1, 2**22, 2**20, 0]
+    assert server.connections == 1
+
+
+def certified(folder: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """What a server of this machine, and a client that trusts it, need for TLS."""
+    certificate, key = folder / "cert.pem", folder / "key.pem"
+    make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    what = ["-days", "2", "-subj", "/CN=test", "-addext", "subjectAltName=IP:127.0.0.1"]
+    try:
+        subprocess.run([*make, "-keyout", key, "-out", certificate, *what], check=True, capture_output=True)
+    except FileNotFoundError:
+        pytest.skip("openssl, which makes the certificate, is not installed")
+    theirs = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    theirs.load_cert_chain(certificate, key)
+    return theirs, ssl.create_default_context(cafile=str(certificate))
 
 
 async def test_what_announces_an_answer() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -10,7 +11,7 @@ import anyio
 import pytest
 
 from disstream.errors import ClosedError
-from disstream.lifecycle import Bell, Scope, Supervisor, loop_time, unwrap
+from disstream.lifecycle import Bell, Limit, Scope, Supervisor, loop_time, unwrap
 from disstream.testing.clock import run_simulated
 
 
@@ -303,5 +304,38 @@ def test_a_bell_wakes_who_waits() -> None:
         bell.ring()
         await bell.wait()
         assert loop_time() == anyio.current_time() == 14
+
+    run_simulated(main)
+
+
+def test_a_limit_ends_a_wait() -> None:
+    """At its time, also if that is over; not what has come by then, nor what is cancelled by somebody else."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        for until in (5.0, 5.0, 1.0):
+            with pytest.raises(TimeoutError):
+                async with Limit(until):
+                    await anyio.sleep(10)
+            assert loop_time() == 5
+        for until in (7.0, 7.0, 1.0):
+            came = loop.create_future()
+            loop.call_at(until, came.set_result, until)
+            async with Limit(until):
+                assert await came == until
+        async with Limit(8.0):
+            await anyio.sleep(0.5)
+        await anyio.sleep(1)
+        for end, until in ((10.0, 9.5), (11.0, 11.0), (12.0, 13.0)):
+            with anyio.CancelScope(deadline=end) as scope:
+                with contextlib.suppress(TimeoutError):
+                    async with Limit(until):
+                        await anyio.sleep(10)
+                await anyio.sleep(10)
+            assert scope.cancelled_caught
+            assert loop_time() == end
+        task = asyncio.current_task()
+        assert task is not None
+        assert not task.cancelling()
 
     run_simulated(main)

@@ -11,6 +11,7 @@ import pytest
 
 from disstream.errors import BufferFull, ClosedError
 from disstream.producer.budget import BREATH_BYTES, ByteBudget
+from disstream.producer.traffic import Traffic
 from disstream.testing.clock import SimLoop, run_simulated
 
 
@@ -136,6 +137,52 @@ def test_a_burst_lets_the_loop_breathe() -> None:
         return passed
 
     assert run_simulated(main) >= 9
+
+
+def test_no_time_to_wait_is_enough_where_there_is_room() -> None:
+    """A pause for a breath, or for one's turn, is no lack of room, however short the time-out is."""
+
+    async def main() -> None:
+        budget = ByteBudget(100)
+        budget.open(anyio.current_time() - 1.0)
+        traffic = Traffic(0, None)
+        for wanted in (30, 70):
+            await budget.enter(10, 0.0, "a breath")
+            await budget.turn(wanted - 10, lambda: (traffic,), 0.0, "a turn")
+            assert budget.used == wanted
+            assert traffic.held == traffic.coming == 0
+            budget.leave(wanted)
+            budget._breathed_at = -1.0
+        await budget.enter(50, 0.0, "half")
+        for wait in (budget.enter(51, 0.0, "more"), budget.turn(51, lambda: (traffic,), 0.0, "more")):
+            with pytest.raises(BufferFull, match="no room within 0 s"):
+                await wait
+        assert budget.used == 50
+        assert budget.mark >= 0
+        assert not traffic.turns
+
+    run_simulated(main)
+
+
+def test_whether_somebody_is_in_the_middle_of_sending() -> None:
+    """Who pauses for a breath sends on in a moment; who waits for more room than there is does not."""
+
+    async def main() -> None:
+        budget = ByteBudget(100)
+        budget.open(anyio.current_time() - 1.0)
+        await budget.enter(45, 1.0, "first")  # after a breath
+        assert not budget.more
+        for need, more in ((55, True), (56, False)):
+            budget._breathed_at = -1.0
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(budget.enter, need, 1.0, "second")
+                while not budget._waiters:
+                    await anyio.lowlevel.checkpoint()
+                assert budget.more is more
+                tasks.cancel_scope.cancel()
+            assert not budget.more
+
+    run_simulated(main)
 
 
 @pytest.mark.parametrize("seed", range(20))
