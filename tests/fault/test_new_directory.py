@@ -124,3 +124,22 @@ async def test_a_backup_beside_the_data_is_kept(tmp_path: Path) -> None:
         pass
     for name in ("first", "new", "backup"):
         assert (tmp_path / name / "data.mdb").stat().st_size > 0
+
+
+def test_below_a_directory_that_is_closed_to_us(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who was started in a directory of somebody else (sudo -u) gets no further by its whole path, and need not."""
+    here = tmp_path / "closed" / "here"
+    here.mkdir(parents=True)
+    here.chmod(0o777)
+    monkeypatch.chdir(here)
+    (tmp_path / "closed").chmod(0)
+    whose = os.geteuid()
+    try:
+        if whose == 0:
+            os.seteuid(65534)
+        for _ in range(2):
+            Environment(Path("deep/data"), CONFIG).close()
+    finally:
+        os.seteuid(whose)
+        (tmp_path / "closed").chmod(0o700)
+    assert (here / "deep" / "data" / "data.mdb").stat().st_size

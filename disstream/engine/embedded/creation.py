@@ -24,8 +24,7 @@ FIRST = "data.mdb.first"
 
 def make_directory(data_dir: Path) -> None:
     """Make it if it is not there, with all parents. Raises OSError."""
-    path = data_dir.absolute()
-    missing = [parent for parent in (path, *path.parents) if not parent.exists()]
+    missing = [parent for parent in (data_dir, *data_dir.parents) if not parent.exists()]
     data_dir.mkdir(parents=True, exist_ok=True)
     for made in reversed(missing):
         sync_directory(made)  # and its name in its parent
