@@ -310,7 +310,7 @@ class EngineStats:
     """Partitions in which damage keeps batches from being deleted or merged, until the next start tries again."""
     snapshot_age_s: float | None = None
     """How long another process (a backup) has been reading one state of the file: until it ends, what is forgotten
-    frees no space. As last looked at, every ten seconds while something is written; None: none does."""
+    frees no space. Looked for every ten seconds while something is written; None: none does."""
 
 
 class Engine(Protocol):

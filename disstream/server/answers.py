@@ -57,9 +57,10 @@ class Whole(web.StreamResponse):
     async def write_eof(self, data: bytes = b"") -> None:
         assert self._writer is not None, "prepare it first"
         assert not data, "it has its body"
-        if len(self.body) > _APART_BYTES:
+        body, self.body = self.body, b""  # aiohttp keeps the answer until the connection has another one
+        if len(body) > _APART_BYTES:
             self._writer.send_headers()
-        await self._writer.write_eof(self.body)
+        await self._writer.write_eof(body)
 
 
 @functools.lru_cache(maxsize=1)

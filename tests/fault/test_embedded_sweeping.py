@@ -335,6 +335,7 @@ async def test_a_reader_that_stalls_is_told_of(
             assert (engine.stats().snapshot_age_s or 0) > 0
             assert process.stdin is not None
             process.stdin.write("\n")
+        assert engine.stats().snapshot_age_s is None, "also while nothing is written"
         await churn(engine, 1)
         assert f"process {process.pid} ended its old snapshot" in caplog.text
         assert engine.stats().snapshot_age_s is None

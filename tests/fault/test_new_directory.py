@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from disstream.engine.embedded import EmbeddedConfig, EmbeddedEngine, creation, environment
+from disstream.engine.embedded.backup import CopyReport, backup
+from disstream.engine.embedded.child import apart
 from disstream.engine.embedded.environment import Environment
 from disstream.testing.engine import opened
 
@@ -111,3 +113,33 @@ async def test_a_file_that_is_ours_is_kept(tmp_path: Path) -> None:
     async with opened(EmbeddedEngine(tmp_path, CONFIG)) as engine:
         assert len(await engine.catalog.scan("")) == 1
     assert not (tmp_path / creation.FIRST).exists()
+
+
+async def test_a_backup_beside_the_data_is_kept(tmp_path: Path) -> None:
+    """Whatever somebody calls it: what is begun has a name that nobody gives to anything."""
+    await works(tmp_path)
+    for name in ("first", "new", "backup"):
+        apart(backup, CopyReport, data_dir=str(tmp_path), target=str(tmp_path / name))
+    async with opened(EmbeddedEngine(tmp_path, CONFIG)):
+        pass
+    for name in ("first", "new", "backup"):
+        assert (tmp_path / name / "data.mdb").stat().st_size > 0
+
+
+def test_below_a_directory_that_is_closed_to_us(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who was started in a directory of somebody else (sudo -u) gets no further by its whole path, and need not."""
+    here = tmp_path / "closed" / "here"
+    here.mkdir(parents=True)
+    here.chmod(0o777)
+    monkeypatch.chdir(here)
+    (tmp_path / "closed").chmod(0)
+    whose = os.geteuid()
+    try:
+        if whose == 0:
+            os.seteuid(65534)
+        for _ in range(2):
+            Environment(Path("deep/data"), CONFIG).close()
+    finally:
+        os.seteuid(whose)
+        (tmp_path / "closed").chmod(0o700)
+    assert (here / "deep" / "data" / "data.mdb").stat().st_size

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -109,6 +111,26 @@ async def test_a_sync_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             gate.set()
 
     backup(str(tmp_path / "data"), str(tmp_path / "copy"), tell, give_up_s=30)
+    assert check(str(tmp_path / "copy"), quiet).clean
+
+
+async def test_who_was_stopped_gives_nothing_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time that passed while we stood still ourselves (a container that was paused) is not the disk's."""
+    await fill(tmp_path / "data")
+    gate = threading.Event()
+    polls = 0
+    fsync = os.fsync
+
+    def tell(doing: str, done: int, total: int) -> None:
+        nonlocal polls
+        polls += doing == "synchronising"
+        if polls == 3:
+            gate.set()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", lambda number: gate.wait() and fsync(number))
+        patch.setattr(time, "monotonic", itertools.count(0.0, 1000.0).__next__)
+        backup(str(tmp_path / "data"), str(tmp_path / "copy"), tell, give_up_s=30)
     assert check(str(tmp_path / "copy"), quiet).clean
 
 

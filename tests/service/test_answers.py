@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
 import pytest
 from aiohttp import web
@@ -39,22 +41,31 @@ def as_aiohttp(_: web.BaseRequest, response: Response) -> web.StreamResponse:
     return web.Response(status=response.status, headers=response.headers, body=response.body)
 
 
+@asynccontextmanager
+async def listening(
+    handle: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A connection to a server that answers so."""
+    server = web.Server(handle)
+    accepting = await asyncio.get_running_loop().create_server(server, "127.0.0.1", 0)
+    reader, writer = await asyncio.open_connection(*accepting.sockets[0].getsockname())
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+        accepting.close()
+        await server.shutdown()
+
+
 async def written(make: Make, request: str, response: Response) -> bytes:
     """All that comes back until the connection ends, without the dates."""
 
     async def handle(received: web.BaseRequest) -> web.StreamResponse:
         return make(received, response)
 
-    server = web.Server(handle)
-    listening = await asyncio.get_running_loop().create_server(server, "127.0.0.1", 0)
-    try:
-        reader, writer = await asyncio.open_connection(*listening.sockets[0].getsockname())
+    async with listening(handle) as (reader, writer):
         writer.write(request.encode())
         found = await reader.read()
-        writer.close()
-    finally:
-        listening.close()
-        await server.shutdown()
     return re.sub(rb"Date: \w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT\r\n", b"Date\r\n", found)
 
 
@@ -71,3 +82,20 @@ async def test_no_header_can_begin_another() -> None:
     """With a line break in a header nothing is sent at all."""
     response = Response(status=200, headers={"content-type": "a\r\nb: c"}, body=b"1")
     assert await written(answer, LAST, response) == await written(as_aiohttp, LAST, response) == b""
+
+
+async def test_an_answer_that_was_taken_is_let_go_of() -> None:
+    """A connection that waits for its next request keeps nothing of the last one's answer: there may be thousands."""
+    body = bytes(3_000_000)
+
+    async def handle(received: web.BaseRequest) -> web.StreamResponse:
+        return answer(received, Response(status=200, body=body))
+
+    async with listening(handle) as (reader, writer):
+        before = sys.getrefcount(body)
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(len(body))
+        for _ in range(100):  # turns of the loop in which the server gets to its end
+            await asyncio.sleep(0)
+        assert sys.getrefcount(body) == before

@@ -178,7 +178,7 @@ class Committer:
         self.check_open()
         stats = self._watch.stats(self._loop.time(), None if self._broken is None else str(self._broken))
         aside = len(self._merging.aside | self._sweeper.aside.keys())
-        return replace(stats, set_aside=aside, snapshot_age_s=self._snapshots.age_s())
+        return replace(stats, set_aside=aside, snapshot_age_s=self._snapshots.age_s(self._env.env))
 
     def _deliver(
         self,

@@ -18,7 +18,6 @@ import contextlib
 import fcntl
 import os
 import threading
-import time
 from pathlib import Path
 
 import lmdb
@@ -56,15 +55,15 @@ def copy_snapshot(
     # Daemons: who ends us ends them, and the file goes.
     source.start()
     pump.start()
-    moved, since = pump.moved, time.monotonic()
+    moved, polls = pump.moved, 0  # counted, not timed: while we were stopped ourselves the pump was, too
     try:
         while pump.is_alive():
             tell(*("synchronising", 0, 0) if pump.complete else ("copying", min(pump.bytes, total), total))
             pump.join(POLL_INTERVAL_S)
-            now = time.monotonic()
+            polls += 1
             if pump.moved != moved:
-                moved, since = pump.moved, now
-            elif give_up_s is not None and now - since >= give_up_s and pump.is_alive():
+                moved, polls = pump.moved, 0
+            elif give_up_s is not None and polls * POLL_INTERVAL_S >= give_up_s and pump.is_alive():
                 raise Stalled(
                     f"nothing could be written to {new} for {give_up_s:g} s, after {pump.bytes:,} of {total:,} bytes: "
                     "given up, the original is as it was; look after the disk of the copy, then run again"

@@ -1,12 +1,12 @@
 """A new data directory: after a power failure at any moment it is there as a whole, or as good as not begun.
 
-    DIR and its parents     made, and their names synchronised, from the highest on
-    first/data.mdb          an LMDB file with our format in it, synchronised
-    data.mdb                the same, renamed, and its name synchronised
+    DIR and its parents      made, and their names synchronised, from the highest on
+    data.mdb.first/data.mdb  an LMDB file with our format in it, synchronised
+    data.mdb                 the same, renamed, and its name synchronised
 
 LMDB alone would make data.mdb in place: cut short, or empty, it is taken for one that was damaged, and refused. What
-is in `first` is nobody's: whoever finds it removes it. A directory, because a file under another name would remember
-that it was opened by its name.
+is in `data.mdb.first` is nobody's: whoever finds it removes it, so it has a name that nobody gives to a backup. A
+directory, because a file under another name would remember that it was opened by its name.
 """
 
 from __future__ import annotations
@@ -19,13 +19,12 @@ import lmdb
 
 from .synced import sync_directory
 
-FIRST = "first"
+FIRST = "data.mdb.first"
 
 
 def make_directory(data_dir: Path) -> None:
     """Make it if it is not there, with all parents. Raises OSError."""
-    path = data_dir.absolute()
-    missing = [parent for parent in (path, *path.parents) if not parent.exists()]
+    missing = [parent for parent in (data_dir, *data_dir.parents) if not parent.exists()]
     data_dir.mkdir(parents=True, exist_ok=True)
     for made in reversed(missing):
         sync_directory(made)  # and its name in its parent

@@ -2,7 +2,7 @@
 
     data.mdb         the LMDB file. Copy-on-write: a crash leaves the last committed transaction, there is no repair
     data.mdb.new     what a restore or a compaction writes, until it takes the place of data.mdb
-    first/           while the directory is made: what becomes data.mdb, see creation.py
+    data.mdb.first/  while the directory is made: what becomes data.mdb, see creation.py
     lock.mdb         LMDB's table of readers
     disstream.lock   flock'ed by the process that uses the directory; contains its pid, and what it does if not serving
     ballast          room that is kept for what frees room, see ballast.py

@@ -308,10 +308,19 @@ class Snapshots:
         self._since: dict[_Reader, float] = {}
         self._told: set[_Reader] = set()
 
-    def age_s(self) -> float | None:
-        """How long the oldest snapshot of another process is there; None: there was none when it was last looked."""
-        since = list(self._since.values())
-        return time.monotonic() - min(since) if since else None
+    def age_s(self, env: lmdb.Environment) -> float | None:
+        """How long the oldest of the snapshots that were seen is there; None: none is there any more. For any thread.
+
+        Asked of the table, for nobody looks at it while nothing is written, and a backup that has ended does not age.
+        """
+        since = self._since
+        if not since:
+            return None
+        try:
+            there = set(_readers(env.readers()))
+        except lmdb.Error:
+            there = set(since)
+        return max((time.monotonic() - seen for reader, seen in since.items() if reader in there), default=None)
 
     def look(self, env: lmdb.Environment) -> None:
         """Look, if it is time to."""
