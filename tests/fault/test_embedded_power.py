@@ -284,9 +284,10 @@ def test_lost_syncs_are_found_out(recorder: Recorder, checker: Checker) -> None:
     assert len(fail_power(recorder.run("never synced", 600), checker, 12, 1)) > 2
 
 
-def test_power_failure_while_the_directory_is_made(recorder: Recorder, checker: Checker) -> None:
+@pytest.mark.parametrize("seeds", [range(2), pytest.param(range(2, 12), marks=pytest.mark.long)], ids=["few", "many"])
+def test_power_failure_while_the_directory_is_made(recorder: Recorder, checker: Checker, seeds: range) -> None:
     """Whatever the disk has of it by then, the directory can be used: it is whole, or made again."""
     run = recorder.run("fsync", 20)
-    for seed in range(4):
+    for seed in seeds:
         for moment, how, _, image in images(run, range(run.first_acknowledged), random.Random(seed)):
             assert checker.check(image) == "ok", (moment, how)

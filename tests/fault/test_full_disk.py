@@ -28,7 +28,7 @@ MIB = 1024**2
 ROW = 60_000
 
 
-@pytest.fixture(params=["tmpfs", "ext4"])
+@pytest.fixture(params=["tmpfs", pytest.param("ext4", marks=pytest.mark.long)])
 def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
     """Some 9 MiB of room."""
     if os.geteuid() != 0:

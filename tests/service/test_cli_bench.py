@@ -93,7 +93,9 @@ def test_produce_at_a_rate(disstream_server: Server) -> None:
     assert bench("produce", "--mode", "send_many", *pace).exit_code == 2
 
 
-@pytest.mark.parametrize("subject", ["partitions", "keys", "size"])
+@pytest.mark.parametrize(
+    "subject", ["keys", *[pytest.param(name, marks=pytest.mark.long) for name in ("partitions", "size")]]
+)
 def test_sweep(disstream_server: Server, subject: str, tmp_path: Path) -> None:
     """Every value has its laps, in the order given, and its point in the picture."""
     pytest.importorskip("matplotlib")
