@@ -7,7 +7,6 @@ import contextlib
 import gc
 import socket
 import ssl
-import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import aiohttp
 import anyio
 import anyio.lowlevel
 import pytest
+from certificates import certified
 
 from disstream.client import Client, ClientConfig, HttpTransport
 from disstream.errors import ClosedError, ConfigError, TransportError
@@ -493,7 +493,7 @@ async def test_an_answer_that_comes_early(tls: bool, tmp_path: Path) -> None:
         writer.transport.abort()
 
     ended: list[asyncio.Future[None]] = []
-    theirs, ours = certified(tmp_path) if tls else (None, True)
+    theirs, ours = contexts(tmp_path) if tls else (None, True)
     async with await asyncio.start_server(refuse, "127.0.0.1", 0, limit=2**12, ssl=theirs) as server:
         url = f"http{'s' if tls else ''}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         async with transport_to(url, ClientConfig(ssl=ours)) as transport:
@@ -508,7 +508,7 @@ async def test_an_answer_that_comes_early(tls: bool, tmp_path: Path) -> None:
 async def test_tls(tmp_path: Path) -> None:
     """Requests with and without a body share a connection over TLS; a small one that is refused does not end it."""
     refusal = b"HTTP/1.1 429 Slow Down\r\nContent-Length: 0\r\n\r\n"
-    theirs, ours = certified(tmp_path)
+    theirs, ours = contexts(tmp_path)
     answers = iter([OK, OK, OK, refusal, OK])
 
     async def behave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -521,15 +521,9 @@ async def test_tls(tmp_path: Path) -> None:
     assert server.connections == 1
 
 
-def certified(folder: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+def contexts(folder: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
     """What a server of this machine, and a client that trusts it, need for TLS."""
-    certificate, key = folder / "cert.pem", folder / "key.pem"
-    make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    what = ["-days", "2", "-subj", "/CN=test", "-addext", "subjectAltName=IP:127.0.0.1"]
-    try:
-        subprocess.run([*make, "-keyout", key, "-out", certificate, *what], check=True, capture_output=True)
-    except FileNotFoundError:
-        pytest.skip("openssl, which makes the certificate, is not installed")
+    certificate, key = certified(folder)
     theirs = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     theirs.load_cert_chain(certificate, key)
     return theirs, ssl.create_default_context(cafile=str(certificate))

@@ -6,12 +6,12 @@ import asyncio
 import io
 import json
 import logging
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 from accounts import HOST, SECRETS, Signer, application, users
+from certificates import certified
 from server_http import Answer, data, serving
 from yarl import URL
 
@@ -354,16 +354,7 @@ async def test_open_to_others_is_warned_of(config: dict[str, Any], told: str, ca
 
 async def test_tls(tmp_path: Path) -> None:
     """With a certificate the server speaks HTTPS and says so in its URL; its answers are the same."""
-    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
-    make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    try:
-        subprocess.run(
-            [*make, "-keyout", key, "-out", certificate, "-days", "2", "-subj", "/CN=test"],
-            check=True,
-            capture_output=True,
-        )
-    except FileNotFoundError:
-        pytest.skip("openssl, which makes the certificate, is not installed")
+    certificate, key = certified(tmp_path)
     async with serving(tls_certificate=certificate, tls_key=key) as http:
         assert http.server.url.startswith("https://127.0.0.1:")
         async with http.session.get(f"{http.server.url}/v2/p/streams", ssl=False) as answer:

@@ -21,6 +21,7 @@ import anyio
 import anyio.lowlevel
 import click.testing
 import pytest
+from certificates import certified
 from server_http import data
 
 from disstream.cli import main
@@ -414,16 +415,7 @@ async def test_refusals_of_a_front_count_too(caplog: pytest.LogCaptureFixture) -
 
 async def test_tls(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
     """The fronts speak it; a handshake that fails is no connection that would count for ever."""
-    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
-    make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    try:
-        subprocess.run(
-            [*make, "-keyout", key, "-out", certificate, "-days", "2", "-subj", "/CN=test"],
-            check=True,
-            capture_output=True,
-        )
-    except FileNotFoundError:
-        pytest.skip("openssl, which makes the certificate, is not installed")
+    certificate, key = certified(tmp_path)
     async with world(caplog, tls_certificate=certificate, tls_key=key) as server:
         reader, writer = await server.connect()
         writer.write(b"GET / HTTP/1.1\r\n\r\n")
